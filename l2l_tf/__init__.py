@@ -1,0 +1,18 @@
+"""Learned optimizers for TensorFlow and Keras.
+
+    import l2l_tf
+
+    rule = l2l_tf.load_rule("quadratic_lstm")
+    state = rule.initial_state(num_coordinates)
+    delta, state = rule(gradient, state)
+
+The subpackages stand in the order in which they build on each other: `problems` (what is
+optimised), `rules` (what updates), `training` (how a rule is learned and judged), `delivery` (how a
+rule is saved and loaded), `reporting` (how results are read).
+"""
+
+from l2l_tf.delivery import export_rule, list_rules, load_rule
+
+__version__ = "0.1.0"
+
+__all__ = ["export_rule", "list_rules", "load_rule"]

@@ -1,0 +1,8 @@
+"""How a rule is saved, shipped and loaded. Needs nothing of `l2l_tf.training`."""
+
+# Importing the rules registers them with Keras, so that saved ones can be rebuilt.
+import l2l_tf.rules  # noqa: F401
+from l2l_tf.delivery.export import export_rule, load_card, update_card
+from l2l_tf.delivery.pretrained import list_rules, load_rule
+
+__all__ = ["export_rule", "list_rules", "load_card", "load_rule", "update_card"]

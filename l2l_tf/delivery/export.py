@@ -1,0 +1,280 @@
+"""A saved rule: one folder that TensorFlow, Keras and a reader can each use alone."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+FORMAT_VERSION = 1
+CARD_FILE = "card.json"
+RULE_FILE = "rule.json"
+WEIGHTS_FILE = "weights.npz"
+
+# The golden trajectory: steps, coordinates, and how far a replay's deltas may be off, relative to
+# the largest: float32 rounding grows over the steps and differs between processors.
+_NUM_GOLDEN_STEPS = 8
+_NUM_GOLDEN_COORDINATES = 5
+_GOLDEN_TOLERANCE = 1e-4
+
+
+def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]) -> Path:
+    """Writes a learned rule as a folder and returns its path.
+
+    The folder holds
+        a SavedModel with the signatures `initial_state(num_coordinates)` and `update(gradient,
+            state_0, state_1, ...)`, and functions of the same names that take and return the
+            state as the rule does: it needs nothing but TensorFlow;
+        `rule.json` and `weights.npz`: the configuration and weights that rebuild the Keras layer;
+        `card.json`: the given card with the format's version, the versions of the software, a
+            SHA-256 checksum of every other file, and a golden trajectory: gradients and the deltas
+            that the rule answers them with.
+    It is written beside its place and moved into it whole; an older folder there is replaced.
+
+    Args:
+        rule: a learned rule, registered with Keras.
+        path: the folder.
+        card: what there is to say of the rule: JSON values by name, `name` among them.
+
+    Raises:
+        FileExistsError: `path` holds something that is no saved rule.
+    """
+    path = Path(path)
+    if path.exists() and any(path.iterdir()) and not (path / CARD_FILE).exists():
+        raise FileExistsError(
+            "path must be new, empty or a saved rule to replace. "
+            f"Received: path={str(path)!r}, which holds something else. Choose another path."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        module = _ExportedRule(rule)
+        tf.saved_model.save(module, str(partial), signatures=module.signatures())
+        config = keras.saving.serialize_keras_object(rule)
+        (partial / RULE_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        np.savez(partial / WEIGHTS_FILE, allow_pickle=False, **_named_weights(rule))
+        complete_card = {
+            "format_version": FORMAT_VERSION,
+            **card,
+            "versions": {
+                "python": platform.python_version(),
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+                "numpy": np.__version__,
+            },
+            "golden_trajectory": _golden_trajectory(rule),
+            "sha256": _checksums(partial),
+        }
+        (partial / CARD_FILE).write_text(json.dumps(complete_card, indent=2) + "\n")
+        _move_into_place(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return path
+
+
+def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer:
+    """Returns the learned rule that a saved-rule folder holds, as a Keras layer.
+
+    Args:
+        path: the folder.
+        replay: whether to run the golden trajectory and compare.
+
+    Raises:
+        FileNotFoundError: there is no saved rule at the path.
+        ValueError: a file is missing or damaged, the card can't be read, or the rule does not
+            repeat its golden trajectory.
+    """
+    path = Path(path)
+    card = load_card(path)
+    _check_files(path, card)
+    try:
+        config = json.loads((path / RULE_FILE).read_text())
+        rule = keras.saving.deserialize_keras_object(config)
+        with np.load(path / WEIGHTS_FILE) as archive:
+            for name, weight in _weights_by_name(rule).items():
+                weight.assign(archive[name])
+    except (ValueError, TypeError, KeyError, BadZipFile) as error:
+        raise ValueError(
+            f"A saved rule must hold a layer that this version can build. Received: "
+            f"path={str(path)!r}, where {error}. Install the versions that its card names, or "
+            "export the rule again."
+        ) from error
+    if replay:
+        _replay(rule, card["golden_trajectory"], path)
+    return rule
+
+
+def load_card(path: str | Path) -> dict[str, Any]:
+    """Returns the card of a saved rule.
+
+    Raises:
+        FileNotFoundError: there is no saved rule at the path.
+        ValueError: the card is no JSON, lacks an entry, or is of a later format.
+    """
+    path = Path(path)
+    if not (path / CARD_FILE).is_file():
+        raise FileNotFoundError(
+            f"path must be the folder of a saved rule. Received: path={str(path)!r}, which has no "
+            f"{CARD_FILE}. Give the folder that an export wrote."
+        )
+    try:
+        card = json.loads((path / CARD_FILE).read_text())
+        version = card["format_version"]
+        missing = {"sha256", "golden_trajectory"} - card.keys()
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, f"whose {CARD_FILE} can't be read") from error
+    if missing:
+        raise _damaged(path, f"whose {CARD_FILE} has no entry {sorted(missing)}")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"A saved rule must be of format {FORMAT_VERSION}. Received: path={str(path)!r} of "
+            f"format {version}. Install the version of l2l_tf that wrote it."
+        )
+    return card
+
+
+def update_card(path: str | Path, **entries: Any) -> None:
+    """Adds entries to the card of a saved rule, or replaces them.
+
+    Raises:
+        FileNotFoundError: there is no saved rule at the path.
+        ValueError: the card is damaged.
+    """
+    path = Path(path)
+    card = load_card(path) | entries
+    partial = path / f".{CARD_FILE}.partial-{os.getpid()}"
+    partial.write_text(json.dumps(card, indent=2) + "\n")
+    partial.replace(path / CARD_FILE)
+
+
+class _ExportedRule(tf.Module):
+    """A rule as TensorFlow functions of any number of coordinates."""
+
+    def __init__(self, rule: keras.layers.Layer):
+        super().__init__()
+        self.rule_weights = [weight.value for weight in rule.weights]
+        one, two = rule.initial_state(1), rule.initial_state(2)
+        state_spec = tf.nest.map_structure(_spec_of_any_count, one, two)
+        gradient_spec = tf.TensorSpec([None], rule.compute_dtype, name="gradient")
+        count_spec = tf.TensorSpec([], tf.int32, name="num_coordinates")
+        self.initial_state = tf.function(rule.initial_state, input_signature=[count_spec])
+        self.update = tf.function(
+            lambda gradient, state: rule(gradient, state),
+            input_signature=[gradient_spec, state_spec],
+        )
+        self._gradient_spec, self._state_spec = gradient_spec, state_spec
+
+    def signatures(self) -> dict[str, Any]:
+        """Returns the functions with named tensors in and out, as SavedModel signatures must be."""
+
+        def initial_state(num_coordinates):
+            return _named_state(self.initial_state(num_coordinates))
+
+        def update(gradient, **named_state):
+            state = tf.nest.pack_sequence_as(
+                self._state_spec, [named_state[f"state_{i}"] for i in range(len(named_state))]
+            )
+            delta, state = self.update(gradient, state)
+            return {"delta": delta, **_named_state(state)}
+
+        state_specs = {
+            name: tf.TensorSpec(spec.shape, spec.dtype, name=name)
+            for name, spec in _named_state(self._state_spec).items()
+        }
+        return {
+            "initial_state": tf.function(initial_state).get_concrete_function(
+                tf.TensorSpec([], tf.int32, name="num_coordinates")
+            ),
+            "update": tf.function(update).get_concrete_function(
+                gradient=self._gradient_spec, **state_specs
+            ),
+        }
+
+
+def _named_state(state: Any) -> dict[str, Any]:
+    return {f"state_{index}": part for index, part in enumerate(tf.nest.flatten(state))}
+
+
+def _spec_of_any_count(one: tf.Tensor, two: tf.Tensor) -> tf.TensorSpec:
+    """Returns the spec of a tensor of the state, seen for one coordinate and for two."""
+    shape = [a if a == b else None for a, b in zip(one.shape, two.shape, strict=True)]
+    return tf.TensorSpec(shape, one.dtype)
+
+
+def _weights_by_name(rule: keras.layers.Layer) -> dict[str, keras.Variable]:
+    return {weight.name: weight for weight in rule.weights}
+
+
+def _named_weights(rule: keras.layers.Layer) -> dict[str, np.ndarray]:
+    return {name: weight.numpy() for name, weight in _weights_by_name(rule).items()}
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    return {
+        file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+def _check_files(path: Path, card: dict[str, Any]) -> None:
+    for name, checksum in card["sha256"].items():
+        file = path / name
+        if not file.is_file():
+            raise _damaged(path, f"where {name} is missing")
+        if hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+            raise _damaged(path, f"where {name} does not have the checksum in {CARD_FILE}")
+
+
+def _damaged(path: Path, what: str) -> ValueError:
+    return ValueError(
+        f"A saved rule must be whole. Received: path={str(path)!r}, {what}. "
+        "Export or copy the rule again."
+    )
+
+
+def _golden_trajectory(rule: keras.layers.Layer) -> dict[str, Any]:
+    """Returns gradients of many sizes and the deltas of the rule, as lists `[T, N]`."""
+    generator = np.random.default_rng(0)
+    shape = (_NUM_GOLDEN_STEPS, _NUM_GOLDEN_COORDINATES)
+    sizes = 10.0 ** np.linspace(-6, 2, shape[1])
+    gradients = (generator.standard_normal(shape) * sizes).astype(np.float32)
+    return {"gradients": gradients.tolist(), "deltas": _deltas(rule, gradients).tolist()}
+
+
+def _deltas(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
+    state = rule.initial_state(gradients.shape[1])
+    deltas = []
+    for gradient in gradients:
+        delta, state = rule(tf.constant(gradient, rule.compute_dtype), state)
+        deltas.append(delta.numpy())
+    return np.stack(deltas)
+
+
+def _replay(rule: keras.layers.Layer, golden: dict[str, Any], path: Path) -> None:
+    expected = np.array(golden["deltas"])
+    error = np.abs(_deltas(rule, np.array(golden["gradients"])) - expected).max()
+    # A NaN is off too: hence not `error > ...`.
+    if not error <= _GOLDEN_TOLERANCE * max(np.abs(expected).max(), math.ulp(1.0)):
+        raise ValueError(
+            f"A saved rule must repeat the golden trajectory of its card. Received: "
+            f"path={str(path)!r}, whose deltas are off by up to {error:.3g}. Install the versions "
+            "that the card names, or export the rule again."
+        )
+
+
+def _move_into_place(partial: Path, path: Path) -> None:
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    if path.exists():
+        path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

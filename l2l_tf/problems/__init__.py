@@ -1,0 +1,7 @@
+"""What is optimised: problems, and the seeds that name their tasks."""
+
+from l2l_tf.problems.problem import Problem, StackedProblem
+from l2l_tf.problems.quadratic import Quadratic
+from l2l_tf.problems.tasks import task_seeds
+
+__all__ = ["Problem", "Quadratic", "StackedProblem", "task_seeds"]

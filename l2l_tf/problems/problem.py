@@ -1,0 +1,126 @@
+"""The interface of a problem: a family of functions to minimise."""
+
+import abc
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+class Problem(abc.ABC):
+    """A family of functions to minimise, one draw of which is a task.
+
+    A task is named by its seed, an integer tensor of shape `[2]`, and is the same whatever the
+    device, the rule or the length of an unroll: every draw depends on the seed and the step alone
+    (`l2l_tf.problems.tasks` hands seeds out).
+
+    A task may hold several functions, F of them, that do not depend on each other, each with its
+    own parameters. Their losses stay apart, and gradients are those of their sum, so that the
+    gradient of one function does not depend on how many others run beside it.
+
+    Subclasses implement the four abstract methods and set three attributes:
+        name: identifies the problem in results and cards.
+        num_functions: F.
+        is_stochastic: whether `batch` depends on the step. Where it doesn't, it is drawn once for
+            a whole unroll.
+    """
+
+    name: str
+    num_functions: int = 1
+    is_stochastic: bool = True
+
+    @abc.abstractmethod
+    def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Returns a task's parameters at step 0: float tensors of static shapes."""
+
+    @abc.abstractmethod
+    def batch(self, seed: tf.Tensor, step: tf.Tensor) -> Any:
+        """Returns what the loss at a step (an integer scalar) depends on: any nest of tensors."""
+
+    @abc.abstractmethod
+    def loss(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
+        """Returns the losses of the functions, float `[F]`."""
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, plain enough for JSON."""
+
+    @functools.cached_property
+    def parameter_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of a task's parameters, found without computing any."""
+        specs = _output_specs(self.initial_parameters, _SEED_SPEC)
+        return [tuple(spec.shape) for spec in specs]
+
+    @property
+    def num_coordinates(self) -> int:
+        """N, the number of scalar parameters of a task."""
+        return sum(math.prod(shape) for shape in self.parameter_shapes)
+
+
+class StackedProblem(Problem):
+    """M tasks of a problem side by side, as one problem of M * F functions.
+
+    Each of its parameters has a leading axis of length M. Where the wrapped problem takes a seed of
+    shape `[2]`, this one takes seeds of shape `[M, 2]`, one for each task. It serves to run several
+    tasks in one meta-step, or one task under many learning rates at once.
+
+    Args:
+        problem: the problem whose tasks are run.
+        num_tasks: M, at least 1.
+
+    Raises:
+        ValueError: `num_tasks` is less than 1.
+    """
+
+    def __init__(self, problem: Problem, num_tasks: int):
+        if num_tasks < 1:
+            raise ValueError(
+                "num_tasks must be at least 1. "
+                f"Received: num_tasks={num_tasks}. Give the number of tasks to run side by side."
+            )
+        self.problem = problem
+        self.num_tasks = num_tasks
+        self.name = problem.name
+        self.num_functions = num_tasks * problem.num_functions
+        self.is_stochastic = problem.is_stochastic
+
+    def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
+        draw = self.problem.initial_parameters
+        return tf.map_fn(draw, seed, fn_output_signature=self._task_specs[0])
+
+    def batch(self, seed: tf.Tensor, step: tf.Tensor) -> Any:
+        return tf.map_fn(
+            lambda one: self.problem.batch(one, step),
+            seed,
+            fn_output_signature=self._task_specs[1],
+        )
+
+    def loss(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
+        losses = tf.vectorized_map(lambda task: self.problem.loss(*task), (parameters, batch))
+        return tf.reshape(losses, [self.num_functions])
+
+    def get_config(self) -> dict[str, Any]:
+        return {"problem": self.problem.get_config(), "num_tasks": self.num_tasks}
+
+    @functools.cached_property
+    def parameter_shapes(self) -> list[tuple[int, ...]]:
+        return [(self.num_tasks, *shape) for shape in self.problem.parameter_shapes]
+
+    @functools.cached_property
+    def _task_specs(self) -> tuple[Any, Any]:
+        """What a task's parameters and batches look like."""
+        return (
+            _output_specs(self.problem.initial_parameters, _SEED_SPEC),
+            _output_specs(self.problem.batch, _SEED_SPEC, tf.TensorSpec([], tf.int32)),
+        )
+
+
+_SEED_SPEC = tf.TensorSpec([2], tf.int32)
+
+
+def _output_specs(function: Callable[..., Any], *input_specs: tf.TensorSpec) -> Any:
+    """Returns what a function of tensors returns, as specs, without running it."""
+    outputs = tf.function(function).get_concrete_function(*input_specs).structured_outputs
+    return tf.nest.map_structure(tf.TensorSpec.from_tensor, outputs)

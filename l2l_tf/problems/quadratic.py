@@ -1,0 +1,97 @@
+"""Random quadratics: the paper's first experiment."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from l2l_tf.problems.problem import Problem
+from l2l_tf.problems.tasks import fold_in, normal, uniform
+
+# How the entries of W and y are drawn. The paper's text (section 3.1) says Gaussian; the curves of
+# its figure 4 are those of entries uniform on [0, 1): they start at E||y||^2 = 10/3.
+FAMILIES = {"uniform": uniform, "gaussian": normal}
+
+
+class Quadratic(Problem):
+    """Random quadratics f(theta) = ||W theta - y||^2, F of them in a task.
+
+    W is `[D, D]` and y `[D]`, drawn anew for each function; theta starts at N(0, sigma^2).
+    Source: Andrychowicz et al. 2016, section 3.1 (arXiv 1606.04474).
+
+    Args:
+        family: a key of `FAMILIES`: how the entries of W and y are drawn.
+        num_functions: F, how many functions a task holds.
+        num_dimensions: D.
+        initial_stddev: sigma, the standard deviation of the initial parameters.
+        dtype: the dtype of parameters, batches and losses; float64 serves derivative tests.
+
+    Raises:
+        ValueError: the family is unknown, a count is below 1, or `initial_stddev` is negative.
+    """
+
+    is_stochastic = False
+
+    def __init__(
+        self,
+        family: str = "uniform",
+        num_functions: int = 128,
+        num_dimensions: int = 10,
+        initial_stddev: float = 0.01,
+        dtype: str = "float32",
+    ):
+        if family not in FAMILIES:
+            raise ValueError(
+                f"family must be one of {sorted(FAMILIES)}. "
+                f"Received: family={family!r}. Choose one of them."
+            )
+        for argument, value in [
+            ("num_functions", num_functions),
+            ("num_dimensions", num_dimensions),
+        ]:
+            if value < 1:
+                raise ValueError(
+                    f"{argument} must be at least 1. "
+                    f"Received: {argument}={value}. Give a positive count."
+                )
+        if not initial_stddev >= 0:
+            raise ValueError(
+                "initial_stddev must be zero or positive. Received: "
+                f"initial_stddev={initial_stddev}. Give the standard deviation of theta at step 0."
+            )
+        self.family = family
+        self.num_functions = num_functions
+        self.num_dimensions = num_dimensions
+        self.initial_stddev = initial_stddev
+        self.dtype = dtype
+        self.name = f"quadratic_{family}"
+
+    def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Returns theta of every function, `[F, D]`."""
+        theta = normal([self.num_functions, self.num_dimensions], fold_in(seed, 0))
+        return [tf.cast(self.initial_stddev * theta, self.dtype)]
+
+    def batch(self, seed: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns W, `[F, D, D]`, and y, `[F, D]`: the same at every step."""
+        draw = FAMILIES[self.family]
+        matrices = draw(
+            [self.num_functions, self.num_dimensions, self.num_dimensions], fold_in(seed, 1)
+        )
+        targets = draw([self.num_functions, self.num_dimensions], fold_in(seed, 2))
+        return tf.cast(matrices, self.dtype), tf.cast(targets, self.dtype)
+
+    def loss(self, parameters: list[tf.Tensor], batch: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        """Returns ||W theta - y||^2 of every function, `[F]`: a sum over the D residuals."""
+        (theta,) = parameters
+        matrices, targets = batch
+        # For matrices this small, a product and a sum are five times as fast as `tf.linalg.matvec`.
+        products = tf.reduce_sum(matrices * theta[..., tf.newaxis, :], axis=-1)
+        return tf.reduce_sum(tf.square(products - targets), axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "family": self.family,
+            "num_functions": self.num_functions,
+            "num_dimensions": self.num_dimensions,
+            "initial_stddev": self.initial_stddev,
+            "dtype": self.dtype,
+        }

@@ -1,0 +1,61 @@
+"""The seeds that name tasks, and draws from them: the same on every device."""
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+# What a task is drawn for. Tasks of different splits share no randomness, so that nothing is
+# reported on a task that a rule was trained, chosen or tuned on.
+SPLITS = {"train": 0, "validation": 1, "tuning": 2, "test": 3}
+
+
+def task_seeds(seed: int, split: str, first_task: int, num_tasks: int) -> tf.Tensor:
+    """Returns the seeds of consecutive tasks of a split.
+
+    A task's seed depends on the run's seed, the split and the task's index alone, so that task 7 is
+    the same task however many are drawn beside it.
+
+    Args:
+        seed: the run's seed.
+        split: a key of `SPLITS`.
+        first_task: the index of the first task, from 0.
+        num_tasks: how many tasks.
+
+    Returns:
+        int32 `[num_tasks, 2]`.
+
+    Raises:
+        ValueError: the split is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(
+            f"split must be one of {sorted(SPLITS)}. Received: split={split!r}. Choose one of them."
+        )
+    key = tf.random.stateless_uniform([], [seed, SPLITS[split]], None, None, tf.int32, alg="philox")
+    indices = tf.range(first_task, first_task + num_tasks, dtype=tf.int32)
+    return tf.stack([tf.fill([num_tasks], key), indices], axis=1)
+
+
+def fold_in(seed: tf.Tensor, tag: int | tf.Tensor) -> tf.Tensor:
+    """Returns a new seed, int32 `[2]`, derived from a seed and a tag; the same on every device."""
+    # With a tag of int64, such as an optimizer's iterations, TensorFlow would give another seed.
+    return tf.random.fold_in(seed, tf.cast(tag, tf.int32), alg="philox")
+
+
+def uniform(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+    """Returns float32 numbers, uniform on [0, 1) in steps of 2^-24; the same on every device.
+
+    They are made from integers, because XLA makes other floats than TensorFlow of the same bits.
+    """
+    integers = tf.random.stateless_uniform(shape, seed, 0, 2**24, tf.int32, alg="philox")
+    return tf.cast(integers, tf.float32) * 2.0**-24
+
+
+def normal(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+    """Returns float32 standard normal numbers; up to rounding, the same on every device.
+
+    Source: Box and Muller 1958.
+    """
+    radius, angle = tf.unstack(uniform([2, *shape], seed))
+    return tf.sqrt(-2 * tf.math.log1p(-radius)) * tf.cos(2 * math.pi * angle)

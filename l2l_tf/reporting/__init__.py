@@ -1,0 +1,1 @@
+"""How results are read: tables, JSON, figures, progress."""

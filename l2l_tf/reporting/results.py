@@ -1,0 +1,120 @@
+"""Results of an evaluation as JSON and as a table."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2l_tf.training.evaluation import Evaluation
+from l2l_tf.training.tuning import Tuning
+
+Row = dict[str, Any]
+
+
+def result_row(
+    name: str, evaluation: Evaluation, tuning: Tuning | None = None, learned: bool = False
+) -> Row:
+    """Returns what `results.json` says of one rule.
+
+    Losses are in the problem's unit, averaged over runs; `curve` holds T + 1 of them, at the
+    iterate before each step and after the last. A rule with a diverged run has an infinite loss.
+
+    Args:
+        name: the rule's name.
+        evaluation: its runs.
+        tuning: the search for its learning rate, if it had one.
+        learned: whether it is a learned rule.
+    """
+    row: Row = {
+        "rule": name,
+        "learned": learned,
+        "learning_rate": None if tuning is None else tuning.learning_rate,
+        "final_loss": evaluation.final_loss,
+        "final_loss_stderr": evaluation.final_loss_stderr,
+        "mean_loss": evaluation.mean_loss,
+        "diverged": evaluation.num_diverged,
+        "num_runs": evaluation.losses.shape[1],
+        "curve": evaluation.curve.tolist(),
+    }
+    if tuning is not None:
+        row["tuning"] = {
+            "learning_rates": list(tuning.learning_rates),
+            "final_losses": list(tuning.final_losses),
+            "is_at_edge": tuning.is_at_edge,
+        }
+    return row
+
+
+def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns how the best learned rule stands beside the best hand-designed one.
+
+    Returns:
+        `best_baseline`, the hand-designed rule with the lowest final loss;
+        `ratio_to_best_baseline`, the best learned rule's final loss over that one's (below 1: the
+        learned rule is better); and `steps_to_best_baseline`, the first step at which the learned
+        rule's curve is at or below that final loss (None if it never is). All None where there are
+        not both kinds.
+    """
+    learned = [row for row in rows if row["learned"]]
+    baselines = [row for row in rows if not row["learned"]]
+    if not learned or not baselines:
+        return dict.fromkeys(("best_baseline", "ratio_to_best_baseline", "steps_to_best_baseline"))
+    rule = min(learned, key=lambda row: row["final_loss"])
+    baseline = min(baselines, key=lambda row: row["final_loss"])
+    reached = np.flatnonzero(np.array(rule["curve"]) <= baseline["final_loss"])
+    return {
+        "best_baseline": baseline["rule"],
+        "ratio_to_best_baseline": rule["final_loss"] / baseline["final_loss"],
+        "steps_to_best_baseline": int(reached[0]) if reached.size else None,
+    }
+
+
+def write_json(path: str | Path, contents: dict[str, Any]) -> None:
+    """Writes JSON, whole or not at all; null stands for numbers that are not finite."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    text = json.dumps(_finite_or_none(contents), indent=1, allow_nan=False)
+    partial.write_text(text + "\n")
+    partial.replace(path)
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """Returns a table of the rules for people, best final loss first."""
+    header = ["rule", "learning rate", "final loss", "std. error", "mean loss", "diverged"]
+    lines = [header]
+    for row in sorted(rows, key=lambda row: row["final_loss"]):
+        rate = row["learning_rate"]
+        lines.append(
+            [
+                row["rule"] + (" (learned)" if row["learned"] else ""),
+                "-" if rate is None else f"{rate:.4g}",
+                f"{row['final_loss']:.4g}",
+                f"{row['final_loss_stderr']:.2g}",
+                f"{row['mean_loss']:.4g}",
+                f"{row['diverged']} of {row['num_runs']}",
+            ]
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_none(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

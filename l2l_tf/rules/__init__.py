@@ -1,0 +1,7 @@
+"""What updates: learned and hand-designed rules behind one call."""
+
+from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
+from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
+from l2l_tf.rules.rule import FlatLayout, Rule
+
+__all__ = ["BASELINES", "SGD", "Adam", "CoordinatewiseLSTM", "FlatLayout", "RMSprop", "Rule"]

@@ -1,0 +1,116 @@
+"""Hand-designed rules behind the same call as learned ones: the baselines."""
+
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from l2l_tf.rules.rule import Rule
+
+# A rate for all coordinates, or one for each, `[N]`: many rates can then be tried in one run.
+LearningRate: TypeAlias = float | tf.Tensor
+
+
+class SGD(Rule):
+    """Stochastic gradient descent, with momentum or Nesterov's momentum as `keras.optimizers.SGD`.
+
+    With `nesterov=True` the parameters are Keras's and Torch's: the point at which the gradient is
+    taken, x + momentum * velocity of the textbook's iterate x. Losses are those at that point.
+
+    Args:
+        learning_rate: a number, or a tensor `[N]` with a rate for each coordinate.
+        momentum: the share of the last delta that is kept.
+        nesterov: whether the gradient is taken one momentum step ahead.
+    """
+
+    is_coordinatewise = True
+
+    def __init__(self, learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = False):
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.nesterov = nesterov
+
+    def initial_state(self, num_coordinates: int | tf.Tensor) -> tf.Tensor:
+        """Returns the velocity, zeros `[N]`."""
+        return tf.zeros([num_coordinates])
+
+    def __call__(self, gradient: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        step = self.learning_rate * gradient
+        velocity = self.momentum * state - step
+        return (self.momentum * velocity - step if self.nesterov else velocity), velocity
+
+
+class RMSprop(Rule):
+    """RMSprop as `keras.optimizers.RMSprop`: Keras's epsilon of 1e-7, inside the square root.
+
+    Args:
+        learning_rate: a number, or a tensor `[N]` with a rate for each coordinate.
+        rho: the decay of the mean square.
+        epsilon: added to the mean square.
+    """
+
+    is_coordinatewise = True
+
+    def __init__(self, learning_rate: LearningRate, rho: float = 0.9, epsilon: float = 1e-7):
+        self.learning_rate = learning_rate
+        self.rho = rho
+        self.epsilon = epsilon
+
+    def initial_state(self, num_coordinates: int | tf.Tensor) -> tf.Tensor:
+        """Returns the mean square of the gradients, zeros `[N]`."""
+        return tf.zeros([num_coordinates])
+
+    def __call__(self, gradient: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        mean_square = self.rho * state + (1 - self.rho) * tf.square(gradient)
+        delta = -self.learning_rate * gradient * tf.math.rsqrt(mean_square + self.epsilon)
+        return delta, mean_square
+
+
+class Adam(Rule):
+    """Adam as `keras.optimizers.Adam` (Kingma and Ba 2014, arXiv 1412.6980).
+
+    Args:
+        learning_rate: a number, or a tensor `[N]` with a rate for each coordinate.
+        beta_1: the decay of the mean.
+        beta_2: the decay of the mean square.
+        epsilon: added to the square root; the paper's "epsilon hat".
+    """
+
+    is_coordinatewise = True
+
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+    ):
+        self.learning_rate = learning_rate
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def initial_state(self, num_coordinates: int | tf.Tensor) -> Any:
+        """Returns the number of steps so far, `[]`, and mean and mean square, zeros `[N]`."""
+        return tf.zeros([]), tf.zeros([num_coordinates]), tf.zeros([num_coordinates])
+
+    def __call__(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        step, mean, mean_square = state
+        step += 1
+        mean += (1 - self.beta_1) * (gradient - mean)
+        mean_square += (1 - self.beta_2) * (tf.square(gradient) - mean_square)
+        correction = tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        delta = -self.learning_rate * correction * mean / (tf.sqrt(mean_square) + self.epsilon)
+        return delta, (step, mean, mean_square)
+
+
+def _momentum(learning_rate: LearningRate) -> Rule:
+    return SGD(learning_rate, momentum=0.9)
+
+
+def _nag(learning_rate: LearningRate) -> Rule:
+    return SGD(learning_rate, momentum=0.9, nesterov=True)
+
+
+# The baselines by name, each a function of the learning rate; other constants at their defaults,
+# momentum at 0.9.
+BASELINES = {"sgd": SGD, "momentum": _momentum, "nag": _nag, "rmsprop": RMSprop, "adam": Adam}

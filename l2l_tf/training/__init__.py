@@ -1,0 +1,19 @@
+"""How a rule is learned and judged."""
+
+from l2l_tf.training.evaluation import Evaluation, evaluate
+from l2l_tf.training.meta_gradient import meta_gradient
+from l2l_tf.training.meta_trainer import MetaTrainer, MetaTrainingSettings
+from l2l_tf.training.tuning import Tuning, tune
+from l2l_tf.training.unroll import start, unroll
+
+__all__ = [
+    "Evaluation",
+    "MetaTrainer",
+    "MetaTrainingSettings",
+    "Tuning",
+    "evaluate",
+    "meta_gradient",
+    "start",
+    "tune",
+    "unroll",
+]

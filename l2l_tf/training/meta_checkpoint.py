@@ -1,0 +1,115 @@
+"""Checkpoints of a meta-training run: everything that it needs to go on as if never stopped."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+class MetaCheckpoint:
+    """Checkpoints of a run, each whole or absent, with a record of which run they belong to.
+
+    Args:
+        folder: where checkpoints are kept, at most two; made if missing.
+        fingerprint: what the run is, as JSON values by name. A checkpoint with another one is
+            refused, since going on from it would give neither run's result.
+        trackables: what TensorFlow saves: layers, optimizers, lists of variables, by name.
+    """
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], **trackables: Any):
+        self._fingerprint = json.loads(json.dumps(fingerprint))
+        self._record = _Record()
+        self._checkpoint = tf.train.Checkpoint(record=self._record, **trackables)
+        self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=2)
+
+    def save(self, progress: dict[str, Any], tensors: Sequence[np.ndarray]) -> None:
+        """Saves the trackables with the run's counters and the tensors of its open trajectory.
+
+        Raises:
+            OSError: the checkpoint can't be written; the one before it is left as it was.
+        """
+        self._record.contents = {"fingerprint": self._fingerprint, "progress": progress}
+        self._record.tensors = list(tensors)
+        try:
+            self._manager.save()
+        except (tf.errors.OpError, OSError) as error:
+            raise OSError(
+                "A checkpoint must be writable. "
+                f"Received: folder={self._manager.directory!r}, {_first_line(error)} "
+                "Make room or access there; the checkpoint before this one is whole, and the same "
+                "command goes on from it."
+            ) from error
+
+    def restore(self) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+        """Restores the latest checkpoint and returns its counters and tensors; None without one.
+
+        Raises:
+            ValueError: the checkpoint is damaged or belongs to another run. Nothing was restored.
+        """
+        path = self._manager.latest_checkpoint
+        if path is None:
+            return None
+        try:
+            reader = tf.train.load_checkpoint(path)
+            record = _Record()
+            record.deserialize(reader.get_tensor(_RECORD_KEY))
+        except (tf.errors.OpError, RuntimeError, ValueError, KeyError, OSError) as error:
+            raise self._damaged(path, error) from error
+        self._refuse_other_run(path, record.contents["fingerprint"])
+        try:
+            self._checkpoint.restore(path).assert_existing_objects_matched()
+        except (tf.errors.OpError, RuntimeError, AssertionError) as error:
+            raise self._damaged(path, error) from error
+        return record.contents["progress"], record.tensors
+
+    def _damaged(self, path: str, error: Exception) -> ValueError:
+        return ValueError(
+            "The latest checkpoint must be whole. "
+            f"Received: checkpoint={path!r}, {_first_line(error)} "
+            "Delete its files and the file 'checkpoint' beside them to start anew, or choose "
+            "another folder."
+        )
+
+    def _refuse_other_run(self, path: str, found: dict[str, Any]) -> None:
+        own = self._fingerprint
+        names = [name for name in sorted(own | found) if own.get(name) != found.get(name)]
+        if names:
+            theirs = {name: found.get(name) for name in names}
+            ours = {name: own.get(name) for name in names}
+            raise ValueError(
+                "A run must be resumed with the settings it was started with. "
+                f"Received: checkpoint={path!r} of a run with {theirs}, where this one has {ours}. "
+                "Repeat the command that started it, or choose another folder."
+            )
+
+
+class _Record(tf.train.experimental.PythonState):
+    """JSON values and arrays that travel in a TensorFlow checkpoint as one string."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, Any] = {}
+        self.tensors: list[np.ndarray] = []
+
+    def serialize(self) -> bytes:
+        buffer = io.BytesIO()
+        arrays = {f"tensor_{index}": tensor for index, tensor in enumerate(self.tensors)}
+        contents = np.array(json.dumps(self.contents))
+        np.savez(buffer, allow_pickle=False, contents=contents, **arrays)
+        return buffer.getvalue()
+
+    def deserialize(self, string_value: bytes) -> None:
+        with np.load(io.BytesIO(string_value)) as archive:
+            self.contents = json.loads(str(archive["contents"]))
+            self.tensors = [archive[f"tensor_{i}"] for i in range(len(archive.files) - 1)]
+
+
+# Where TensorFlow puts the state of the trackable named `record`.
+_RECORD_KEY = "record/.ATTRIBUTES/py_state"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."

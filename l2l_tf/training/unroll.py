@@ -1,0 +1,114 @@
+"""A run of consecutive steps of one rule on one problem, in one loop."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from l2l_tf.problems.problem import Problem
+from l2l_tf.rules.rule import FlatLayout, Rule
+
+
+class Iterate(NamedTuple):
+    """Where a trajectory stands: all that the next step needs.
+
+    Attributes:
+        step: int32 `[]`, how many steps were taken.
+        parameters: float `[N]`, all parameters of the task in one vector.
+        gradient: float `[N]`, of the summed losses at the parameters.
+        losses: float `[F]`, at the parameters.
+        rule_state: the rule's state.
+    """
+
+    step: tf.Tensor
+    parameters: tf.Tensor
+    gradient: tf.Tensor
+    losses: tf.Tensor
+    rule_state: Any
+
+
+class Unroll(NamedTuple):
+    """What T steps gave; row t belongs to the iterate after the unroll's step t + 1.
+
+    Attributes:
+        losses: float `[T, F]`.
+        gradients: float `[T, N]`; None where updates were not recorded.
+        deltas: float `[T, N]`, that led to the iterates; None where updates were not recorded.
+    """
+
+    losses: tf.Tensor
+    gradients: tf.Tensor | None = None
+    deltas: tf.Tensor | None = None
+
+
+def start(rule: Rule, problem: Problem, seed: tf.Tensor) -> Iterate:
+    """Returns the iterate at step 0 of the task that a seed names."""
+    layout = FlatLayout(problem.parameter_shapes)
+    parameters = layout.flatten(problem.initial_parameters(seed))
+    step = tf.constant(0)
+    losses, gradient = _evaluate(problem, layout, parameters, problem.batch(seed, step))
+    state = rule.initial_state(layout.num_coordinates)
+    return Iterate(step, parameters, tf.stop_gradient(gradient), losses, state)
+
+
+def unroll(
+    rule: Rule,
+    problem: Problem,
+    seed: tf.Tensor,
+    iterate: Iterate,
+    num_steps: int,
+    record_updates: bool = False,
+    second_derivatives: bool = False,
+) -> tuple[Unroll, Iterate]:
+    """Returns T steps from an iterate and the iterate after them.
+
+    A step is: the rule turns the gradient at the iterate into a delta; the delta is added; losses
+    and gradient are taken at the new iterate, on the minibatch of its step. Each iterate is thus
+    evaluated once, also where one unroll ends and the next begins, so that five unrolls of 20 are
+    exactly one of 100.
+
+    Args:
+        rule: the rule.
+        problem: the problem.
+        seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
+        iterate: where to begin.
+        num_steps: T.
+        record_updates: whether to return gradients and deltas, 2TN numbers, beside the losses.
+        second_derivatives: whether a tape around this call sees how losses and gradients depend on
+            the parameters. If not, both are constants to it: the paper's approximation (section 2),
+            under which `l2l_tf.training.meta_gradient` needs no more than the deltas' derivatives.
+    """
+    layout = FlatLayout(problem.parameter_shapes)
+    fixed_batch = None if problem.is_stochastic else problem.batch(seed, iterate.step)
+
+    def body(index, iterate, records):
+        delta, state = rule(iterate.gradient, iterate.rule_state)
+        parameters = iterate.parameters + delta
+        step = iterate.step + 1
+        batch = problem.batch(seed, step) if problem.is_stochastic else fixed_batch
+        point = parameters if second_derivatives else tf.stop_gradient(parameters)
+        losses, gradient = _evaluate(problem, layout, point, batch)
+        values = (losses, gradient, delta)[: len(records)]
+        records = tuple(
+            record.write(index, value) for record, value in zip(records, values, strict=True)
+        )
+        return index + 1, Iterate(step, parameters, gradient, losses, state), records
+
+    dtype = iterate.parameters.dtype
+    records = tuple(tf.TensorArray(dtype, num_steps) for _ in range(3 if record_updates else 1))
+    _, iterate, records = tf.while_loop(
+        lambda index, *_: index < num_steps,
+        body,
+        (tf.constant(0), iterate, records),
+        maximum_iterations=num_steps,
+    )
+    return Unroll(*(record.stack() for record in records)), iterate
+
+
+def _evaluate(
+    problem: Problem, layout: FlatLayout, parameters: tf.Tensor, batch: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the losses `[F]` and the gradient `[N]` of their sum."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(parameters)
+        losses = problem.loss(layout.unflatten(parameters), batch)
+    return losses, tape.gradient(losses, parameters)

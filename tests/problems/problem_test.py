@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_tf.problems.problem import Problem, StackedProblem
+from l2l_tf.problems.quadratic import Quadratic
+from l2l_tf.problems.tasks import fold_in, task_seeds
+
+
+def _draw(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+    """Returns multiples of 1/1000 in [-1, 1): integers are the same under XLA, floats are not."""
+    integers = tf.random.stateless_uniform(shape, seed, -1000, 1000, tf.int32, alg="philox")
+    return tf.cast(integers, tf.float32) / 1000
+
+
+class _Line(Problem):
+    """F noisy lines: parameters of ranks 0 and 1, and a nest of tensors for a batch."""
+
+    name = "line"
+    num_functions = 2
+
+    def __init__(self):
+        self.ran_eagerly = False
+
+    def initial_parameters(self, seed):
+        self.ran_eagerly |= tf.executing_eagerly()
+        numbers = _draw([3], fold_in(seed, 0))
+        return [numbers[0], numbers[1:]]
+
+    def batch(self, seed, step):
+        noise = _draw([4, 2], fold_in(fold_in(seed, 1), step))
+        return {"inputs": noise[:, 0], "outputs": (noise[:, 1],)}
+
+    def loss(self, parameters, batch):
+        offset, slopes = parameters
+        lines = offset + slopes[:, tf.newaxis] * batch["inputs"]
+        return tf.reduce_mean(tf.square(lines - batch["outputs"][0]), axis=1)
+
+    def get_config(self):
+        return {}
+
+
+PROBLEMS = [Quadratic(num_functions=3, num_dimensions=4), _Line()]
+
+
+def test_parameter_shapes_are_read_off_without_drawing_any_parameters():
+    problem = _Line()
+    assert problem.parameter_shapes == [(), (2,)]
+    assert problem.num_coordinates == 3
+    assert not problem.ran_eagerly
+
+
+def test_a_problem_must_say_how_to_draw_and_what_to_minimise():
+    with pytest.raises(TypeError, match=r"batch.*get_config.*initial_parameters.*loss"):
+        Problem()
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_stacked_tasks_are_the_tasks_run_apart(problem, num_tasks):
+    seeds = task_seeds(0, "train", 0, num_tasks)
+    stacked = StackedProblem(problem, num_tasks)
+    parameters, batch = stacked.initial_parameters(seeds), stacked.batch(seeds, tf.constant(5))
+    losses = stacked.loss(parameters, batch)
+    for task, seed in enumerate(seeds):
+        own_parameters = problem.initial_parameters(seed)
+        own_batch = problem.batch(seed, tf.constant(5))
+        own = tf.nest.flatten((own_parameters, own_batch))
+        for whole, part in zip(tf.nest.flatten((parameters, batch)), own, strict=True):
+            np.testing.assert_array_equal(whole[task], part)
+        # Losses of order 1, sums of some tens of float32 products in another order.
+        np.testing.assert_allclose(
+            tf.reshape(losses, [num_tasks, -1])[task],
+            problem.loss(own_parameters, own_batch),
+            rtol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+def test_gradients_of_stacked_tasks_are_those_of_the_tasks_run_apart(problem):
+    seeds = task_seeds(0, "train", 0, 3)
+
+    def gradients(problem, seed):
+        parameters = problem.initial_parameters(seed)
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            losses = problem.loss(parameters, problem.batch(seed, tf.constant(0)))
+        return tape.gradient(losses, parameters)
+
+    together = gradients(StackedProblem(problem, 3), seeds)
+    for task, seed in enumerate(seeds):
+        for whole, part in zip(together, gradients(problem, seed), strict=True):
+            np.testing.assert_allclose(whole[task], part, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stacked_problem_has_a_leading_axis_of_tasks_and_the_functions_of_all():
+    stacked = StackedProblem(_Line(), 3)
+    assert stacked.parameter_shapes == [(3,), (3, 2)]
+    assert stacked.num_coordinates == 9
+    assert stacked.num_functions == 6
+    batch = stacked.batch(task_seeds(0, "train", 0, 3), tf.constant(0))
+    assert batch["inputs"].shape == (3, 4)
+    assert batch["outputs"][0].shape == (3, 4)
+
+
+def test_a_stacked_problem_keeps_the_name_and_the_kind_of_its_problem():
+    for problem in PROBLEMS:
+        stacked = StackedProblem(problem, 2)
+        assert stacked.name == problem.name
+        assert stacked.is_stochastic == problem.is_stochastic
+    assert PROBLEMS[0].is_stochastic != PROBLEMS[1].is_stochastic
+
+
+def test_tasks_of_one_seed_are_one_task():
+    seeds = tf.tile(task_seeds(0, "test", 4, 1), [3, 1])
+    stacked = StackedProblem(PROBLEMS[0], 3)
+    parameters, batch = stacked.initial_parameters(seeds), stacked.batch(seeds, tf.constant(0))
+    losses = tf.reshape(stacked.loss(parameters, batch), [3, -1])
+    for tensor in (*parameters, *batch, losses):
+        np.testing.assert_array_equal(tensor, tf.broadcast_to(tensor[:1], tensor.shape))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_stacked_tasks_are_the_same_when_compiled(jit_compile):
+    stacked = StackedProblem(PROBLEMS[1], 2)
+
+    def losses(seeds, step):
+        return stacked.loss(stacked.initial_parameters(seeds), stacked.batch(seeds, step))
+
+    arguments = task_seeds(0, "train", 0, 2), tf.constant(3)
+    compiled = tf.function(losses, jit_compile=jit_compile)
+    np.testing.assert_allclose(compiled(*arguments), losses(*arguments), rtol=1e-5)
+
+
+def test_a_stacked_problem_tells_what_it_stacks():
+    assert StackedProblem(PROBLEMS[0], 2).get_config() == {
+        "problem": PROBLEMS[0].get_config(),
+        "num_tasks": 2,
+    }
+
+
+def test_stacking_no_tasks_is_refused():
+    with pytest.raises(ValueError) as raised:
+        StackedProblem(PROBLEMS[0], 0)
+    assert str(raised.value) == (
+        "num_tasks must be at least 1. Received: num_tasks=0. "
+        "Give the number of tasks to run side by side."
+    )
