@@ -17,7 +17,9 @@ env: .venv/.installed ## Create .venv with the project and its tools, at the pin
 	touch $@
 
 demo: env ## Meta-train a small rule on quadratics and compare it with tuned baselines.
-	.venv/bin/python -m experiments.quadratic --config=demo --output_dir=results/demo
+	rm -rf results/demo
+	.venv/bin/python -m experiments.quadratic \
+		--flagfile=experiments/configs/quadratic_demo.flags --output_dir=results/demo
 
 test: env ## Run all the tests that this machine can run.
 	.venv/bin/pytest -n 2 --dist=loadfile

@@ -63,7 +63,7 @@ flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-st
 flags.DEFINE_float(
     "final_meta_learning_rate", 0.02, "Its share left at the end of a cosine decay.", 0, 1
 )
-flags.DEFINE_float("meta_clipnorm", 0.1, "Largest norm of a meta-gradient; 0 clips none.", 0)
+flags.DEFINE_float("meta_clipnorm", 1, "Largest norm of a meta-gradient; 0 clips none.", 0)
 flags.DEFINE_float("checkpoint_seconds", 60, "Seconds between checkpoints.", 0)
 
 flags.DEFINE_list("units", ["20", "20"], "Units of each LSTM layer of the rule.")
@@ -78,18 +78,25 @@ def run(experiment: Callable[[], None]) -> None:
     """Runs an experiment under absl; wrong input ends it with one sentence on standard error."""
 
     def main(arguments: Sequence[str]) -> None:
-        if len(arguments) > 1:
-            raise app.UsageError(f"Nothing but flags is known. Received: {arguments[1:]}.")
+        # absl has raised its default to INFO, at which TensorFlow tells of every file it writes.
+        if not FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
         tf.get_logger().setLevel("WARNING")
         # So that a run that was stopped and resumed ends with the same weights, bit for bit.
         tf.config.experimental.enable_op_determinism()
         try:
+            if len(arguments) > 1:
+                raise ValueError(
+                    "Arguments must be flags. "
+                    f"Received: {arguments[1:]}. Write --name=value; --help lists the names."
+                )
             experiment()
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
         except (ValueError, TypeError, OSError) as error:
             logging.debug("Where it came from:", exc_info=True)
             sys.exit(f"error: {error}")
 
-    FLAGS.set_default("verbosity", logging.WARNING)
     app.run(main)
 
 
@@ -105,12 +112,23 @@ def train_and_evaluate(
         references: published curves, drawn behind ours.
     """
     output_dir = Path(FLAGS.output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(
+            "--output_dir must be a folder, or a path where one can be made. "
+            f"Received: --output_dir={FLAGS.output_dir}, which is a file. Choose another path."
+        )
     baselines = _chosen_baselines()
     paths = [find_rule(rule) for rule in FLAGS.rule]
+    own_rule = output_dir / "rule"
     if "train" in FLAGS.mode:
         _meta_train(experiment, problem, output_dir)
+    elif not paths and not own_rule.exists():
+        raise FileNotFoundError(
+            "--output_dir must hold a trained rule where --rule names none. Received: "
+            f"--output_dir={FLAGS.output_dir}, which has no folder 'rule'. Train one with "
+            "--mode=train, or give --rule."
+        )
     if "evaluate" in FLAGS.mode:
-        own_rule = output_dir / "rule"
         _compare(experiment, problem, baselines, paths or [own_rule], output_dir, title, references)
 
 
@@ -159,7 +177,7 @@ def _compare(
     references: Sequence[ReferenceCurve],
 ) -> None:
     """Tunes the baselines, runs all rules on the same fresh tasks and writes what came out."""
-    rules = {load_card(path)["name"]: load_rule(path) for path in paths}
+    rules = _load_rules(paths)
     seeds = task_seeds(FLAGS.seed, "test", 0, FLAGS.num_tasks)
     tuning_seeds = task_seeds(FLAGS.seed, "tuning", 0, FLAGS.num_tuning_tasks)
     rows = [
@@ -199,9 +217,25 @@ def _compare(
     print(f"Wrote results.json and {experiment}.png to {output_dir}")
 
 
+def _load_rules(paths: Sequence[Path]) -> dict[str, keras.layers.Layer]:
+    """Returns saved rules by the names on their cards, and by path too where names are equal."""
+    names = [load_card(path).get("name", path.name) for path in paths]
+    return {
+        name if names.count(name) == 1 else f"{name} ({path})": load_rule(path)
+        for name, path in zip(names, paths, strict=True)
+    }
+
+
 def _new_rule() -> CoordinatewiseLSTM:
+    try:
+        units = [int(units) for units in FLAGS.units]
+    except ValueError as error:
+        raise ValueError(
+            "--units must be integers, one for each LSTM layer. "
+            f"Received: --units={','.join(FLAGS.units)}. Give, say, --units=20,20."
+        ) from error
     return CoordinatewiseLSTM(
-        units=[int(units) for units in FLAGS.units],
+        units=units,
         preprocessing=FLAGS.preprocessing,
         p=FLAGS.p,
         output_scale=FLAGS.output_scale,
@@ -241,7 +275,7 @@ def _stop_on_signals(trainer: MetaTrainer) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if not trainer.finished:
+    if received:
         print(
             f"\nStopped after {trainer.progress.num_trajectories} trajectories; "
             "the same command goes on from here."
@@ -252,23 +286,27 @@ def _stop_on_signals(trainer: MetaTrainer) -> Iterator[None]:
 def _origin(experiment: str) -> dict[str, str]:
     """Returns the command that runs and the commit that it runs from."""
     command = shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {"command": command, "commit": git.stdout.strip() or "unknown"}
+    commit = "unknown"
+    # There may be no git, or no repository.
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    return {"command": command, "commit": commit}
 
 
 def _write_flags(path: Path, experiment: str) -> None:
     """Writes the experiment's flags, in the format that `--flagfile` reads."""
-    modules = flags.FLAGS.flags_by_module_dict()
+    # absl knows the module that runs as a program by the path of its file.
+    own_modules = (sys.argv[0], "experiments.common", f"experiments.{experiment}")
     own = [
         flag
-        for module, module_flags in modules.items()
-        if module in ("__main__", "experiments.common", f"experiments.{experiment}")
+        for module, module_flags in FLAGS.flags_by_module_dict().items()
+        if module in own_modules
         for flag in module_flags
     ]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,21 +49,21 @@ def _references() -> list[ReferenceCurve]:
         )
     try:
         figure = json.loads(Path(FLAGS.reference_curves).read_text())["fig4_quadratics"]
-        return [
-            ReferenceCurve(
-                name.lower(),
-                [step - 1 + _FIRST_ITERATE[name] for step in curve["step"]],
-                curve["loss"],
-            )
-            for name, curve in figure.items()
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [_reference(name, curve) for name, curve in figure.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "--reference_curves must be a JSON file with an entry 'fig4_quadratics' that holds "
             "'step' and 'loss' of each rule. "
             f"Received: --reference_curves={FLAGS.reference_curves}, where {error!r}. "
             "Check the path, or leave the flag out."
         ) from error
+
+
+def _reference(name: str, curve: dict[str, list[float]]) -> ReferenceCurve:
+    pairs = zip(curve["step"], curve["loss"], strict=True)
+    points = [(float(step) - 1 + _FIRST_ITERATE[name], float(loss)) for step, loss in pairs]
+    steps, losses = zip(*points, strict=True)
+    return ReferenceCurve(name.lower(), steps, losses)
 
 
 if __name__ == "__main__":

@@ -46,12 +46,20 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
 
     Raises:
         FileExistsError: `path` holds something that is no saved rule.
+        ValueError: two weights of the rule have the same name.
     """
     path = Path(path)
-    if path.exists() and any(path.iterdir()) and not (path / CARD_FILE).exists():
+    is_empty = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not is_empty and not (path / CARD_FILE).exists():
         raise FileExistsError(
             "path must be new, empty or a saved rule to replace. "
             f"Received: path={str(path)!r}, which holds something else. Choose another path."
+        )
+    names = [weight.name for weight in rule.weights]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "rule must have weights of different names, by which they are saved. "
+            f"Received: weights named {names}. Name each in `add_weight`."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
@@ -74,7 +82,7 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
             "golden_trajectory": _golden_trajectory(rule),
             "sha256": _checksums(partial),
         }
-        (partial / CARD_FILE).write_text(json.dumps(complete_card, indent=2) + "\n")
+        (partial / CARD_FILE).write_text(strict_json(complete_card))
         _move_into_place(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -99,10 +107,13 @@ def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer
     try:
         config = json.loads((path / RULE_FILE).read_text())
         rule = keras.saving.deserialize_keras_object(config)
+        weights = _weights_by_name(rule)
         with np.load(path / WEIGHTS_FILE) as archive:
-            for name, weight in _weights_by_name(rule).items():
+            if different := sorted(weights.keys() ^ set(archive.files)):
+                raise ValueError(f"layer and {WEIGHTS_FILE} do not both have {different}")
+            for name, weight in weights.items():
                 weight.assign(archive[name])
-    except (ValueError, TypeError, KeyError, BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, BadZipFile) as error:
         raise ValueError(
             f"A saved rule must hold a layer that this version can build. Received: "
             f"path={str(path)!r}, where {error}. Install the versions that its card names, or "
@@ -129,16 +140,17 @@ def load_card(path: str | Path) -> dict[str, Any]:
     try:
         card = json.loads((path / CARD_FILE).read_text())
         version = card["format_version"]
-        missing = {"sha256", "golden_trajectory"} - card.keys()
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path, f"whose {CARD_FILE} can't be read") from error
-    if missing:
-        raise _damaged(path, f"whose {CARD_FILE} has no entry {sorted(missing)}")
     if version != FORMAT_VERSION:
         raise ValueError(
             f"A saved rule must be of format {FORMAT_VERSION}. Received: path={str(path)!r} of "
             f"format {version}. Install the version of l2l_tf that wrote it."
         )
+    entries = ("golden_trajectory", "sha256")
+    missing = [name for name in entries if not isinstance(card.get(name), dict)]
+    if missing:
+        raise _damaged(path, f"whose {CARD_FILE} has no entry {missing}")
     return card
 
 
@@ -152,8 +164,23 @@ def update_card(path: str | Path, **entries: Any) -> None:
     path = Path(path)
     card = load_card(path) | entries
     partial = path / f".{CARD_FILE}.partial-{os.getpid()}"
-    partial.write_text(json.dumps(card, indent=2) + "\n")
+    partial.write_text(strict_json(card))
     partial.replace(path / CARD_FILE)
+
+
+def strict_json(contents: Any) -> str:
+    """Returns JSON with null for each number that is not finite, as JSON has no such numbers."""
+    return json.dumps(_finite_or_none(contents), indent=1, allow_nan=False) + "\n"
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_none(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 class _ExportedRule(tf.Module):
@@ -252,23 +279,28 @@ def _golden_trajectory(rule: keras.layers.Layer) -> dict[str, Any]:
 
 
 def _deltas(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
-    state = rule.initial_state(gradients.shape[1])
     deltas = []
-    for gradient in gradients:
-        delta, state = rule(tf.constant(gradient, rule.compute_dtype), state)
-        deltas.append(delta.numpy())
+    # A GPU may multiply float32 in TensorFloat-32, whose 10 bits are too few for the tolerance.
+    with tf.device("CPU:0"):
+        state = rule.initial_state(gradients.shape[1])
+        for gradient in gradients:
+            delta, state = rule(tf.constant(gradient, rule.compute_dtype), state)
+            deltas.append(delta.numpy())
     return np.stack(deltas)
 
 
 def _replay(rule: keras.layers.Layer, golden: dict[str, Any], path: Path) -> None:
-    expected = np.array(golden["deltas"])
-    error = np.abs(_deltas(rule, np.array(golden["gradients"])) - expected).max()
-    # A NaN is off too: hence not `error > ...`.
-    if not error <= _GOLDEN_TOLERANCE * max(np.abs(expected).max(), math.ulp(1.0)):
+    try:
+        gradients, expected = np.array([golden["gradients"], golden["deltas"]], np.float64)
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, f"whose {CARD_FILE} can't be read") from error
+    largest_error = np.abs(_deltas(rule, gradients) - expected).max()
+    # A NaN is off too: hence not `largest_error > ...`.
+    if not largest_error <= _GOLDEN_TOLERANCE * max(np.abs(expected).max(), math.ulp(1.0)):
         raise ValueError(
             f"A saved rule must repeat the golden trajectory of its card. Received: "
-            f"path={str(path)!r}, whose deltas are off by up to {error:.3g}. Install the versions "
-            "that the card names, or export the rule again."
+            f"path={str(path)!r}, whose deltas are off by up to {largest_error:.3g}. Install the "
+            "versions that the card names, or export the rule again."
         )
 
 
@@ -276,5 +308,10 @@ def _move_into_place(partial: Path, path: Path) -> None:
     old = path.with_name(f".{path.name}.old-{os.getpid()}")
     if path.exists():
         path.rename(old)
-    partial.rename(path)
+    try:
+        partial.rename(path)
+    except BaseException:
+        if old.exists():
+            old.rename(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)

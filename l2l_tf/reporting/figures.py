@@ -1,5 +1,6 @@
 """Figures of an evaluation."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from l2l_tf.reporting.results import Row
 
 # The colour of each hand-designed rule, the same in every figure.
 _COLOURS = {"adam": "C0", "rmsprop": "C1", "sgd": "C2", "nag": "C4", "momentum": "C5"}
+_OTHER_COLOUR = "C7"
 _LEARNED_COLOURS = ("C3", "C6", "C8", "C9")
 
 
@@ -45,11 +47,12 @@ def draw_curves(
     figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for reference in references:
-        colour = (_COLOURS | {"lstm": _LEARNED_COLOURS[0]})[reference.rule]
+        colour = (_COLOURS | {"lstm": _LEARNED_COLOURS[0]}).get(reference.rule, _OTHER_COLOUR)
         axes.plot(reference.steps, reference.losses, color=colour, linewidth=0.7, alpha=0.55)
     learned_colours = iter(_LEARNED_COLOURS * (1 + len(rows) // len(_LEARNED_COLOURS)))
     for row in rows:
-        colour = next(learned_colours) if row["learned"] else _COLOURS[row["rule"]]
+        own_colour = _COLOURS.get(row["rule"], _OTHER_COLOUR)
+        colour = next(learned_colours) if row["learned"] else own_colour
         curve = np.array(row["curve"])
         curve[~np.isfinite(curve)] = np.nan
         label = row["rule"] if row["learning_rate"] is None else _label_with_rate(row)
@@ -61,7 +64,9 @@ def draw_curves(
     axes.legend()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    figure.savefig(partial, format="png")
+    partial.replace(path)
 
 
 def _label_with_rate(row: Row) -> str:

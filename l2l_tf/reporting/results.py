@@ -1,7 +1,5 @@
 """Results of an evaluation as JSON and as a table."""
 
-import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from l2l_tf.delivery.export import strict_json
 from l2l_tf.training.evaluation import Evaluation
 from l2l_tf.training.tuning import Tuning
 
@@ -55,9 +54,9 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
     Returns:
         `best_baseline`, the hand-designed rule with the lowest final loss;
         `ratio_to_best_baseline`, the best learned rule's final loss over that one's (below 1: the
-        learned rule is better); and `steps_to_best_baseline`, the first step at which the learned
-        rule's curve is at or below that final loss (None if it never is). All None where there are
-        not both kinds.
+        learned rule is better; None if that one's is zero or infinite); and
+        `steps_to_best_baseline`, the first step at which the learned rule's curve is at or below
+        that final loss (None if it never is). All None where there are not both kinds.
     """
     learned = [row for row in rows if row["learned"]]
     baselines = [row for row in rows if not row["learned"]]
@@ -68,7 +67,11 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
     reached = np.flatnonzero(np.array(rule["curve"]) <= baseline["final_loss"])
     return {
         "best_baseline": baseline["rule"],
-        "ratio_to_best_baseline": rule["final_loss"] / baseline["final_loss"],
+        "ratio_to_best_baseline": (
+            rule["final_loss"] / baseline["final_loss"]
+            if 0 < baseline["final_loss"] < np.inf
+            else None
+        ),
         "steps_to_best_baseline": int(reached[0]) if reached.size else None,
     }
 
@@ -78,8 +81,7 @@ def write_json(path: str | Path, contents: dict[str, Any]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    text = json.dumps(_finite_or_none(contents), indent=1, allow_nan=False)
-    partial.write_text(text + "\n")
+    partial.write_text(strict_json(contents))
     partial.replace(path)
 
 
@@ -108,13 +110,3 @@ def format_table(rows: Sequence[Row]) -> str:
         )
         for line in lines
     )
-
-
-def _finite_or_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite_or_none(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite_or_none(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

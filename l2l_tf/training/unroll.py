@@ -85,8 +85,10 @@ def unroll(
         parameters = iterate.parameters + delta
         step = iterate.step + 1
         batch = problem.batch(seed, step) if problem.is_stochastic else fixed_batch
-        point = parameters if second_derivatives else tf.stop_gradient(parameters)
-        losses, gradient = _evaluate(problem, layout, point, batch)
+        losses, gradient = _evaluate(problem, layout, parameters, batch)
+        if not second_derivatives:
+            # Here and not on the parameters: what lies behind would be kept for a backward pass.
+            losses, gradient = tf.stop_gradient(losses), tf.stop_gradient(gradient)
         values = (losses, gradient, delta)[: len(records)]
         records = tuple(
             record.write(index, value) for record, value in zip(records, values, strict=True)
