@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import common
+from experiments import common, pipeline
 from l2l_tf.problems.quadratic import FAMILIES, Quadratic
 from l2l_tf.reporting.figures import ReferenceCurve
 
@@ -36,7 +36,7 @@ def main() -> None:
         FLAGS.variant, FLAGS.num_functions, FLAGS.num_dimensions, FLAGS.initial_stddev
     )
     title = f"{FLAGS.num_dimensions}-dimensional quadratics ({FLAGS.variant})"
-    common.train_and_evaluate("quadratic", problem, title, _references())
+    pipeline.train_and_evaluate("quadratic", problem, title, _references())
 
 
 def _references() -> list[ReferenceCurve]:

@@ -108,7 +108,8 @@ def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer
         config = json.loads((path / RULE_FILE).read_text())
         rule = keras.saving.deserialize_keras_object(config)
         weights = _weights_by_name(rule)
-        with np.load(path / WEIGHTS_FILE) as archive:
+        # Given a path, NumPy would leave the file of a broken archive open.
+        with (path / WEIGHTS_FILE).open("rb") as file, np.load(file) as archive:
             if different := sorted(weights.keys() ^ set(archive.files)):
                 raise ValueError(f"layer and {WEIGHTS_FILE} do not both have {different}")
             for name, weight in weights.items():

@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # Keras's progress bar would average these over the meta-epoch; they are shown as they are.
 _LATEST_VALUES = ("skipped_steps", "validation_loss", "best_validation_loss")
+
+# Each write waits for the disk.
+_SCALARS_A_WRITE = 300
 
 
 class MetaProgressBar(keras.callbacks.Callback):
@@ -25,7 +29,14 @@ class MetaProgressBar(keras.callbacks.Callback):
             self._bar.update(batch + 1, list((logs or {}).items()))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._bar.update(self.params["steps"], list((logs or {}).items()), finalize=True)
+        steps, items = self.params["steps"], (logs or {}).items()
+        # A last update shows what it is given: the means of the others must be complete before.
+        self._bar.update(
+            steps, [item for item in items if item[0] not in _LATEST_VALUES], finalize=False
+        )
+        self._bar.update(
+            steps, [item for item in items if item[0] in _LATEST_VALUES], finalize=True
+        )
 
 
 class MetaTensorBoard(keras.callbacks.Callback):
@@ -41,31 +52,32 @@ class MetaTensorBoard(keras.callbacks.Callback):
     def __init__(self, folder: str | Path):
         super().__init__()
         self._writer = tf.summary.create_file_writer(str(folder))
+        self._waiting: list[tuple[str, float, int]] = []
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._first_step = epoch * self.params["steps"]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._write("meta_step", logs or {}, self._first_step + batch)
+        for name, value in (logs or {}).items():
+            self._waiting.append((f"meta_step/{name}", value, self._first_step + batch))
+        if len(self._waiting) >= _SCALARS_A_WRITE:
+            self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        validation = {key: value for key, value in (logs or {}).items() if "validation" in key}
-        self._write("meta_epoch", validation, epoch)
-        self._writer.flush()
+        for name, value in (logs or {}).items():
+            if "validation" in name:
+                self._waiting.append((f"meta_epoch/{name}", value, epoch))
+        self._write()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._writer.flush()
+        self._write()
 
-    def _write(self, prefix: str, scalars: dict[str, Any], step: int) -> None:
+    def _write(self) -> None:
         with self._writer.as_default():
-            for name, value in scalars.items():
+            for tag, value, step in self._waiting:
                 # `tf.summary.scalar` would need the package tensorboard.
-                tf.summary.write(
-                    f"{prefix}/{name}",
-                    tf.cast(value, tf.float32),
-                    step=step,
-                    metadata=_scalar_metadata(),
-                )
+                tf.summary.write(tag, np.float32(value), step, metadata=_scalar_metadata())
+        self._waiting.clear()
 
 
 def _scalar_metadata() -> Any:

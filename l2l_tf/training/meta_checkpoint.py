@@ -18,13 +18,19 @@ class MetaCheckpoint:
         fingerprint: what the run is, as JSON values by name. A checkpoint with another one is
             refused, since going on from it would give neither run's result.
         trackables: what TensorFlow saves: layers, optimizers, lists of variables, by name.
+
+    Raises:
+        ValueError: the folder's list of checkpoints is damaged.
     """
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], **trackables: Any):
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._record = _Record()
         self._checkpoint = tf.train.Checkpoint(record=self._record, **trackables)
-        self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=2)
+        try:
+            self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=2)
+        except ValueError as error:
+            raise _damaged(Path(folder) / "checkpoint", error) from error
 
     def save(self, progress: dict[str, Any], tensors: Sequence[np.ndarray]) -> None:
         """Saves the trackables with the run's counters and the tensors of its open trajectory.
@@ -52,27 +58,25 @@ class MetaCheckpoint:
         """
         path = self._manager.latest_checkpoint
         if path is None:
+            # TensorFlow ignores a list of checkpoints that it can't read: a run would be lost.
+            listing = Path(self._manager.directory) / "checkpoint"
+            if listing.exists():
+                raise _damaged(listing, ValueError("it can't be read"))
             return None
+        record = _Record()
         try:
+            # Reading all there is checks all checksums, before anything is restored.
             reader = tf.train.load_checkpoint(path)
-            record = _Record()
-            record.deserialize(reader.get_tensor(_RECORD_KEY))
-        except (tf.errors.OpError, RuntimeError, ValueError, KeyError, OSError) as error:
-            raise self._damaged(path, error) from error
+            found = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+            record.deserialize(found[_RECORD_KEY])
+        except (tf.errors.OpError, RuntimeError, ValueError, LookupError, OSError) as error:
+            raise _damaged(path, error) from error
         self._refuse_other_run(path, record.contents["fingerprint"])
         try:
             self._checkpoint.restore(path).assert_existing_objects_matched()
         except (tf.errors.OpError, RuntimeError, AssertionError) as error:
-            raise self._damaged(path, error) from error
+            raise _damaged(path, error) from error
         return record.contents["progress"], record.tensors
-
-    def _damaged(self, path: str, error: Exception) -> ValueError:
-        return ValueError(
-            "The latest checkpoint must be whole. "
-            f"Received: checkpoint={path!r}, {_first_line(error)} "
-            "Delete its files and the file 'checkpoint' beside them to start anew, or choose "
-            "another folder."
-        )
 
     def _refuse_other_run(self, path: str, found: dict[str, Any]) -> None:
         own = self._fingerprint
@@ -109,6 +113,14 @@ class _Record(tf.train.experimental.PythonState):
 
 # Where TensorFlow puts the state of the trackable named `record`.
 _RECORD_KEY = "record/.ATTRIBUTES/py_state"
+
+
+def _damaged(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(
+        "The latest checkpoint must be whole. "
+        f"Received: checkpoint={str(path)!r}, {_first_line(error)} "
+        "Delete the folder to start anew, or choose another."
+    )
 
 
 def _first_line(error: Exception) -> str:

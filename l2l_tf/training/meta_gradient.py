@@ -59,7 +59,7 @@ def meta_gradient(
         second_derivatives: whether to differentiate through the optimizee's gradients too. Slow and
             large: the reference for what the approximation leaves out.
     """
-    weights = rule.trainable_variables
+    weights = [weight.value for weight in rule.trainable_variables]
     scale = tf.ones([num_steps], iterate.parameters.dtype) if step_weights is None else step_weights
     scale = scale[:, tf.newaxis] / problem.num_functions
     with tf.GradientTape() as tape:
@@ -74,8 +74,10 @@ def meta_gradient(
         )
         meta_loss = tf.reduce_sum(scale * steps.losses)
     if second_derivatives:
-        gradients = tape.gradient(meta_loss, weights)
+        target, cotangents = meta_loss, None
     else:
+        target = steps.deltas
         cotangents = tf.cumsum(scale * steps.gradients, axis=0, reverse=True)
-        gradients = tape.gradient(steps.deltas, weights, output_gradients=cotangents)
+    # Weights that play no part in a delta have a gradient of zero.
+    gradients = tape.gradient(target, weights, cotangents, tf.UnconnectedGradients.ZERO)
     return MetaGradient(meta_loss, steps.losses, gradients, last)

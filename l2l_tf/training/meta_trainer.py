@@ -187,7 +187,10 @@ class MetaTrainer:
         return self.progress.num_validations == self.settings.num_meta_epochs
 
     def request_stop(self) -> None:
-        """Makes `fit` save a checkpoint and return after the meta-step in work."""
+        """Makes `fit` save a checkpoint and return after the meta-step in work.
+
+        A later `fit` goes on from there.
+        """
         self._stop_requested = True
 
     def fit(self, callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
@@ -228,6 +231,7 @@ class MetaTrainer:
                 self._save()
         if self._stop_requested:
             self._save()
+            self._stop_requested = False
         listeners.on_train_end()
 
     def load_best(self) -> None:

@@ -1,6 +1,7 @@
 """The search for the learning rate of a hand-designed rule."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -60,7 +61,7 @@ def tune(
         UserWarning: the best rate is the lowest or highest.
     """
     rates = tuple(sorted(set(learning_rates)))
-    if len(rates) < 2 or not rates[0] > 0:
+    if len(rates) < 2 or not all(0 < rate < math.inf for rate in rates):
         raise ValueError(
             "learning_rates must hold two or more different positive numbers. "
             f"Received: learning_rates={tuple(learning_rates)}. Give a grid, say in half decades."

@@ -1,0 +1,50 @@
+"""What `--mode` names: meta-training, comparison, or both."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.common import FLAGS
+from experiments.comparison import chosen_baselines, compare, load_rules
+from experiments.meta_training import meta_train
+from l2l_tf.delivery.pretrained import find_rule
+from l2l_tf.problems.problem import Problem
+from l2l_tf.reporting.figures import ReferenceCurve
+
+
+def train_and_evaluate(
+    experiment: str, problem: Problem, title: str, references: Sequence[ReferenceCurve] = ()
+) -> None:
+    """Does what `--mode` says on a problem and writes everything under `--output_dir`.
+
+    Args:
+        experiment: the binary's name; its rule is called `<experiment>_lstm`.
+        problem: what rules are trained and compared on.
+        title: the figure's title.
+        references: published curves, drawn behind ours.
+    """
+    output_dir = Path(FLAGS.output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(
+            "--output_dir must be a folder, or a path where one can be made. "
+            f"Received: --output_dir={FLAGS.output_dir}, which is a file. Choose another path."
+        )
+    # What can be wrong is looked at before hours are spent.
+    chosen_baselines()
+    paths = [find_rule(rule) for rule in FLAGS.rule]
+    load_rules(paths)
+    own_rule = output_dir / "rule"
+    if "train" in FLAGS.mode:
+        meta_train(experiment, problem, output_dir)
+        paths.append(own_rule)
+    elif not paths:
+        paths.append(own_rule)
+    if not own_rule.exists() and own_rule in paths:
+        raise FileNotFoundError(
+            "--output_dir must hold a trained rule where --rule names none. Received: "
+            f"--output_dir={FLAGS.output_dir}, which has no folder 'rule'. Train one with "
+            "--mode=train, or give --rule."
+        )
+    if "evaluate" in FLAGS.mode:
+        cards = paths if FLAGS.update_card else [path for path in paths if path == own_rule]
+        rules = load_rules(paths)
+        compare(experiment, problem, rules, cards, output_dir, title, references)

@@ -1,0 +1,675 @@
+"""Runs of `python -m experiments.quadratic`, each as a process of its own.
+
+TensorFlow takes seconds to start, so runs are shared: a fixture makes one, many tests look at it.
+"""
+
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_tf.delivery.export import load_card
+from l2l_tf.delivery.pretrained import list_rules, load_rule
+from l2l_tf.problems.quadratic import Quadratic
+from l2l_tf.problems.tasks import task_seeds
+from tests.reference import quadratic as reference
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_STEPS, NUM_FUNCTIONS, NUM_TASKS, SEED = 4, 3, 2, 5
+SETTINGS = (
+    f"--num_steps={NUM_STEPS}",
+    f"--num_functions={NUM_FUNCTIONS}",
+    f"--num_tasks={NUM_TASKS}",
+    f"--seed={SEED}",
+    "--num_dimensions=2",
+    "--initial_stddev=1",
+    "--num_tuning_tasks=2",
+    "--num_validation_tasks=1",
+    "--unroll_length=2",
+    "--units=3",
+    "--baselines=sgd,adam",
+)
+TRAINING = (*SETTINGS, "--num_meta_epochs=2", "--trajectories_per_meta_epoch=3")
+# Some seconds within one meta-epoch, and several checkpoints a second, most of them in the middle
+# of a trajectory.
+LONG_TRAINING = (
+    *SETTINGS,
+    "--mode=train",
+    "--num_steps=20",
+    "--num_meta_epochs=1",
+    "--trajectories_per_meta_epoch=80",
+    "--checkpoint_seconds=0.2",
+)
+LONG_META_STEPS = 80 * 10
+COMMAND = (sys.executable, "-m", "experiments.quadratic")
+PROBLEM_CONFIG = {
+    "family": "uniform",
+    "num_functions": NUM_FUNCTIONS,
+    "num_dimensions": 2,
+    "initial_stddev": 1.0,
+    "dtype": "float32",
+}
+
+
+def _start(*arguments: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _run(*arguments: str, **environment: str) -> str:
+    """Runs the binary to its end and returns what it printed: nothing on standard error."""
+    process = _start(*arguments, **environment)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert _own_lines(errors) == ""
+    return output
+
+
+def _own_lines(errors: str) -> str:
+    """Returns standard error without what TensorFlow's C++ says at its start."""
+    noise = re.compile(r"WARNING: All log messages|[IWE]0000 ")
+    return "\n".join(line for line in errors.splitlines() if not noise.match(line))
+
+
+def _weights(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "rule" / "weights.npz") as archive:
+        return dict(archive)
+
+
+def _assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = _weights(one), _weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        np.testing.assert_array_equal(weight, theirs[name], err_msg=name)
+
+
+def _json(path: Path) -> dict:
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a run that trained and evaluated, and what it printed."""
+    folder = tmp_path_factory.mktemp("trained") / "made" / "run"
+    return folder, _run(*TRAINING, f"--output_dir={folder}")
+
+
+# Training and evaluating
+
+
+def test_a_run_writes_a_rule_results_a_figure_flags_checkpoints_and_logs(trained):
+    folder, _ = trained
+    assert sorted(os.listdir(folder)) == [
+        "checkpoints",
+        "evaluate_flags.txt",
+        "logs",
+        "quadratic.png",
+        "results.json",
+        "rule",
+        "train_flags.txt",
+    ]
+
+
+def test_a_run_shows_its_progress_the_table_and_where_things_are(trained):
+    folder, output = trained
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()
+    results = _json(folder / "results.json")
+    for epoch in (1, 2):
+        assert f"Meta-epoch {epoch}/2" in lines
+    # Three trajectories of two unrolls.
+    assert sum("6/6" in line and "validation_loss: " in line for line in lines) == 2
+    assert [line.split()[0] for line in lines[-6:-2]] == [
+        "-" * len("quadratic_lstm (learned)"),
+        *(row["rule"] for row in sorted(results["rows"], key=lambda row: row["final_loss"])),
+    ]
+    assert lines[-2:] == [
+        "Final loss of the best learned rule over that of the best baseline, "
+        f"{results['best_baseline']}: {results['ratio_to_best_baseline']:.3f}",
+        f"Wrote results.json and quadratic.png to {folder}",
+    ]
+    best = load_card(folder / "rule")["training"]["progress"]["best_meta_epoch"]
+    assert f"Wrote the rule of meta-epoch {best} to {folder / 'rule'}" in lines
+
+
+def test_the_results_say_what_was_run(trained):
+    results = _json(trained[0] / "results.json")
+    assert {name: value for name, value in results.items() if name != "rows"} == {
+        "experiment": "quadratic",
+        "problem": "quadratic_uniform",
+        "problem_config": PROBLEM_CONFIG,
+        "num_steps": NUM_STEPS,
+        "num_tasks": NUM_TASKS,
+        "seed": SEED,
+        "best_baseline": results["best_baseline"],
+        "ratio_to_best_baseline": results["ratio_to_best_baseline"],
+        "steps_to_best_baseline": results["steps_to_best_baseline"],
+    }
+    rules = [(row["rule"], row["learned"]) for row in results["rows"]]
+    assert rules == [("quadratic_lstm", True), ("sgd", False), ("adam", False)]
+
+
+def test_each_row_of_the_results_is_whole_and_agrees_with_its_curve(trained):
+    for row in _json(trained[0] / "results.json")["rows"]:
+        curve = row["curve"]
+        assert len(curve) == NUM_STEPS + 1
+        assert row["final_loss"] == curve[-1]
+        np.testing.assert_allclose(row["mean_loss"], np.mean(curve[1:]), rtol=1e-12)
+        assert 0 < row["final_loss_stderr"] < np.inf
+        assert row["diverged"] == 0
+        assert row["num_runs"] == NUM_TASKS * NUM_FUNCTIONS
+        if row["learned"]:
+            assert row["learning_rate"] is None
+            assert "tuning" not in row
+        else:
+            tuning = row["tuning"]
+            losses = [np.inf if loss is None else loss for loss in tuning["final_losses"]]
+            assert row["learning_rate"] == tuning["learning_rates"][np.argmin(losses)]
+            assert tuning["is_at_edge"] is False
+
+
+def test_all_rules_start_at_the_same_points_of_the_same_fresh_tasks(trained):
+    problem = Quadratic("uniform", NUM_FUNCTIONS, 2, 1.0)
+    losses = []
+    for seed in task_seeds(SEED, "test", 0, NUM_TASKS):
+        (theta,) = problem.initial_parameters(seed)
+        for function in zip(*problem.batch(seed, tf.constant(0)), theta, strict=True):
+            losses.append(reference.loss(*(part.numpy() for part in function)))
+    # Float32 losses of two dimensions against float64 ones.
+    expected = pytest.approx(np.mean(losses), rel=1e-6)
+    rows = _json(trained[0] / "results.json")["rows"]
+    assert [row["curve"][0] for row in rows] == [expected] * 3
+    assert len({row["final_loss"] for row in rows}) == 3
+
+
+def test_the_comparison_is_with_the_baseline_of_the_lowest_final_loss(trained):
+    results = _json(trained[0] / "results.json")
+    learned, *baselines = results["rows"]
+    best = min(baselines, key=lambda row: row["final_loss"])
+    assert results["best_baseline"] == best["rule"]
+    assert results["ratio_to_best_baseline"] == learned["final_loss"] / best["final_loss"]
+    reached = [step for step, loss in enumerate(learned["curve"]) if loss <= best["final_loss"]]
+    assert results["steps_to_best_baseline"] == (reached[0] if reached else None)
+
+
+def test_the_figure_is_a_picture(trained):
+    assert matplotlib.image.imread(trained[0] / "quadratic.png").std() > 0.05
+
+
+def test_the_rule_can_be_loaded_and_has_learned_something(trained):
+    rule = load_rule(trained[0] / "rule")
+    assert rule.units == (3,)
+    # A new rule's output weights are zero.
+    assert np.abs(_weights(trained[0])["output_kernel"]).min() > 0
+
+
+def test_the_card_tells_how_the_rule_was_trained_and_how_it_did(trained):
+    folder, _ = trained
+    card = _json(folder / "rule" / "card.json")
+    assert card["name"] == "quadratic_lstm"
+    assert card["licence"] == "Apache-2.0"
+    assert card["source"] == "Andrychowicz et al. 2016, arXiv 1606.04474"
+    training = card["training"]
+    assert training["command"] == shlex.join(
+        ["python", "-m", "experiments.quadratic", *TRAINING, f"--output_dir={folder}"]
+    )
+    assert training["problem"] == "quadratic_uniform"
+    assert training["problem_config"] == {"problem": PROBLEM_CONFIG, "num_tasks": 1}
+    assert (training["num_steps"], training["unroll_length"], training["seed"]) == (4, 2, SEED)
+    progress = training["progress"]
+    assert (progress["num_trajectories"], progress["num_validations"]) == (6, 2)
+    assert progress["best_meta_epoch"] in (1, 2)
+    results = _json(folder / "results.json")
+    (scores,) = card["scores"].values()
+    assert list(card["scores"]) == ["quadratic_uniform, 4 steps"]
+    assert scores["command"] == training["command"]
+    assert scores["ratio_to_best_baseline"] == results["ratio_to_best_baseline"]
+    for score, row in zip(scores["rows"], results["rows"], strict=True):
+        assert score == {name: row[name] for name in score}
+        assert {"rule", "learning_rate", "final_loss", "diverged"} <= score.keys()
+
+
+def test_the_card_names_the_commit(trained):
+    commit = load_card(trained[0] / "rule")["training"]["commit"]
+
+    def revision(name: str) -> str:
+        command = ["git", "rev-parse", f"{name}^{{commit}}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    if shutil.which("git") and (ROOT / ".git").exists():
+        assert revision(commit.removesuffix("-dirty")) == revision("HEAD")
+    else:
+        assert commit == "unknown"
+
+
+@pytest.fixture(scope="module")
+def repeated(trained, tmp_path_factory) -> Path:
+    """The folder of a run with the flags that the first one wrote, on a machine without git."""
+    folder = tmp_path_factory.mktemp("repeated")
+    flags = trained[0] / "evaluate_flags.txt"
+    _run(f"--flagfile={flags}", f"--output_dir={folder}", PATH="")
+    return folder
+
+
+def test_the_flags_that_a_run_wrote_repeat_it_number_for_number(trained, repeated):
+    _assert_same_weights(trained[0], repeated)
+    results = [_json(folder / "results.json") for folder in (trained[0], repeated)]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", ["train_flags.txt", "evaluate_flags.txt"])
+def test_the_flags_are_those_of_the_run_each_on_a_line(trained, repeated, name):
+    lines, again = ((folder / name).read_text().splitlines() for folder in (trained[0], repeated))
+    # As absl writes them: numbers in full.
+    written = {f"{flag}.0" if "stddev" in flag else flag for flag in TRAINING}
+    assert written | {f"--output_dir={trained[0]}", "--variant=uniform"} <= set(lines)
+    assert [line for line in lines if "output_dir" not in line] == [
+        line for line in again if "output_dir" not in line
+    ]
+
+
+def test_without_git_the_commit_is_unknown(repeated):
+    assert load_card(repeated / "rule")["training"]["commit"] == "unknown"
+
+
+def test_a_finished_run_is_not_trained_again(trained, tmp_path):
+    folder = shutil.copytree(trained[0], tmp_path / "run")
+    progress = load_card(folder / "rule")["training"]["progress"]
+    output = _run(*TRAINING, "--mode=train", f"--output_dir={folder}")
+    assert "Meta-epoch" not in output
+    assert load_card(folder / "rule")["training"]["progress"] == progress
+    _assert_same_weights(folder, trained[0])
+
+
+# Evaluating saved rules
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory) -> tuple[Path, Path]:
+    """The folder of an evaluation of one rule and its copy on another problem, and the copy."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    copy = shutil.copytree(trained[0] / "rule", folder / "copy")
+    _run(
+        *SETTINGS,
+        "--mode=evaluate",
+        "--variant=gaussian",
+        "--num_steps=6",
+        "--baselines=sgd",
+        "--update_card",
+        f"--rule={copy},{trained[0] / 'rule'}",
+        f"--output_dir={folder / 'results'}",
+    )
+    return folder / "results", copy
+
+
+@pytest.fixture(scope="module")
+def evaluated_alone(trained, tmp_path_factory) -> tuple[Path, bytes]:
+    """The folder of an evaluation of a rule given by path, and the card that the rule had."""
+    folder = tmp_path_factory.mktemp("evaluated_alone")
+    card = (trained[0] / "rule" / "card.json").read_bytes()
+    _run(
+        *SETTINGS,
+        "--mode=evaluate",
+        "--variant=gaussian",
+        "--baselines=",
+        f"--rule={trained[0] / 'rule'}",
+        f"--output_dir={folder}",
+    )
+    return folder, card
+
+
+def test_a_saved_rule_is_evaluated_on_another_variant(evaluated_alone):
+    folder, _ = evaluated_alone
+    results = _json(folder / "results.json")
+    assert results["problem"] == "quadratic_gaussian"
+    assert [row["rule"] for row in results["rows"]] == ["quadratic_lstm"]
+    assert not (folder / "rule").exists()
+    assert not (folder / "checkpoints").exists()
+
+
+def test_without_baselines_there_is_no_comparison(evaluated_alone):
+    results = _json(evaluated_alone[0] / "results.json")
+    assert results["best_baseline"] is results["ratio_to_best_baseline"] is None
+
+
+def test_the_card_of_a_rule_given_by_path_is_left_alone(trained, evaluated_alone):
+    assert (trained[0] / "rule" / "card.json").read_bytes() == evaluated_alone[1]
+
+
+def test_rules_of_one_name_are_told_apart_by_their_paths(trained, evaluated):
+    folder, copy = evaluated
+    rows = _json(folder / "results.json")["rows"]
+    assert [row["rule"] for row in rows] == [
+        f"quadratic_lstm ({copy})",
+        f"quadratic_lstm ({trained[0] / 'rule'})",
+        "sgd",
+    ]
+    assert rows[0]["curve"] == rows[1]["curve"]
+
+
+def test_update_card_adds_scores_beside_the_ones_that_are_there(evaluated):
+    folder, copy = evaluated
+    card = load_card(copy)
+    assert list(card["scores"]) == ["quadratic_uniform, 4 steps", "quadratic_gaussian, 6 steps"]
+    rows = _json(folder / "results.json")["rows"]
+    scores = card["scores"]["quadratic_gaussian, 6 steps"]["rows"]
+    assert [row["final_loss"] for row in scores] == [row["final_loss"] for row in rows]
+    load_rule(copy)
+
+
+# Stopping and going on
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    _run(*LONG_TRAINING, f"--output_dir={folder}")
+    return folder
+
+
+def _wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
+    uninterrupted, tmp_path, number, status
+):
+    command = (*LONG_TRAINING, f"--output_dir={tmp_path}")
+    process = _start(*command)
+    _wait_for(tmp_path / "checkpoints" / "checkpoint", process)
+    time.sleep(0.3)  # Let it go on from the checkpoint, so that there is something to lose.
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    assert not (tmp_path / "rule").exists()
+    if number != signal.SIGKILL:
+        said = re.fullmatch(
+            r"Stopped after (\d+) trajectories; the same command goes on from here.",
+            output.splitlines()[-1],
+        )
+        assert int(said[1]) < 80
+    resumed = re.sub(r"\x1b\[[0-9;]*m", "", _run(*command))
+    assert resumed.startswith("Meta-epoch 1/1\n")
+    # It goes on in the middle of the meta-epoch, not at its start.
+    first_meta_step = int(re.search(rf"\b(\d+)/{LONG_META_STEPS}", resumed)[1])
+    assert 1 < first_meta_step < LONG_META_STEPS
+    _assert_same_weights(tmp_path, uninterrupted)
+    ours, theirs = (
+        load_card(folder / "rule")["training"]["progress"] for folder in (tmp_path, uninterrupted)
+    )
+    assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+# Wrong flags
+
+# Each case runs in a fork of one process that has imported TensorFlow and not yet used it.
+FORKS = '''
+import json
+import os
+import sys
+import traceback
+
+from experiments import common, quadratic
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def status_of(function):
+    """Does what Python does at its end, without the second that TensorFlow takes to close."""
+    try:
+        common.run(function)
+    except SystemExit as end:
+        if not isinstance(end.code, str):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    return 1
+
+
+for name, case in json.load(sys.stdin).items():
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(case["stderr"], os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.argv = ["quadratic.py", *case["arguments"]]
+        status = status_of(interrupted if name == "interrupted" else quadratic.main)
+        sys.stderr.flush()
+        os._exit(status)
+    _, status = os.waitpid(child, 0)
+    print(json.dumps([name, os.waitstatus_to_exitcode(status)]), flush=True)
+'''
+REFERENCE_ADVICE = "Check the path, or leave the flag out."
+REFERENCE_RULE = (
+    "error: --reference_curves must be a JSON file with an entry 'fig4_quadratics' that holds "
+    "'step' and 'loss' of each rule. Received: --reference_curves=@/curves.json, where "
+)
+# Arguments and what is said of them; @ is the case's folder, out/ in it the copy of a run.
+CASES = {
+    "baseline": (
+        ["--baselines=adam,adagrad,lion"],
+        "error: --baselines must be among ['adam', 'momentum', 'nag', 'rmsprop', 'sgd']. "
+        "Received: ['adagrad', 'lion']. Check the spelling, or leave the flag out for all.",
+    ),
+    "variant": (
+        ["--variant=cubic"],
+        "FATAL Flags parsing error: flag --variant=cubic: value should be one of "
+        "<gaussian|uniform>\nPass --helpshort or --helpfull to see help on flags.",
+    ),
+    "nothing_trained": (
+        ["--mode=evaluate", "--output_dir=@/new"],
+        "error: --output_dir must hold a trained rule where --rule names none. Received: "
+        "--output_dir=@/new, which has no folder 'rule'. Train one with --mode=train, or give "
+        "--rule.",
+    ),
+    "rule": (
+        ["--rule=@/out/rule,nobody"],
+        f"error: A rule must be one of {sorted(list_rules())} or the folder of a saved rule. "
+        "Received: 'nobody'. Check the spelling, or export a rule there.",
+    ),
+    "damaged_rule": (
+        ["--mode=evaluate"],
+        "error: A saved rule must be whole. Received: path='@/out/rule', where weights.npz does "
+        "not have the checksum in card.json. Export or copy the rule again.",
+    ),
+    "reference_missing": (
+        ["--reference_curves=@/curves.json"],
+        REFERENCE_RULE + f"FileNotFoundError(2, 'No such file or directory'). {REFERENCE_ADVICE}",
+    ),
+    "reference_no_json": (
+        ["--reference_curves=@/curves.json"],
+        REFERENCE_RULE
+        + "JSONDecodeError('Expecting value: line 1 column 1 (char 0)'). "
+        + REFERENCE_ADVICE,
+    ),
+    "reference_without_entry": (
+        ["--reference_curves=@/curves.json"],
+        REFERENCE_RULE + f"KeyError('fig4_quadratics'). {REFERENCE_ADVICE}",
+    ),
+    "reference_without_loss": (
+        ["--reference_curves=@/curves.json"],
+        REFERENCE_RULE + f"KeyError('loss'). {REFERENCE_ADVICE}",
+    ),
+    "reference_of_unknown_rule": (
+        ["--reference_curves=@/curves.json"],
+        REFERENCE_RULE + f"KeyError('Lion'). {REFERENCE_ADVICE}",
+    ),
+    "reference_of_two_lengths": (
+        ["--reference_curves=@/curves.json"],
+        REFERENCE_RULE
+        + "ValueError('zip() argument 2 is shorter than argument 1'). "
+        + REFERENCE_ADVICE,
+    ),
+    "reference_as_list": (
+        ["--reference_curves=@/curves.json"],
+        REFERENCE_RULE
+        + "AttributeError(\"'list' object has no attribute 'items'\"). "
+        + REFERENCE_ADVICE,
+    ),
+    "reference_with_gaussian": (
+        ["--reference_curves=@/curves.json", "--variant=gaussian"],
+        "error: --reference_curves must go with --variant=uniform, the family of the paper's "
+        "figure. Received: --variant=gaussian. Leave one of the two out.",
+    ),
+    "other_settings": (
+        ["--unroll_length=3"],
+        "error: A run must be resumed with the settings it was started with. "
+        "Received: checkpoint='@/out/checkpoints/ckpt-2' of a run with {'unroll_length': 2}, "
+        "where this one has {'unroll_length': 3}. Repeat the command that started it, or choose "
+        "another folder.",
+    ),
+    "positional": (
+        ["train"],
+        "error: Arguments must be flags. Received: ['train']. Write --name=value; --help lists "
+        "the names.",
+    ),
+    "units": (
+        ["--units=20,many"],
+        "error: --units must be integers, one for each LSTM layer. Received: --units=20,many. "
+        "Give, say, --units=20,20.",
+    ),
+    "no_units": (
+        ["--units=0"],
+        "error: units must hold a positive number of units for each LSTM layer. "
+        "Received: units=(0,). Give, say, (20, 20).",
+    ),
+    "output_is_a_file": (
+        ["--output_dir=@/curves.json"],
+        "error: --output_dir must be a folder, or a path where one can be made. "
+        "Received: --output_dir=@/curves.json, which is a file. Choose another path.",
+    ),
+    "interrupted": ([], ""),
+}
+CURVES = {
+    "reference_no_json": "no JSON",
+    "reference_without_entry": '{"fig5": {}}',
+    "reference_without_loss": '{"fig4_quadratics": {"LSTM": {"step": [1]}}}',
+    "reference_of_unknown_rule": '{"fig4_quadratics": {"Lion": {"step": [1], "loss": [1]}}}',
+    "reference_of_two_lengths": '{"fig4_quadratics": {"LSTM": {"step": [1, 2], "loss": [1]}}}',
+    "reference_as_list": '{"fig4_quadratics": []}',
+    "output_is_a_file": "Three years of work.",
+}
+# Of these errors the middle is TensorFlow's.
+DAMAGES = {
+    "damaged_index": "ckpt-2.index",
+    "damaged_data": "ckpt-2.data-00000-of-00001",
+    "damaged_list": "checkpoint",
+}
+
+
+def _contents(folder: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def _truncate(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+@pytest.fixture(scope="module")
+def refused(trained, tmp_path_factory) -> dict[str, tuple[Path, int, str, bool]]:
+    """By case: its folder, the exit status, standard error and whether all files stayed."""
+    root = tmp_path_factory.mktemp("refused")
+    cases, before = {}, {}
+    for name in itertools.chain(CASES, DAMAGES):
+        folder = root / name
+        shutil.copytree(trained[0], folder / "out")
+        if name in CURVES:
+            (folder / "curves.json").write_text(CURVES[name])
+        if name in DAMAGES:
+            _truncate(folder / "out" / "checkpoints" / DAMAGES[name])
+        if name == "damaged_rule":
+            _truncate(folder / "out" / "rule" / "weights.npz")
+        own, _ = CASES.get(name, ([], ""))
+        arguments = [*TRAINING, f"--output_dir={folder / 'out'}", *own]
+        cases[name] = {
+            "arguments": [argument.replace("@", str(folder)) for argument in arguments],
+            "stderr": str(root / f"{name}.stderr"),
+        }
+        before[name] = _contents(folder)
+    process = subprocess.run(
+        [sys.executable, "-c", FORKS],
+        cwd=ROOT,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    statuses = dict(json.loads(line) for line in process.stdout.splitlines())
+    assert statuses.keys() == cases.keys(), process.stderr
+    return {
+        name: (
+            root / name,
+            statuses[name],
+            _own_lines((root / f"{name}.stderr").read_text()),
+            _contents(root / name) == before[name],
+        )
+        for name in cases
+    }
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != "interrupted"])
+def test_a_wrong_flag_is_answered_with_one_sentence_and_changes_nothing(refused, case):
+    folder, status, errors, unchanged = refused[case]
+    assert errors == CASES[case][1].replace("@", str(folder))
+    assert status == 1
+    assert unchanged
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_a_damaged_checkpoint_is_answered_with_one_sentence_and_changes_nothing(refused, case):
+    folder, status, errors, unchanged = refused[case]
+    name = "checkpoint" if case == "damaged_list" else "ckpt-2"
+    *before, error = errors.splitlines()
+    # TensorFlow warns of a list that it can't read.
+    assert all(re.match(r"WARNING:tensorflow:|W\d{4} ", line) for line in before), errors
+    assert error.startswith(
+        "error: The latest checkpoint must be whole. "
+        f"Received: checkpoint='{folder / 'out' / 'checkpoints' / name}', "
+    )
+    assert error.endswith(". Delete the folder to start anew, or choose another.")
+    assert status == 1
+    assert unchanged
+
+
+def test_an_interrupt_outside_of_training_ends_the_run_without_a_traceback(refused):
+    _, status, errors, unchanged = refused["interrupted"]
+    assert (status, errors) == (130, "")
+    assert unchanged

@@ -1,0 +1,36 @@
+"""The meta-gradient by its definition: differentiation of an unroll written out step by step."""
+
+import tensorflow as tf
+
+
+def meta_gradient(
+    rule, problem, seed, iterate, num_steps, step_weights=None, second_derivatives=False
+):
+    """Returns the meta-loss and its gradients, eagerly, keeping the graph of all steps.
+
+    Unless second derivatives are asked for, `tf.stop_gradient` cuts the edges along which the
+    optimizee's gradients depend on its parameters: the dashed ones of Andrychowicz et al. 2016,
+    figure 2 (arXiv 1606.04474).
+    """
+    shapes = problem.parameter_shapes
+    sizes = [tf.TensorShape(shape).num_elements() for shape in shapes]
+    theta, gradient, state = iterate.parameters, iterate.gradient, iterate.rule_state
+    meta_loss = tf.zeros([], theta.dtype)
+    with tf.GradientTape() as tape:
+        for index in range(num_steps):
+            seen = gradient if second_derivatives else tf.stop_gradient(gradient)
+            delta, state = rule(seen, state)
+            theta = theta + delta
+            batch = problem.batch(seed, iterate.step + index + 1)
+            with tf.GradientTape() as inner:
+                inner.watch(theta)
+                parameters = [
+                    tf.reshape(part, shape)
+                    for part, shape in zip(tf.split(theta, sizes), shapes, strict=True)
+                ]
+                losses = problem.loss(parameters, batch)
+                total = tf.reduce_sum(losses)
+            gradient = inner.gradient(total, theta)
+            weight = 1.0 if step_weights is None else step_weights[index]
+            meta_loss += weight * tf.reduce_mean(losses)
+    return meta_loss, tape.gradient(meta_loss, rule.trainable_variables)

@@ -1,0 +1,156 @@
+import math
+import os
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from l2l_tf.reporting.figures import ReferenceCurve, draw_curves
+from l2l_tf.rules.hand_designed import BASELINES
+
+
+def _row(rule: str, curve=(4.0, 2.0, 1.0), learned: bool = False) -> dict:
+    learning_rate = None if learned else 0.031623
+    return {"rule": rule, "learned": learned, "learning_rate": learning_rate, "curve": list(curve)}
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """A function that draws rows and returns the axes that were saved."""
+    figures = []
+    savefig = Figure.savefig
+
+    def keep(self, *arguments, **named):
+        figures.append(self)
+        savefig(self, *arguments, **named)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+
+    def draw(rows, references=(), title="Quadratics"):
+        draw_curves(tmp_path / "figure.png", rows, title, references)
+        (axes,) = figures[-1].axes
+        return axes
+
+    return draw
+
+
+def _colours(axes) -> list[str]:
+    return [to_hex(line.get_color()) for line in axes.get_lines()]
+
+
+def test_a_figure_is_a_png_of_the_stated_size_in_a_folder_that_is_made(tmp_path):
+    path = tmp_path / "made" / "figure.png"
+    draw_curves(path, [_row("adam")], "Quadratics")
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    image = matplotlib.image.imread(path)
+    # 6.4 by 4.4 inches at 150 dots each, with red, green, blue and alpha.
+    assert image.shape == (660, 960, 4)
+    assert image.std() > 0.05  # Not blank.
+    assert os.listdir(path.parent) == ["figure.png"]
+
+
+def test_a_figure_that_fails_leaves_the_older_one_whole(tmp_path, monkeypatch):
+    path = tmp_path / "figure.png"
+    draw_curves(path, [_row("adam")], "Quadratics")
+    before = path.read_bytes()
+
+    def disk_full(self, file, **named):
+        file.write_bytes(b"\x89PNG")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", disk_full)
+    with pytest.raises(OSError, match="No space left on device"):
+        draw_curves(path, [_row("sgd")], "Quadratics")
+    assert path.read_bytes() == before
+
+
+def test_losses_are_drawn_against_the_step_on_a_logarithmic_axis(drawn):
+    axes = drawn([_row("adam", [4.0, 2.0, 1.0])])
+    assert axes.get_yscale() == "log"
+    assert axes.get_xscale() == "linear"
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == (
+        "step",
+        "loss",
+        "Quadratics",
+    )
+    (line,) = axes.get_lines()
+    np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
+    np.testing.assert_array_equal(line.get_ydata(), [4.0, 2.0, 1.0])
+
+
+def test_the_legend_names_rules_and_the_rates_of_tuned_ones(drawn):
+    axes = drawn([_row("mine", learned=True), _row("adam")])
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["mine", "adam, rate 0.0316"]
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [[4.0, math.inf, math.inf], [math.inf] * 3, [math.nan] * 3, [4.0, 0.0, -1.0]],
+)
+def test_a_curve_that_a_logarithmic_axis_can_not_show_does_not_fail(drawn, curve):
+    axes = drawn([_row("adam"), _row("sgd", curve)])
+    _, line = axes.get_lines()
+    expected = [loss if math.isfinite(loss) else math.nan for loss in curve]
+    np.testing.assert_array_equal(line.get_ydata(), expected)
+
+
+def test_rules_that_all_diverged_make_an_empty_figure(drawn):
+    drawn([_row("adam", [math.inf] * 3)])
+
+
+def test_a_baseline_has_the_same_colour_in_every_figure(drawn):
+    alone = {name: _colours(drawn([_row(name)]))[0] for name in BASELINES}
+    together = _colours(drawn([_row("mine", learned=True), *map(_row, reversed(BASELINES))]))
+    assert together[1:] == [alone[name] for name in reversed(BASELINES)]
+    assert len(set(together)) == 1 + len(BASELINES)
+
+
+def test_learned_rules_have_colours_of_their_own(drawn):
+    rows = [_row(f"rule {index}", learned=True) for index in range(4)]
+    colours = _colours(drawn([*rows, *map(_row, BASELINES)]))
+    assert len(set(colours)) == 4 + len(BASELINES)
+
+
+def test_there_may_be_more_learned_rules_than_colours(drawn):
+    drawn([_row(f"rule {index}", learned=True) for index in range(9)])
+
+
+def test_a_baseline_without_a_colour_is_drawn_too(drawn):
+    colours = _colours(drawn([_row("lion"), *map(_row, BASELINES)]))
+    assert colours[0] not in colours[1:]
+
+
+def test_learned_rules_are_thicker_than_baselines(drawn):
+    learned, baseline = drawn([_row("mine", learned=True), _row("adam")]).get_lines()
+    assert learned.get_linewidth() > baseline.get_linewidth()
+
+
+def test_references_are_drawn_thin_in_the_colours_of_their_rules(drawn):
+    references = [
+        ReferenceCurve("adam", [0, 50, 100], [3.0, 2.0, 1.5]),
+        ReferenceCurve("lstm", [1, 50, 100], [3.0, 1.0, 0.5]),
+    ]
+    axes = drawn([_row("mine", learned=True), _row("adam")], references)
+    adam, lstm, own_lstm, own_adam, _ = axes.get_lines()
+    np.testing.assert_array_equal(adam.get_xdata(), [0, 50, 100])
+    np.testing.assert_array_equal(adam.get_ydata(), [3.0, 2.0, 1.5])
+    np.testing.assert_array_equal(lstm.get_xdata(), [1, 50, 100])
+    assert adam.get_color() == own_adam.get_color()
+    assert lstm.get_color() == own_lstm.get_color()
+    assert max(adam.get_linewidth(), lstm.get_linewidth()) < own_adam.get_linewidth()
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["mine", "adam, rate 0.0316", "thin: Andrychowicz et al. 2016"]
+
+
+def test_without_references_the_legend_does_not_speak_of_any(drawn):
+    labels = [text.get_text() for text in drawn([_row("adam")]).get_legend().get_texts()]
+    assert labels == ["adam, rate 0.0316"]
+
+
+def test_drawing_leaves_the_rows_as_they_were(drawn):
+    row = _row("sgd", [4.0, math.inf])
+    drawn([row])
+    assert row == _row("sgd", [4.0, math.inf])

@@ -1,0 +1,213 @@
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+
+from l2l_tf.reporting.results import (
+    compare_with_baselines,
+    format_table,
+    result_row,
+    write_json,
+)
+from l2l_tf.training.evaluation import Evaluation
+from l2l_tf.training.tuning import Tuning
+
+# Three iterates of two runs: the numbers below are worked out by hand.
+LOSSES = np.array([[4.0, 2.0], [2.0, 1.0], [1.0, 0.0]])
+TUNING = Tuning(0.1, (0.01, 0.1, 1.0), (3.0, 2.0, math.inf))
+INF, NAN = math.inf, math.nan
+
+
+def _row(rule: str, curve: list[float], learned: bool = False) -> dict:
+    return {"rule": rule, "learned": learned, "curve": curve, "final_loss": curve[-1]}
+
+
+# Rows
+
+
+def test_a_row_of_a_learned_rule_holds_the_means_over_its_runs():
+    row = result_row("mine", Evaluation(LOSSES), learned=True)
+    assert row == {
+        "rule": "mine",
+        "learned": True,
+        "learning_rate": None,
+        "final_loss": 0.5,
+        # Final losses 1 and 0: a standard deviation of sqrt(1/2) over sqrt(2) runs.
+        "final_loss_stderr": pytest.approx(0.5, rel=1e-15),
+        "mean_loss": 1.0,
+        "diverged": 0,
+        "num_runs": 2,
+        "curve": [3.0, 1.5, 0.5],
+    }
+
+
+def test_a_row_of_a_tuned_rule_holds_its_rate_and_the_search_for_it():
+    row = result_row("sgd", Evaluation(LOSSES), TUNING)
+    assert row["learned"] is False
+    assert row["learning_rate"] == 0.1
+    assert row["tuning"] == {
+        "learning_rates": [0.01, 0.1, 1.0],
+        "final_losses": [3.0, 2.0, INF],
+        "is_at_edge": False,
+    }
+
+
+def test_a_row_says_that_the_best_rate_was_the_last_one_tried():
+    tuning = Tuning(1.0, (0.01, 0.1, 1.0), (3.0, 2.0, 1.0))
+    assert result_row("sgd", Evaluation(LOSSES), tuning)["tuning"]["is_at_edge"] is True
+
+
+def test_a_row_of_a_rule_with_a_diverged_run_has_an_infinite_loss():
+    losses = np.array([[4.0, 2.0], [2.0, INF], [1.0, INF]])
+    row = result_row("sgd", Evaluation(losses), TUNING)
+    assert row["diverged"] == 1
+    assert row["num_runs"] == 2
+    assert row["final_loss"] == row["mean_loss"] == INF
+    assert math.isnan(row["final_loss_stderr"])
+    assert row["curve"] == [3.0, INF, INF]
+
+
+def test_the_final_loss_of_minibatches_is_a_mean_over_the_last_ones():
+    row = result_row("mine", Evaluation(LOSSES, num_final=2))
+    assert row["final_loss"] == 1.0
+    # Final losses 1.5 and 0.5.
+    assert row["final_loss_stderr"] == pytest.approx(0.5, rel=1e-15)
+
+
+def test_a_row_is_plain_enough_for_json():
+    row = result_row("sgd", Evaluation(LOSSES), TUNING)
+    assert json.loads(json.dumps(row)) == row
+
+
+# Comparison
+
+
+def test_the_best_learned_rule_is_compared_with_the_best_baseline():
+    rows = [
+        _row("worse", [4.0, 2.0, 1.9], learned=True),
+        _row("mine", [4.0, 2.1, 1.9, 0.5], learned=True),
+        _row("sgd", [4.0, 3.0, 2.5, 2.5]),
+        _row("adam", [4.0, 3.0, 2.5, 2.0]),
+    ]
+    assert compare_with_baselines(rows) == {
+        "best_baseline": "adam",
+        "ratio_to_best_baseline": 0.25,
+        "steps_to_best_baseline": 2,
+    }
+
+
+def test_a_loss_equal_to_the_best_baselines_has_reached_it():
+    rows = [_row("mine", [4.0, 2.0, 3.0], learned=True), _row("adam", [4.0, 3.0, 2.0])]
+    assert compare_with_baselines(rows)["steps_to_best_baseline"] == 1
+
+
+def test_a_learned_rule_that_never_reaches_the_best_baseline_has_no_number_of_steps():
+    rows = [_row("mine", [4.0, 3.0], learned=True), _row("adam", [4.0, 2.0])]
+    assert compare_with_baselines(rows) == {
+        "best_baseline": "adam",
+        "ratio_to_best_baseline": 1.5,
+        "steps_to_best_baseline": None,
+    }
+
+
+@pytest.mark.parametrize("learned", [[], [True], [False], [True, True], [False, False]])
+def test_there_is_no_comparison_without_both_kinds(learned):
+    rows = [_row(str(index), [2.0, 1.0], kind) for index, kind in enumerate(learned)]
+    assert compare_with_baselines(rows) == {
+        "best_baseline": None,
+        "ratio_to_best_baseline": None,
+        "steps_to_best_baseline": None,
+    }
+
+
+@pytest.mark.parametrize("final_loss", [0.0, INF])
+def test_there_is_no_ratio_to_a_loss_of_zero_or_infinity(final_loss):
+    rows = [_row("mine", [4.0, 3.0], learned=True), _row("adam", [4.0, final_loss])]
+    comparison = compare_with_baselines(rows)
+    assert comparison["best_baseline"] == "adam"
+    assert comparison["ratio_to_best_baseline"] is None
+
+
+def test_a_learned_rule_that_diverged_is_infinitely_worse():
+    rows = [_row("mine", [4.0, INF], learned=True), _row("adam", [4.0, 2.0])]
+    comparison = compare_with_baselines(rows)
+    assert comparison["ratio_to_best_baseline"] == INF
+    assert comparison["steps_to_best_baseline"] is None
+
+
+# Files
+
+
+def test_json_comes_back_as_it_was_written(tmp_path):
+    row = result_row("sgd", Evaluation(LOSSES), TUNING)
+    row["tuning"]["final_losses"] = [3.0, 2.0, 1.0]
+    path = tmp_path / "made" / "results.json"
+    write_json(path, {"experiment": "quadratic", "rows": [row]})
+    assert json.loads(path.read_text()) == {"experiment": "quadratic", "rows": [row]}
+    assert path.read_text().endswith("}\n")
+    assert os.listdir(path.parent) == ["results.json"]
+
+
+def test_numbers_that_are_not_finite_are_written_as_null(tmp_path):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    losses = np.array([[4.0, 2.0], [INF, 1.0], [INF, 0.0]])
+    write_json(
+        tmp_path / "results.json",
+        {"rows": [result_row("sgd", Evaluation(losses), TUNING)], "ratio": -INF, "pair": (NAN, 1)},
+    )
+    read = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    assert (read["ratio"], read["pair"]) == (None, [None, 1])
+    (row,) = read["rows"]
+    assert row["curve"] == [3.0, None, None]
+    assert row["final_loss"] is row["final_loss_stderr"] is row["mean_loss"] is None
+    assert row["tuning"]["final_losses"] == [3.0, 2.0, None]
+    assert (row["diverged"], row["num_runs"], row["learned"]) == (1, 2, False)
+
+
+def test_what_can_not_be_written_leaves_the_older_file_whole(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, {"seed": 0})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(path, {"seed": object()})
+    assert json.loads(path.read_text()) == {"seed": 0}
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    seen = []
+
+    def look(self, target):
+        # At this moment a crash would leave what is seen here.
+        seen.append((path.exists(), json.loads(self.read_text()), target))
+        os.rename(self, target)
+
+    monkeypatch.setattr("pathlib.Path.replace", look)
+    write_json(path, {"seed": 0})
+    assert seen == [(False, {"seed": 0}, path)]
+    assert json.loads(path.read_text()) == {"seed": 0}
+
+
+# The table
+
+TABLE = """\
+rule            learning rate  final loss  std. error  mean loss  diverged
+--------------  -------------  ----------  ----------  ---------  --------
+mine (learned)              -         0.5         0.5          1    0 of 2
+adam                   0.3162           1         0.5       1.25    0 of 2
+sgd                       0.1         inf         nan        inf    1 of 2"""
+
+
+def test_the_table_shows_rules_from_best_to_worst():
+    diverged = np.array([[4.0, 2.0], [2.0, INF], [1.0, INF]])
+    slower = np.array([[4.0, 2.0], [2.0, 1.0], [1.5, 0.5]])
+    rows = [
+        result_row("sgd", Evaluation(diverged), TUNING),
+        result_row("adam", Evaluation(slower), Tuning(0.31623, (0.1, 0.31623, 1.0), (3, 2, 4))),
+        result_row("mine", Evaluation(LOSSES), learned=True),
+    ]
+    assert format_table(rows) == TABLE

@@ -1,0 +1,197 @@
+import statistics
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_tf.problems import Quadratic, task_seeds
+from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM
+from l2l_tf.training.evaluation import Evaluation, evaluate
+from tests.reference import lstm as lstm_reference
+from tests.reference import optimizers as optimizer_reference
+from tests.reference import quadratic as quadratic_reference
+from tests.reference.trajectory import follow
+from tests.training.toys import NoisyBowls, NormalizedGradient, Parabolas
+
+
+def _lstm() -> CoordinatewiseLSTM:
+    return CoordinatewiseLSTM(units=(4,), output_stddev=3.0, seed=1)
+
+
+# What is run
+
+
+def test_runs_of_sgd_on_parabolas_have_their_closed_form():
+    curvatures = np.array([1.0, 0.5, 3.0])
+    evaluation = evaluate(SGD(0.1), Parabolas(curvatures), task_seeds(0, "test", 0, 3), 7)
+    steps = np.arange(8)[:, np.newaxis]
+    expected = curvatures * (1 - 2 * curvatures * 0.1) ** (2 * steps)
+    # Seven float32 products.
+    np.testing.assert_allclose(evaluation.losses, expected, rtol=1e-5)
+    assert evaluation.losses.dtype == np.float64
+    assert evaluation.num_final == 1
+
+
+@pytest.mark.parametrize("name", ["adam", "lstm"])
+def test_runs_are_those_of_numpy_task_after_task_and_function_after_function(name):
+    rule = Adam(0.1) if name == "adam" else _lstm()
+    problem = Quadratic("gaussian", num_functions=2, num_dimensions=3)
+    seeds = task_seeds(0, "test", 4, 2)
+
+    def deltas_of(gradients: np.ndarray) -> np.ndarray:
+        if name == "adam":
+            return optimizer_reference.adam(gradients, 0.1, 0.9, 0.999, 1e-7)
+        return lstm_reference.deltas(lstm_reference.Weights.of(rule), gradients, None)
+
+    expected = []
+    for seed in seeds:
+        thetas = problem.initial_parameters(seed)[0].numpy()
+        for theta, *function in zip(
+            thetas, *(p.numpy() for p in problem.batch(seed, 0)), strict=True
+        ):
+            path = follow(
+                deltas_of,
+                lambda point, step, function=function: quadratic_reference.gradient(
+                    *function, point
+                ),
+                theta,
+                5,
+            )
+            expected.append([quadratic_reference.loss(*function, p) for p in path.points])
+    evaluation = evaluate(rule, problem, seeds, 5)
+    # Losses of order 10 in float32 over 5 steps; Adam's 1 - beta_2^t has four digits.
+    np.testing.assert_allclose(evaluation.losses, np.transpose(expected), rtol=1e-3)
+    assert evaluation.losses.shape == (6, 4)
+
+
+def test_a_rule_that_couples_coordinates_runs_tasks_one_after_the_other():
+    problem = NoisyBowls()
+    seeds = task_seeds(0, "test", 0, 3)
+    rule = NormalizedGradient()
+    together = evaluate(rule, problem, seeds, 5)
+    alone = [evaluate(rule, problem, seeds[i : i + 1], 5).losses for i in range(3)]
+    np.testing.assert_array_equal(together.losses, np.concatenate(alone, axis=1))
+    # Side by side, tasks would share one step length: the test could see it.
+    rule.is_coordinatewise = True
+    coupled = evaluate(rule, problem, seeds, 5).losses
+    assert np.abs(coupled - together.losses).max() > 0.01
+
+
+def test_a_coordinatewise_rule_gives_the_same_with_tasks_one_after_the_other():
+    problem, seeds = NoisyBowls(), task_seeds(0, "test", 0, 3)
+    rule = Adam(0.1)
+    together = evaluate(rule, problem, seeds, 5).losses
+    rule.is_coordinatewise = False
+    # The same float32 operations but for fused vector instructions.
+    np.testing.assert_allclose(together, evaluate(rule, problem, seeds, 5).losses, rtol=1e-5)
+
+
+def test_the_same_tasks_start_from_the_same_losses_whatever_the_rule():
+    problem, seeds = NoisyBowls(), task_seeds(0, "test", 0, 2)
+    first, second = (evaluate(rule, problem, seeds, 2) for rule in (Adam(0.1), SGD(0.01)))
+    np.testing.assert_array_equal(first.losses[0], second.losses[0])
+    assert np.all(first.losses[1:] != second.losses[1:])
+
+
+# Divergence
+
+
+def test_a_run_that_overflows_counts_as_infinite_from_there_on():
+    # With a curvature of 1000, x grows 199-fold a step: its loss, 1e3 * 199^(2t), leaves float32 at
+    # t = 8.
+    evaluation = evaluate(SGD(0.1), Parabolas([1.0, 1000.0]), task_seeds(0, "test", 0, 2), 12)
+    fine, diverged = evaluation.losses.T
+    np.testing.assert_allclose(fine, 0.8 ** (2.0 * np.arange(13)), rtol=1e-5)
+    np.testing.assert_allclose(diverged[:8], 1e3 * 199.0 ** (2 * np.arange(8)), rtol=1e-5)
+    np.testing.assert_array_equal(diverged[8:], np.inf)
+    assert evaluation.num_diverged == 1
+    assert evaluation.final_loss == np.inf
+    assert evaluation.mean_loss == np.inf
+    assert np.isnan(evaluation.final_loss_stderr)
+    np.testing.assert_allclose(evaluation.curve[:8], (fine + diverged)[:8] / 2)
+    np.testing.assert_array_equal(evaluation.curve[8:], np.inf)
+    np.testing.assert_array_equal(evaluation.final_losses, [fine[-1], np.inf])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_run_does_not_come_back_from_a_loss_that_was_not_finite(value):
+    class Still(NormalizedGradient):
+        def __call__(self, gradient, state):
+            return tf.zeros_like(gradient), state
+
+    # Whatever the gradient, the rule stays where it is: after steps 2 and 3 the loss is 1 again.
+    problem = Parabolas([1.0, value, 1.0], first_step=2, last_step=3)
+    evaluation = evaluate(Still(), problem, task_seeds(0, "test", 0, 3), 6)
+    expected = np.ones([7, 3])
+    expected[2:, 1] = np.inf
+    np.testing.assert_array_equal(evaluation.losses, expected)
+    assert evaluation.num_diverged == 1
+
+
+# What is reported
+
+
+LOSSES = np.random.default_rng(0).uniform(1, 2, size=[11, 4])
+
+
+def test_the_curve_is_the_mean_over_runs_at_each_iterate():
+    curve = Evaluation(LOSSES).curve
+    assert curve.shape == (11,)
+    for step in range(11):
+        np.testing.assert_allclose(curve[step], statistics.mean(LOSSES[step]))
+
+
+def test_the_mean_loss_leaves_out_the_initial_one():
+    expected = statistics.mean(float(loss) for row in LOSSES[1:] for loss in row)
+    np.testing.assert_allclose(Evaluation(LOSSES).mean_loss, expected)
+
+
+@pytest.mark.parametrize("num_final", [1, 5])
+def test_the_final_loss_and_its_standard_error_are_those_of_the_runs_last_losses(num_final):
+    evaluation = Evaluation(LOSSES, num_final)
+    finals = [statistics.mean(LOSSES[11 - num_final :, run]) for run in range(4)]
+    np.testing.assert_allclose(evaluation.final_losses, finals)
+    np.testing.assert_allclose(evaluation.final_loss, statistics.mean(finals))
+    np.testing.assert_allclose(evaluation.final_loss_stderr, statistics.stdev(finals) / 4**0.5)
+    assert evaluation.num_diverged == 0
+
+
+def test_a_single_run_has_no_standard_error():
+    assert np.isnan(Evaluation(LOSSES[:, :1]).final_loss_stderr)
+
+
+@pytest.mark.parametrize(("num_steps", "num_final"), [(8, 5), (5, 5), (3, 3)])
+def test_with_minibatches_the_final_loss_is_that_of_the_last_five_steps(num_steps, num_final):
+    seeds = task_seeds(0, "test", 0, 2)
+    evaluation = evaluate(SGD(0.1), NoisyBowls(), seeds, num_steps)
+    assert evaluation.num_final == num_final
+    expected = evaluation.losses[num_steps + 1 - num_final :].mean()
+    np.testing.assert_allclose(evaluation.final_loss, expected)
+
+
+# Hygiene
+
+
+def test_one_trace_serves_all_tasks():
+    class Counting(NormalizedGradient):
+        num_calls = 0
+
+        def __call__(self, gradient, state):
+            self.num_calls += 1
+            return super().__call__(gradient, state)
+
+    counts = []
+    for num_tasks in (1, 4):
+        rule = Counting()
+        evaluate(rule, Parabolas(), task_seeds(0, "test", 0, num_tasks), 3)
+        counts.append(rule.num_calls)
+    assert counts[0] == counts[1] > 0
+
+
+def test_seeds_may_be_a_numpy_array():
+    seeds = task_seeds(0, "test", 0, 2)
+    for rule in (SGD(0.1), NormalizedGradient()):
+        np.testing.assert_array_equal(
+            evaluate(rule, Parabolas(), seeds.numpy(), 2).losses,
+            evaluate(rule, Parabolas(), tf.constant(seeds), 2).losses,
+        )

@@ -1,0 +1,239 @@
+import errno
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_tf.training.meta_checkpoint import MetaCheckpoint
+
+FINGERPRINT = {"seed": 0, "lengths": (3, 1), "rule": {"units": [2]}}
+DATA, INDEX = "ckpt-2.data-00000-of-00001", "ckpt-2.index"
+
+
+def _weights(value: float) -> list[tf.Variable]:
+    return [tf.Variable(tf.fill([50], value)), tf.Variable(value)]
+
+
+def _saved_twice(folder: Path) -> None:
+    """Saves two checkpoints: of weights 1 after 10 steps, and of weights 2 after 20."""
+    weights = _weights(1.0)
+    checkpoint = MetaCheckpoint(folder, FINGERPRINT, weights=weights)
+    checkpoint.save({"num_steps": 10}, [np.zeros([3])])
+    for weight in weights:
+        weight.assign(weight + 1)
+    checkpoint.save({"num_steps": 20}, [np.ones([3]), np.array(7, np.int32)])
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path):
+    weights = _weights(5.0)
+    assert MetaCheckpoint(tmp_path / "new", FINGERPRINT, weights=weights).restore() is None
+    assert weights[1] == 5
+
+
+def test_the_latest_checkpoint_comes_back_whole(tmp_path):
+    _saved_twice(tmp_path)
+    weights = _weights(5.0)
+    progress, tensors = MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights).restore()
+    assert progress == {"num_steps": 20}
+    np.testing.assert_array_equal(weights[0], np.full([50], 2))
+    assert weights[1] == 2
+    np.testing.assert_array_equal(tensors[0], np.ones([3]))
+    assert [tensor.dtype for tensor in tensors] == [np.float64, np.int32]
+    assert tensors[1] == 7
+
+
+def test_progress_keeps_numbers_as_they_were(tmp_path):
+    progress = {"best": float("inf"), "tenth": 0.1, "third": 1 / 3, "many": 2**53 + 1}
+    MetaCheckpoint(tmp_path, {}, weights=_weights(1.0)).save(progress, [])
+    restored, tensors = MetaCheckpoint(tmp_path, {}, weights=_weights(0.0)).restore()
+    assert restored == progress
+    assert tensors == []
+
+
+def test_two_checkpoints_are_kept(tmp_path):
+    checkpoint = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(1.0))
+    for step in range(4):
+        checkpoint.save({"step": step}, [])
+    assert sorted(path.name for path in tmp_path.glob("*.index")) == [
+        "ckpt-3.index",
+        "ckpt-4.index",
+    ]
+
+
+def test_a_folder_that_was_moved_is_read_where_it_is(tmp_path):
+    _saved_twice(tmp_path / "before")
+    (tmp_path / "before").rename(tmp_path / "after")
+    progress, _ = MetaCheckpoint(tmp_path / "after", FINGERPRINT, weights=_weights(0.0)).restore()
+    assert progress == {"num_steps": 20}
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    _saved_twice(tmp_path)
+    before, weights = _contents(tmp_path), _weights(5.0)
+    other = FINGERPRINT | {"seed": 1, "lengths": (3, 3), "new": None, "added": 2}
+    with pytest.raises(ValueError) as raised:
+        MetaCheckpoint(tmp_path, other, weights=weights).restore()
+    assert str(raised.value) == (
+        "A run must be resumed with the settings it was started with. "
+        f"Received: checkpoint={str(tmp_path / 'ckpt-2')!r} of a run with "
+        "{'added': None, 'lengths': [3, 1], 'seed': 0}, where this one has "
+        "{'added': 2, 'lengths': [3, 3], 'seed': 1}. "
+        "Repeat the command that started it, or choose another folder."
+    )
+    assert _contents(tmp_path) == before
+    assert weights[1] == 5
+
+
+def _truncate(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def _corrupt(path: Path, position: int) -> None:
+    contents = bytearray(path.read_bytes())
+    contents[position] ^= 255
+    path.write_bytes(contents)
+
+
+# What is done to a file, and what TensorFlow says of it.
+DAMAGES = {
+    "index_cut": (
+        lambda folder: _truncate(folder / INDEX, 100),
+        "ckpt-2",
+        "not an sstable (bad magic number).",
+    ),
+    "index_empty": (
+        lambda folder: _truncate(folder / INDEX, 0),
+        "ckpt-2",
+        "file is too short to be an sstable.",
+    ),
+    "index_gone": (
+        lambda folder: (folder / INDEX).unlink(),
+        "ckpt-2",
+        "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for ",
+    ),
+    "data_cut": (
+        lambda folder: _truncate(folder / DATA, 100),
+        "ckpt-2",
+        "Read less bytes than requested.",
+    ),
+    "data_empty": (
+        lambda folder: _truncate(folder / DATA, 0),
+        "ckpt-2",
+        "Read less bytes than requested.",
+    ),
+    "data_gone": (lambda folder: (folder / DATA).unlink(), "ckpt-2", ""),
+    "list_empty": (
+        lambda folder: _truncate(folder / "checkpoint", 0),
+        "checkpoint",
+        "Invalid checkpoint state loaded from ",
+    ),
+    "list_cut": (
+        lambda folder: _truncate(folder / "checkpoint", 30),
+        "checkpoint",
+        "it can't be read.",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(tmp_path, damage):
+    spoil, name, reason = DAMAGES[damage]
+    _saved_twice(tmp_path)
+    spoil(tmp_path)
+    before, weights = _contents(tmp_path), _weights(5.0)
+    with pytest.raises(ValueError) as raised:
+        MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights).restore()
+    message = str(raised.value)
+    assert message.startswith(
+        "The latest checkpoint must be whole. "
+        f"Received: checkpoint={str(tmp_path / name)!r}, {reason}"
+    )
+    assert message.endswith(". Delete the folder to start anew, or choose another.")
+    assert _contents(tmp_path) == before
+    assert weights[1] == 5
+
+
+def test_wherever_a_byte_is_wrong_the_checkpoint_is_refused_and_nothing_restored(tmp_path):
+    _saved_twice(tmp_path)
+    whole = (tmp_path / DATA).read_bytes()
+    for position in range(0, len(whole), 25):
+        (tmp_path / DATA).write_bytes(whole)
+        _corrupt(tmp_path / DATA, position)
+        weights = _weights(5.0)
+        with pytest.raises(ValueError, match=r"^The latest checkpoint must be whole\. "):
+            MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights).restore()
+        assert weights[1] == 5
+        np.testing.assert_array_equal(weights[0], np.full([50], 5))
+
+
+def test_a_checkpoint_that_is_none_of_a_meta_training_run_is_refused(tmp_path):
+    path = tf.train.CheckpointManager(
+        tf.train.Checkpoint(weights=_weights(1.0)), tmp_path, max_to_keep=1
+    ).save()
+    with pytest.raises(ValueError) as raised:
+        MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(5.0)).restore()
+    assert str(raised.value) == (
+        f"The latest checkpoint must be whole. Received: checkpoint={path!r}, "
+        "'record/.ATTRIBUTES/py_state'. Delete the folder to start anew, or choose another."
+    )
+
+
+NO_SPACE = {
+    "python": OSError(errno.ENOSPC, "No space left on device"),
+    "tensorflow": tf.errors.ResourceExhaustedError(None, None, "No space left on device\nat ..."),
+}
+
+
+@pytest.mark.parametrize("kind", NO_SPACE)
+def test_on_a_full_disk_the_checkpoint_before_stays_and_the_error_says_so(
+    tmp_path, monkeypatch, kind
+):
+    _saved_twice(tmp_path)
+    before = _contents(tmp_path)
+    checkpoint = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(3.0))
+    checkpoint.restore()
+
+    def fail(*arguments, **options):
+        raise NO_SPACE[kind]
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", fail)
+    with pytest.raises(OSError) as raised:
+        checkpoint.save({"num_steps": 30}, [])
+    reason = {
+        "python": "[Errno 28] No space left on device.",
+        "tensorflow": "No space left on device.",
+    }[kind]
+    assert str(raised.value) == (
+        f"A checkpoint must be writable. Received: folder={str(tmp_path)!r}, {reason} Make room or "
+        "access there; the checkpoint before this one is whole, and the same command goes on from "
+        "it."
+    )
+    assert _contents(tmp_path) == before
+
+
+def test_where_no_more_can_be_written_the_checkpoint_before_stays(tmp_path):
+    _saved_twice(tmp_path)
+    checkpoint = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(3.0))
+    checkpoint.restore()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file of this process may grow beyond 1000 bytes.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"^A checkpoint must be writable\. "):
+            checkpoint.save({"num_steps": 30}, [np.ones([1000])])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    weights = _weights(5.0)
+    again = MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights)
+    assert again.restore()[0] == {"num_steps": 20}
+    assert weights[1] == 2
+    # And with room there, the next save is as any other.
+    again.save({"num_steps": 40}, [])
+    restored = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(0.0)).restore()
+    assert restored[0] == {"num_steps": 40}

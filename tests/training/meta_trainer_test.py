@@ -1,0 +1,691 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
+from l2l_tf.rules import CoordinatewiseLSTM
+from l2l_tf.training.evaluation import evaluate
+from l2l_tf.training.meta_gradient import meta_gradient
+from l2l_tf.training.meta_trainer import MetaTrainer, MetaTrainingSettings
+from l2l_tf.training.unroll import start
+from tests.training.toys import LinearRule, NoisyBowls, Parabolas
+
+# Four trajectories of three unrolls (3, 3 and 1 steps) in two meta-epochs.
+SMALL = MetaTrainingSettings(
+    num_steps=7, unroll_length=3, num_meta_epochs=2, trajectories_per_meta_epoch=2
+)
+
+
+def _settings(**changes) -> MetaTrainingSettings:
+    return dataclasses.replace(SMALL, **changes)
+
+
+def _sgd(learning_rate: float = 1.0, **arguments) -> keras.optimizers.Optimizer:
+    """Returns a meta-optimizer whose steps are the meta-gradients themselves."""
+    return keras.optimizers.SGD(learning_rate, **arguments)
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps the logs of every meta-step and meta-epoch, and the rule's weights after each."""
+
+    def __init__(self, trainer: MetaTrainer):
+        super().__init__()
+        self.trainer = trainer
+        self.events = []
+        self.weights = [trainer.rule.get_weights()]
+
+    def on_train_begin(self, logs=None):
+        self.events.append("train begins")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.events.append(("epoch begins", epoch))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.events.append(("batch", batch, dict(logs)))
+        self.weights.append(self.trainer.rule.get_weights())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.events.append(("epoch", epoch, dict(logs)))
+
+    def on_train_end(self, logs=None):
+        self.events.append("train ends")
+
+    def logs(self, kind: str) -> list[dict]:
+        return [event[2] for event in self.events if event[0] == kind]
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Asks a trainer to stop after a number of its meta-steps."""
+
+    def __init__(self, trainer: MetaTrainer, num_meta_steps: int):
+        super().__init__()
+        self.trainer = trainer
+        self.num_left = num_meta_steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.num_left -= 1
+        if self.num_left == 0:
+            self.trainer.request_stop()
+
+
+def _fit_recorded(trainer: MetaTrainer) -> Recorder:
+    recorder = Recorder(trainer)
+    trainer.fit([recorder])
+    return recorder
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "unroll_length", "lengths"),
+    [
+        (100, 20, [20] * 5),
+        (7, 3, [3, 3, 1]),
+        (5, 5, [5]),
+        (4, 20, [4]),
+        (3, 1, [1, 1, 1]),
+        (1, 1, [1]),
+    ],
+)
+def test_the_last_unroll_of_a_trajectory_is_shorter_where_it_must_be(
+    num_steps, unroll_length, lengths
+):
+    settings = _settings(num_steps=num_steps, unroll_length=unroll_length)
+    assert settings.unroll_lengths == lengths
+    assert settings.num_meta_steps == 2 * 2 * len(lengths)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "num_steps",
+        "unroll_length",
+        "num_meta_epochs",
+        "trajectories_per_meta_epoch",
+        "tasks_per_meta_step",
+        "num_validation_tasks",
+    ],
+)
+@pytest.mark.parametrize("value", [0, -3])
+def test_a_count_below_one_is_refused(name, value):
+    with pytest.raises(ValueError) as raised:
+        _settings(**{name: value})
+    assert str(raised.value) == (
+        f"{name} must be at least 1. Received: {name}={value}. Give a positive count."
+    )
+
+
+def test_every_seed_is_allowed():
+    assert [_settings(seed=seed).seed for seed in (0, -1, 2**31)] == [0, -1, 2**31]
+
+
+def test_an_unknown_validation_metric_is_refused():
+    with pytest.raises(ValueError) as raised:
+        _settings(validation_metric="loss")
+    assert str(raised.value) == (
+        "validation_metric must be one of ['final_loss', 'mean_loss']. "
+        "Received: validation_metric='loss'. Choose one of them."
+    )
+
+
+def test_another_number_of_step_weights_than_steps_is_refused():
+    with pytest.raises(ValueError) as raised:
+        _settings(step_weights=[1.0, 2.0])
+    assert str(raised.value) == (
+        "step_weights must hold a weight for each step of an unroll. "
+        "Received: 2 weights with unroll_length=3. Give as many weights as steps."
+    )
+
+
+# What a meta-step is
+
+
+def test_one_meta_step_on_a_parabola_gives_the_original_codes_value():
+    settings = MetaTrainingSettings(5, 5, num_meta_epochs=1, trajectories_per_meta_epoch=1)
+    trainer = MetaTrainer(LinearRule(), Parabolas(), keras.optimizers.Adam(0.01), settings)
+    trainer.fit()
+    validation_loss, curve = trainer.validate()
+    # Source: the tests of github.com/google-deepmind/learning-to-learn; float32 Adam: see
+    # meta_gradient_test.py. The weights are -0.01 each, and so x goes to 0.98 x - 0.01.
+    np.testing.assert_allclose(validation_loss, 0.7325326, atol=4e-6)
+    points = [1.0]
+    for _ in range(5):
+        points.append(0.98 * points[-1] - 0.01)
+    np.testing.assert_allclose(curve, np.square(points), atol=4e-6)
+
+
+def _expected_changes(problem, settings: MetaTrainingSettings, rate: float) -> list[np.ndarray]:
+    """Returns a rule's weights after each meta-step of gradient descent, written out in a loop."""
+    rule = LinearRule()
+    weights = [rule.get_weights()]
+    for trajectory in range(settings.num_meta_epochs * settings.trajectories_per_meta_epoch):
+        first_task = trajectory * settings.tasks_per_meta_step
+        seeds = task_seeds(settings.seed, "train", first_task, settings.tasks_per_meta_step)
+        iterates = [start(rule, problem, seed) for seed in seeds]
+        for length in settings.unroll_lengths:
+            results = [
+                meta_gradient(rule, problem, seed, iterate, length)
+                for seed, iterate in zip(seeds, iterates, strict=True)
+            ]
+            iterates = [result.iterate for result in results]
+            gradients = np.mean([result.gradients for result in results], axis=0)
+            rule.set_weights([w - rate * g for w, g in zip(weights[-1], gradients, strict=True)])
+            weights.append(rule.get_weights())
+    return weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_a_meta_step_applies_the_mean_meta_gradient_of_its_tasks(num_tasks):
+    problem = NoisyBowls()
+    settings = _settings(tasks_per_meta_step=num_tasks, seed=3)
+    recorder = _fit_recorded(MetaTrainer(LinearRule(), problem, _sgd(1e-3), settings))
+    expected = _expected_changes(problem, settings, rate=1e-3)
+    assert len(recorder.weights) == len(expected) == 1 + 12
+    # Meta-gradients of order 10 in float32, times 1e-3, 12 times.
+    np.testing.assert_allclose(recorder.weights, expected, rtol=1e-4, atol=1e-7)
+    # Every meta-step changed the weights by far more than that.
+    assert np.abs(np.diff(expected, axis=0)).max(axis=1).min() > 1e-5
+
+
+def test_step_weights_weigh_the_steps_of_every_unroll_and_the_last_ones_those_of_a_shorter_one():
+    settings = _settings(
+        step_weights=(1.0, 2.0, 5.0), num_meta_epochs=1, trajectories_per_meta_epoch=1
+    )
+    trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(0.0), settings)
+    # With a rule that stands still, every loss is 1.
+    meta_losses = [log["meta_loss"] for log in _fit_recorded(trainer).logs("batch")]
+    np.testing.assert_allclose(meta_losses, [8.0, 8.0, 5.0])
+
+
+def test_second_derivatives_are_taken_where_the_settings_say_so():
+    changes = {}
+    for choice in (False, True):
+        rule = LinearRule()
+        rule.slope.assign(-0.3)
+        settings = MetaTrainingSettings(4, 4, 1, 1, second_derivatives=choice)
+        MetaTrainer(rule, Parabolas([0.5]), _sgd(), settings).fit()
+        changes[choice] = float(rule.slope + 0.3)
+    steps = np.arange(1, 5)
+    # The closed forms of meta_gradient_test.py.
+    full = np.sum(steps * 0.7 ** (2 * steps - 1))
+    plain = sum(0.7**t * sum(0.7**s for s in range(t)) for t in steps)
+    np.testing.assert_allclose([changes[True], changes[False]], [-full, -plain], rtol=1e-5)
+
+
+def test_clipping_belongs_to_the_optimizer_and_the_logged_norm_is_that_before_it():
+    settings = MetaTrainingSettings(5, 5, num_meta_epochs=1, trajectories_per_meta_epoch=1)
+    rule = LinearRule()
+    recorder = _fit_recorded(MetaTrainer(rule, Parabolas(), _sgd(global_clipnorm=0.5), settings))
+    # The gradient is (60, 30): see meta_gradient_test.py.
+    norm = np.hypot(60, 30)
+    np.testing.assert_allclose(recorder.logs("batch")[0]["meta_gradient_norm"], norm, rtol=1e-6)
+    np.testing.assert_allclose(rule.get_weights(), [-0.5 * 60 / norm, -0.5 * 30 / norm], rtol=1e-6)
+
+
+def test_the_schedule_belongs_to_the_optimizer_and_counts_meta_steps():
+    # A rate of zero from the third meta-step on.
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [1e-3, 0.0])
+    trainer = MetaTrainer(LinearRule(), Parabolas(), keras.optimizers.SGD(schedule), SMALL)
+    changes = np.abs(np.diff(_fit_recorded(trainer).weights, axis=0)).max(axis=1)
+    assert (changes[:2] > 0).all()
+    assert (changes[2:] == 0).all()
+    assert len(changes) == 12
+
+
+# What a run is
+
+
+def test_training_lowers_the_validation_loss():
+    settings = MetaTrainingSettings(10, 5, num_meta_epochs=3, trajectories_per_meta_epoch=5)
+    rule = CoordinatewiseLSTM((3,), output_scale=0.1, seed=0)
+    problem = Quadratic("gaussian", num_functions=4, num_dimensions=2)
+    trainer = MetaTrainer(rule, problem, keras.optimizers.Adam(0.03), settings)
+    before, _ = trainer.validate()
+    logs = _fit_recorded(trainer).logs("epoch")
+    assert trainer.finished
+    assert logs[-1]["validation_loss"] < 0.7 * before
+    assert trainer.progress.num_trajectories == 15
+    assert trainer.progress.num_validations == 3
+    assert trainer.progress.num_skipped == 0
+    assert trainer.progress.seconds > 0
+
+
+def test_callbacks_see_meta_steps_as_batches_and_meta_epochs_as_epochs():
+    trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(1e-3), SMALL)
+    recorder = _fit_recorded(trainer)
+    kinds = [event if isinstance(event, str) else event[:2] for event in recorder.events]
+    epochs = [
+        [("epoch begins", epoch), *(("batch", batch) for batch in range(6)), ("epoch", epoch)]
+        for epoch in range(2)
+    ]
+    assert kinds == ["train begins", *epochs[0], *epochs[1], "train ends"]
+    assert recorder.params == {"verbose": 1, "epochs": 2, "steps": 6}
+    for log in recorder.logs("batch"):
+        assert set(log) == {"meta_loss", "meta_gradient_norm", "skipped_steps"}
+    for log in recorder.logs("epoch"):
+        assert set(log) == {
+            "meta_loss",
+            "meta_gradient_norm",
+            "skipped_steps",
+            "validation_loss",
+            "best_validation_loss",
+        }
+    for log in recorder.logs("batch") + recorder.logs("epoch"):
+        assert all(isinstance(value, float | int) for value in log.values())
+    # The rule stands still in the first unroll: three losses of 1.
+    assert recorder.logs("batch")[0]["meta_loss"] == 3
+
+
+@pytest.mark.parametrize("metric", ["final_loss", "mean_loss"])
+def test_the_validation_loss_is_that_of_evaluating_the_rule(metric):
+    rule, problem = LinearRule(), Quadratic("gaussian", num_functions=3, num_dimensions=2)
+    rule.slope.assign(-0.05)
+    settings = _settings(num_validation_tasks=2, validation_metric=metric, seed=5)
+    validation_loss, curve = MetaTrainer(rule, problem, _sgd(), settings).validate()
+    evaluation = evaluate(rule, problem, task_seeds(5, "validation", 0, 2), 7)
+    # Means of float32 losses, in float32 and in float64.
+    np.testing.assert_allclose(curve, evaluation.curve, rtol=1e-5)
+    np.testing.assert_allclose(validation_loss, getattr(evaluation, metric), rtol=1e-5)
+    assert curve.shape == (8,)
+
+
+def test_validation_tasks_stay_the_same_and_a_validation_changes_nothing():
+    # Without progress of the rule, there is none of the validation loss.
+    rule = LinearRule()
+    rule.slope.assign(-0.1)
+    trainer = MetaTrainer(rule, NoisyBowls(), _sgd(0.0), SMALL)
+    before, _ = trainer.validate()
+    recorder = _fit_recorded(trainer)
+    assert [log["validation_loss"] for log in recorder.logs("epoch")] == [before] * 2
+    assert trainer.validate()[0] == before
+    # While training tasks change from trajectory to trajectory.
+    assert len({log["meta_loss"] for log in recorder.logs("batch")}) == 12
+
+
+def test_a_rule_may_be_validated_on_another_problem():
+    trainer = MetaTrainer(
+        LinearRule(), Parabolas(), _sgd(), SMALL, validation_problem=Parabolas([4.0])
+    )
+    assert trainer.validate()[0] == 4
+
+
+def test_the_best_weights_are_those_of_the_lowest_validation_loss():
+    class Shifting(keras.callbacks.Callback):
+        """Sets the slope before each validation, in the last meta-step of its meta-epoch."""
+
+        slopes = (-0.1, -0.5, -0.4)
+
+        def on_epoch_begin(self, epoch, logs=None):
+            rule.slope.assign(self.slopes[epoch])
+
+    rule = LinearRule()
+    settings = MetaTrainingSettings(2, 2, num_meta_epochs=3, trajectories_per_meta_epoch=1)
+    trainer = MetaTrainer(rule, Parabolas(), _sgd(0.0), settings)
+    recorder = Recorder(trainer)
+    trainer.fit([Shifting(), recorder])
+    # x_t = (1 + 2 w)^t: with w = -1/2 the minimum is reached.
+    logs = recorder.logs("epoch")
+    np.testing.assert_allclose(
+        [log["validation_loss"] for log in logs], [0.8**4, 0.0, 0.2**4], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        [log["best_validation_loss"] for log in logs], [0.8**4, 0.0, 0.0], rtol=1e-5
+    )
+    assert trainer.progress.best_meta_epoch == 2
+    assert rule.slope == np.float32(-0.4)
+    trainer.load_best()
+    assert rule.slope == -0.5
+    assert rule.bias == 0
+
+
+def test_before_the_first_validation_the_best_weights_are_the_initial_ones():
+    rule = LinearRule()
+    rule.slope.assign(-0.25)
+    trainer = MetaTrainer(rule, Parabolas(), _sgd(), SMALL)
+    rule.slope.assign(3.0)
+    trainer.load_best()
+    assert rule.slope == -0.25
+    assert trainer.progress.best_meta_epoch == 0
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best():
+    trainer = MetaTrainer(
+        LinearRule(), Parabolas(), _sgd(0.0), SMALL, validation_problem=Parabolas([np.nan])
+    )
+    recorder = _fit_recorded(trainer)
+    assert all(np.isnan(log["validation_loss"]) for log in recorder.logs("epoch"))
+    assert trainer.progress.best_meta_epoch == 0
+    assert trainer.progress.best_validation_loss == np.inf
+
+
+def test_a_runs_description_is_json_and_says_what_was_run():
+    rule = CoordinatewiseLSTM((3,), seed=0)
+    trainer = MetaTrainer(rule, Quadratic(num_functions=2), keras.optimizers.Adam(0.02), SMALL)
+    description = json.loads(json.dumps(trainer.description()))
+    assert description["rule"]["config"]["units"] == [3]
+    np.testing.assert_allclose(description["optimizer"]["config"]["learning_rate"], 0.02)
+    assert description["problem"] == "quadratic_uniform"
+    assert description["num_steps"] == 7
+    assert description["progress"]["num_trajectories"] == 0
+
+
+# Non-finite meta-steps
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_meta_step_that_is_not_finite_is_skipped_and_its_trajectory_given_up(value):
+    # Task 1 breaks at its fifth step, in the second of its three unrolls.
+    problem = Parabolas([1.0, value, 1.0, 1.0], first_step=5)
+    optimizer = keras.optimizers.Adam(1e-3)
+    trainer = MetaTrainer(LinearRule(), problem, optimizer, SMALL, validation_problem=Parabolas())
+    slots = []
+
+    class Slots(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            slots.append([variable.numpy() for variable in optimizer.variables])
+
+    recorder = Recorder(trainer)
+    trainer.fit([recorder, Slots()])
+    skipped = [log["skipped_steps"] for log in recorder.logs("batch")]
+    # 3 unrolls of task 0, 2 of task 1, then a new meta-epoch with 3 of task 2 and of task 3.
+    assert skipped == [0, 0, 0, 0, 1] + [1] * 6
+    assert [event[1] for event in recorder.events if event[0] == "batch"] == [
+        *(0, 1, 2, 3, 5),
+        *range(6),
+    ]
+    assert not np.isfinite(recorder.logs("batch")[4]["meta_loss"])
+    assert trainer.progress.num_skipped == 1
+    assert trainer.progress.num_trajectories == 4
+    # Meta-step 4 changed nothing, neither weights nor the optimizer; all others did.
+    changes = np.abs(np.diff(recorder.weights, axis=0)).max(axis=1)
+    np.testing.assert_array_equal(changes > 0, [index != 4 for index in range(11)])
+    for before, after in zip(slots[3], slots[4], strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert optimizer.iterations == 10
+    assert np.isfinite(recorder.weights).all()
+
+
+def test_after_a_skipped_meta_step_the_next_task_starts_anew():
+    # What follows the broken task 1 is what follows when the run has no task 1 at all.
+    broken = Parabolas([1.0, np.nan, 2.0, 3.0])
+    trainer = MetaTrainer(LinearRule(), broken, _sgd(1e-3), SMALL, validation_problem=Parabolas())
+    recorder = _fit_recorded(trainer)
+    whole = Parabolas([1.0, 2.0, 3.0])
+    settings = _settings(num_meta_epochs=3, trajectories_per_meta_epoch=1)
+    other = _fit_recorded(MetaTrainer(LinearRule(), whole, _sgd(1e-3), settings))
+    weights = recorder.weights
+    np.testing.assert_array_equal(weights[:4] + weights[5:], other.weights)
+
+
+def test_a_meta_gradient_that_is_not_finite_is_skipped_though_its_loss_is_finite():
+    # A loss of 1e30 at the fourth step: its square in the norm of the meta-gradient overflows.
+    problem = Parabolas([1e30])
+    settings = MetaTrainingSettings(2, 2, 1, 1)
+    trainer = MetaTrainer(LinearRule(), problem, _sgd(), settings)
+    recorder = _fit_recorded(trainer)
+    (log,) = recorder.logs("batch")
+    assert np.isfinite(log["meta_loss"])
+    assert not np.isfinite(log["meta_gradient_norm"])
+    assert log["skipped_steps"] == 1
+    np.testing.assert_array_equal(recorder.weights[0], recorder.weights[1])
+
+
+# Stopping and resuming
+
+
+@pytest.fixture
+def deterministic_operations():
+    """Has TensorFlow compute sums in the same order each time, whatever the device."""
+    # There is a public function to turn this on, and none to turn it off again.
+    from tensorflow.python.framework import config
+
+    tf.config.experimental.enable_op_determinism()
+    yield
+    config.disable_op_determinism()
+
+
+def _lstm_trainer(folder: Path | None) -> MetaTrainer:
+    """Returns a new trainer of a small LSTM, as a new process would make it: 8 meta-steps."""
+    return MetaTrainer(
+        CoordinatewiseLSTM((2,), "log_and_sign", output_stddev=1.0, seed=0),
+        NoisyBowls(),
+        keras.optimizers.Adam(0.01),
+        _settings(num_steps=6),
+        checkpoint_dir=folder,
+    )
+
+
+def _all_values(trainer: MetaTrainer) -> list[np.ndarray]:
+    """Returns the weights, the meta-optimizer's variables and then the best weights."""
+    values = trainer.rule.get_weights() + [v.numpy() for v in trainer.optimizer.variables]
+    trainer.load_best()
+    return values + trainer.rule.get_weights()
+
+
+@pytest.mark.slow
+def test_a_run_stopped_anywhere_and_resumed_ends_with_the_very_same_values(
+    tmp_path, deterministic_operations
+):
+    whole = _lstm_trainer(None)
+    whole.fit()
+    expected = _all_values(whole)
+    # After the first meta-step, within the first trajectory; at the end of one; within another; at
+    # the last meta-step of a meta-epoch; at the last of all; and three times in one run.
+    for stops in ([1], [2], [3], [4], [8], [1, 2, 2]):
+        folder = tmp_path / "_".join(map(str, stops))
+        for stop in stops:
+            trainer = _lstm_trainer(folder)
+            trainer.fit([StopAfter(trainer, stop)])
+            assert not trainer.finished
+        trainer = _lstm_trainer(folder)
+        unrolls = trainer.progress.num_trajectories * 2 + trainer.progress.num_unrolls
+        assert unrolls == sum(stops)
+        trainer.fit()
+        assert trainer.finished
+        for ours, theirs in zip(_all_values(trainer), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert dataclasses.replace(trainer.progress, seconds=0) == dataclasses.replace(
+            whole.progress, seconds=0
+        )
+
+
+def test_the_best_weights_survive_a_stop(tmp_path):
+    def make(slope: float) -> MetaTrainer:
+        rule = LinearRule()
+        trainer = MetaTrainer(rule, Parabolas(), _sgd(0.0), SMALL, checkpoint_dir=tmp_path)
+        rule.slope.assign(slope)
+        return trainer
+
+    # x_t = (1 + 2 w)^t: the first meta-epoch's rule reaches the minimum, the second's does not.
+    first = make(-0.5)
+    first.fit([StopAfter(first, 7)])
+    assert first.progress.num_validations == 1
+    second = make(-0.1)
+    second.fit()
+    assert second.progress.best_meta_epoch == 1
+    second.load_best()
+    assert second.rule.slope == -0.5
+
+
+@pytest.mark.slow
+def test_a_stopped_trainer_goes_on_when_it_is_fit_again(deterministic_operations):
+    whole, stopped = _lstm_trainer(None), _lstm_trainer(None)
+    whole.fit()
+    stopped.fit([StopAfter(stopped, 3)])
+    assert not stopped.finished
+    stopped.fit()
+    assert stopped.finished
+    for ours, theirs in zip(_all_values(stopped), _all_values(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_stop_requested_before_the_first_meta_step_is_heeded(tmp_path):
+    trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(), SMALL, checkpoint_dir=tmp_path)
+    trainer.request_stop()
+    recorder = _fit_recorded(trainer)
+    assert recorder.events == ["train begins", "train ends"]
+
+
+def test_resuming_a_finished_run_does_nothing(tmp_path):
+    def make():
+        rule, optimizer = LinearRule(), keras.optimizers.Adam(0.01)
+        return MetaTrainer(rule, Parabolas(), optimizer, SMALL, checkpoint_dir=tmp_path)
+
+    first = make()
+    first.fit()
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    second = make()
+    assert second.finished
+    recorder = _fit_recorded(second)
+    assert recorder.events == ["train begins", "train ends"]
+    assert second.progress == first.progress
+    np.testing.assert_array_equal(second.rule.get_weights(), first.rule.get_weights())
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+
+
+@pytest.mark.parametrize(("seconds", "num_checkpoints"), [(0.0, 12 + 2), (1e6, 2)])
+def test_checkpoints_are_written_when_due_and_after_each_validation(
+    tmp_path, seconds, num_checkpoints
+):
+    MetaTrainer(
+        LinearRule(),
+        Parabolas(),
+        _sgd(1e-3),
+        SMALL,
+        checkpoint_dir=tmp_path,
+        checkpoint_seconds=seconds,
+    ).fit()
+    # The two latest are kept.
+    kept = [f"ckpt-{index}.index" for index in (num_checkpoints - 1, num_checkpoints)]
+    assert sorted(path.name for path in tmp_path.glob("*.index")) == sorted(kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (
+            {"settings": _settings(num_steps=8)},
+            "{'num_steps': 7}, where this one has {'num_steps': 8}",
+        ),
+        (
+            {"settings": _settings(seed=1, unroll_length=2)},
+            "{'seed': 0, 'unroll_length': 3}, where this one has {'seed': 1, 'unroll_length': 2}",
+        ),
+        (
+            {"problem": Parabolas([2.0]), "validation_problem": Parabolas()},
+            "{'problem_config': {'problem': {'curvatures': [1.0], 'first_step': 0, 'last_step': "
+            "1000000}, 'num_tasks': 1}}, where this one has {'problem_config': {'problem': "
+            "{'curvatures': [2.0], 'first_step': 0, 'last_step': 1000000}, 'num_tasks': 1}}",
+        ),
+    ],
+    ids=["horizon", "seed", "problem"],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, difference):
+    def make(problem=None, settings=SMALL, **arguments):
+        rule, problem = LinearRule(), problem or Parabolas()
+        return MetaTrainer(rule, problem, _sgd(), settings, checkpoint_dir=tmp_path, **arguments)
+
+    trainer = make()
+    trainer.fit([StopAfter(trainer, 1)])
+    with pytest.raises(ValueError) as raised:
+        make(**change)
+    assert str(raised.value) == (
+        "A run must be resumed with the settings it was started with. "
+        f"Received: checkpoint={str(tmp_path / 'ckpt-1')!r} of a run with {difference}. "
+        "Repeat the command that started it, or choose another folder."
+    )
+
+
+@pytest.mark.parametrize("part", ["rule", "optimizer"])
+def test_a_checkpoint_of_another_rule_or_optimizer_is_refused(tmp_path, part):
+    trainer = MetaTrainer(
+        LinearRule(), Parabolas(), keras.optimizers.Adam(0.01), SMALL, checkpoint_dir=tmp_path
+    )
+    trainer.fit([StopAfter(trainer, 1)])
+    rule = CoordinatewiseLSTM((2,)) if part == "rule" else LinearRule()
+    optimizer = keras.optimizers.Adam(0.01 if part == "rule" else 0.02)
+    with pytest.raises(ValueError) as raised:
+        MetaTrainer(rule, Parabolas(), optimizer, SMALL, checkpoint_dir=tmp_path)
+    assert str(raised.value).startswith(
+        "A run must be resumed with the settings it was started with. "
+        f"Received: checkpoint={str(tmp_path / 'ckpt-1')!r} of a run with {{'{part}': "
+    )
+
+
+def test_a_run_goes_on_in_a_process_where_keras_numbers_its_objects_otherwise(tmp_path):
+    first = MetaTrainer(LinearRule(), Parabolas(), _sgd(), SMALL, checkpoint_dir=tmp_path)
+    first.fit([StopAfter(first, 1)])
+    rule = LinearRule(name="another_name")
+    second = MetaTrainer(rule, Parabolas(), _sgd(), SMALL, checkpoint_dir=tmp_path)
+    assert second.progress.num_unrolls == 1
+    np.testing.assert_array_equal(rule.get_weights(), first.rule.get_weights())
+
+
+# Hygiene
+
+
+def test_one_trace_for_each_unroll_length_serves_all_meta_steps():
+    rule = LinearRule()
+    counts = []
+
+    class Count(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            counts.append(rule.num_calls)
+
+        def on_epoch_end(self, epoch, logs=None):
+            counts.append(rule.num_calls)
+
+    trainer = MetaTrainer(rule, NoisyBowls(), keras.optimizers.Adam(1e-3), SMALL)
+    trainer.fit([Count()])
+    # A call for each trace of a loop's body: unrolls of 3 steps, of 1 step, the validation.
+    per_trace = counts[0]
+    assert per_trace > 0
+    traces = [1, 1, 2, 2, 2, 2, 3] + [3] * 7
+    assert counts == [per_trace * trace for trace in traces]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_200_meta_steps():
+    def resident_bytes() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * 4096
+
+    sizes = []
+
+    class Measure(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            sizes.append(resident_bytes())
+
+    settings = MetaTrainingSettings(4, 2, num_meta_epochs=1, trajectories_per_meta_epoch=125)
+    problem = Quadratic(num_functions=32)
+    trainer = MetaTrainer(
+        CoordinatewiseLSTM((8,), seed=0), problem, keras.optimizers.Adam(1e-3), settings
+    )
+    trainer.fit([Measure()])
+    assert len(sizes) == 250
+    # After 50 meta-steps all is traced and allocated. An iterate, of 320 coordinates with 18 floats
+    # each, has 23 kB: kept from every meta-step, they would come to 4.6 MB.
+    assert sizes[-1] - sizes[49] < 2e6
+
+
+def test_the_problem_may_hold_several_functions():
+    problem = NoisyBowls(num_functions=2)
+    settings = MetaTrainingSettings(3, 3, 1, 1, tasks_per_meta_step=2)
+    trainer = MetaTrainer(LinearRule(), problem, _sgd(), settings)
+    recorder = _fit_recorded(trainer)
+    seeds = task_seeds(0, "train", 0, 2)
+    stacked = StackedProblem(problem, 2)
+    rule = LinearRule()
+    expected = meta_gradient(rule, stacked, seeds, start(rule, stacked, seeds), 3)
+    np.testing.assert_allclose(
+        recorder.logs("batch")[0]["meta_loss"],
+        expected.losses.numpy().mean(axis=1).sum(),
+        rtol=1e-6,
+    )

@@ -1,0 +1,132 @@
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_tf.problems import Quadratic, task_seeds
+from l2l_tf.rules import BASELINES, SGD
+from l2l_tf.training.evaluation import evaluate
+from l2l_tf.training.tuning import DEFAULT_LEARNING_RATES, tune
+from tests.training.toys import NoisyBowls, Parabolas
+
+SEEDS = task_seeds(0, "tuning", 0, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("sgd", Quadratic("gaussian", 2, 3)), ("nag", NoisyBowls()), ("adam", NoisyBowls())],
+    ids=["sgd", "nag", "adam"],
+)
+@pytest.mark.filterwarnings("ignore:The best learning rate:UserWarning")
+def test_rates_tried_side_by_side_give_what_each_gives_alone(name, problem):
+    rates = (0.003, 0.03, 0.3)
+    tuning = tune(BASELINES[name], problem, SEEDS, 6, rates)
+    alone = [evaluate(BASELINES[name](rate), problem, SEEDS, 6).final_loss for rate in rates]
+    assert tuning.learning_rates == rates
+    # The same float32 operations, but for fused vector instructions.
+    np.testing.assert_allclose(tuning.final_losses, alone, rtol=1e-5)
+    assert tuning.learning_rate == rates[np.argmin(alone)]
+    assert len(set(tuning.final_losses)) == 3
+
+
+def test_the_best_rate_for_a_parabola_is_the_one_that_reaches_its_minimum():
+    # x_t = (1 - 2 r)^t, whatever the order of the rates and how often one is given.
+    tuning = tune(SGD, Parabolas(), SEEDS, 3, [0.9, 0.5, 0.1, 0.7, 0.5, 0.3])
+    assert tuning.learning_rate == 0.5
+    assert tuning.learning_rates == (0.1, 0.3, 0.5, 0.7, 0.9)
+    # float32 rates are off by 1e-8, a factor of up to 1 - 2r by 1e-7 of its largest.
+    expected = (1 - 2 * np.array(tuning.learning_rates)) ** 6
+    np.testing.assert_allclose(tuning.final_losses, expected, rtol=1e-5)
+    assert not tuning.is_at_edge
+
+
+def test_a_rate_at_which_one_run_diverges_is_worse_than_any_other():
+    # At rate 1e10 the first task, of slope zero, stays at loss 0 while the others overflow.
+    tuning = tune(SGD, Parabolas([0.0, 1.0, 1.0]), SEEDS, 6, [0.01, 0.3, 1e10])
+    assert tuning.final_losses[2] == np.inf
+    assert np.isfinite(tuning.final_losses[:2]).all()
+    assert tuning.learning_rate == 0.3
+    assert not tuning.is_at_edge
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        (
+            (0.1, 0.2, 0.3),
+            "The best learning rate, 0.3, is at the edge of the 3 rates tried, 0.1 to 0.3; a "
+            "better one may lie beyond.",
+        ),
+        (
+            (0.6, 0.7),
+            "The best learning rate, 0.6, is at the edge of the 2 rates tried, 0.6 to 0.7; a "
+            "better one may lie beyond.",
+        ),
+    ],
+)
+def test_a_best_rate_at_the_edge_of_those_tried_is_told(rates, message):
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+        tuning = tune(SGD, Parabolas(), SEEDS, 3, rates)
+    assert tuning.is_at_edge
+    # It points at the call of `tune`.
+    assert caught[0].filename == __file__
+
+
+def test_the_default_rates_are_quarter_decades_from_a_millionth_to_ten():
+    assert len(DEFAULT_LEARNING_RATES) == 29
+    # Rounded to four digits: off by up to half of one in 1000.
+    np.testing.assert_allclose(DEFAULT_LEARNING_RATES, np.geomspace(1e-6, 10, 29), rtol=5e-4)
+    # Every decade is met exactly.
+    assert {1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0} <= set(DEFAULT_LEARNING_RATES)
+
+
+@pytest.mark.parametrize(
+    ("rates", "shown"),
+    [
+        ([], "()"),
+        ([0.1], "(0.1,)"),
+        ([0.1, 0.1], "(0.1, 0.1)"),
+        ([0.1, 0.0], "(0.1, 0.0)"),
+        ([-0.1, 0.1], "(-0.1, 0.1)"),
+        ([0.1, float("nan")], "(0.1, nan)"),
+        ([0.1, float("inf")], "(0.1, inf)"),
+    ],
+)
+def test_rates_that_are_no_grid_are_refused(rates, shown):
+    with pytest.raises(ValueError) as raised:
+        tune(SGD, Parabolas(), SEEDS, 3, rates)
+    assert str(raised.value) == (
+        "learning_rates must hold two or more different positive numbers. "
+        f"Received: learning_rates={shown}. Give a grid, say in half decades."
+    )
+
+
+def test_rates_that_all_diverge_are_refused():
+    with pytest.raises(ValueError) as raised:
+        tune(SGD, Parabolas(), SEEDS, 6, [1e9, 1e8])
+    assert str(raised.value) == (
+        "learning_rates must hold a rate at which no run diverges. "
+        "Received: learning_rates=(100000000.0, 1000000000.0). Try lower ones."
+    )
+
+
+def test_all_rates_are_run_in_one_call_of_the_rule_for_each_step():
+    class Counting(SGD):
+        num_calls = 0
+
+        def __call__(self, gradient, state):
+            Counting.num_calls += 1
+            assert gradient.shape == (4 * 3,)
+            return super().__call__(gradient, state)
+
+    made = []
+
+    def make_rule(rate: tf.Tensor) -> SGD:
+        made.append(rate.numpy())
+        return Counting(rate)
+
+    tune(make_rule, Parabolas(), SEEDS, 3, [0.1, 0.4, 0.6, 0.7])
+    np.testing.assert_array_equal(made, [np.repeat(np.float32([0.1, 0.4, 0.6, 0.7]), 3)])
+    assert Counting.num_calls > 0
