@@ -64,6 +64,7 @@ def test_runs_are_those_of_numpy_task_after_task_and_function_after_function(nam
     assert evaluation.losses.shape == (6, 4)
 
 
+@pytest.mark.slow
 def test_a_rule_that_couples_coordinates_runs_tasks_one_after_the_other():
     problem = NoisyBowls()
     seeds = task_seeds(0, "test", 0, 3)

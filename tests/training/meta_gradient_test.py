@@ -205,6 +205,7 @@ def test_losses_and_iterate_are_those_of_the_unroll(second_derivatives):
 # Properties
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second_derivatives", [False, True])
 @pytest.mark.parametrize("problem", _problems(), ids=lambda problem: problem.name)
 def test_a_task_beside_itself_has_the_meta_gradient_of_one(problem, second_derivatives):

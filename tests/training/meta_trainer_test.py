@@ -296,6 +296,7 @@ def test_the_validation_loss_is_that_of_evaluating_the_rule(metric):
     assert curve.shape == (8,)
 
 
+@pytest.mark.slow
 def test_validation_tasks_stay_the_same_and_a_validation_changes_nothing():
     # Without progress of the rule, there is none of the validation loss.
     rule = LinearRule()
