@@ -79,7 +79,7 @@ class MetaCheckpoint:
         return record.contents["progress"], record.tensors
 
     def _refuse_other_run(self, path: str, found: dict[str, Any]) -> None:
-        own = self._fingerprint
+        own, found = _leaves(self._fingerprint), _leaves(found)
         names = [name for name in sorted(own | found) if own.get(name) != found.get(name)]
         if names:
             theirs = {name: found.get(name) for name in names}
@@ -109,6 +109,15 @@ class _Record(tf.train.experimental.PythonState):
         with np.load(io.BytesIO(string_value)) as archive:
             self.contents = json.loads(str(archive["contents"]))
             self.tensors = [archive[f"tensor_{i}"] for i in range(len(archive.files) - 1)]
+
+
+def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings as one level, under names with dots."""
+    leaves: dict[str, Any] = {}
+    for name, value in config.items():
+        nested = isinstance(value, dict)
+        leaves |= _leaves(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return leaves
 
 
 # Where TensorFlow puts the state of the trackable named `record`.

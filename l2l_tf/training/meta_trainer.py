@@ -39,6 +39,7 @@ class MetaTrainingSettings:
         seed: of training and validation tasks.
 
     Raises:
+        TypeError: a count or the seed is no integer.
         ValueError: a count is below 1, the metric is unknown, or there are not as many step weights
             as steps in an unroll.
     """
@@ -57,6 +58,11 @@ class MetaTrainingSettings:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.type is int and not isinstance(value, int):
+                raise TypeError(
+                    f"{field.name} must be an integer. "
+                    f"Received: {field.name}={value!r}. Give a whole number."
+                )
             if field.type is int and field.name != "seed" and value < 1:
                 raise ValueError(
                     f"{field.name} must be at least 1. "

@@ -90,6 +90,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     assert weights[1] == 5
 
 
+def test_of_nested_settings_only_those_that_differ_are_named(tmp_path):
+    theirs = {"optimizer": {"class": "Adam", "rate": {"initial": 0.1, "steps": 5}}}
+    ours = {"optimizer": {"class": "Adam", "rate": {"initial": 0.1, "steps": 9}}}
+    MetaCheckpoint(tmp_path, theirs, weights=_weights(1.0)).save({}, [])
+    with pytest.raises(
+        ValueError, match=r"with \{'optimizer\.rate\.steps': 5\}, where this one has"
+    ):
+        MetaCheckpoint(tmp_path, ours, weights=_weights(1.0)).restore()
+
+
 def _truncate(path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
 
