@@ -38,6 +38,7 @@ flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta
 flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
 flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients (slow).")
+flags.DEFINE_integer("chunk_size", None, "Coordinates a backward pass takes at once.", 1)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
 flags.DEFINE_float(
     "final_meta_learning_rate", 0.02, "Its share left at the end of a cosine decay.", 0, 1

@@ -34,6 +34,7 @@ def meta_train(experiment: str, problem: Problem, output_dir: Path) -> None:
         num_validation_tasks=FLAGS.num_validation_tasks,
         validation_metric=FLAGS.validation_metric,
         second_derivatives=FLAGS.second_derivatives,
+        chunk_size=FLAGS.chunk_size,
         seed=FLAGS.seed,
     )
     trainer = MetaTrainer(

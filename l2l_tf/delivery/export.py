@@ -194,10 +194,13 @@ class _ExportedRule(tf.Module):
         state_spec = tf.nest.map_structure(_spec_of_any_count, one, two)
         gradient_spec = tf.TensorSpec([None], rule.compute_dtype, name="gradient")
         count_spec = tf.TensorSpec([], tf.int32, name="num_coordinates")
-        self.initial_state = tf.function(rule.initial_state, input_signature=[count_spec])
+        self.initial_state = tf.function(
+            rule.initial_state, input_signature=[count_spec], autograph=False
+        )
         self.update = tf.function(
             lambda gradient, state: rule(gradient, state),
             input_signature=[gradient_spec, state_spec],
+            autograph=False,
         )
         self._gradient_spec, self._state_spec = gradient_spec, state_spec
 
@@ -219,10 +222,10 @@ class _ExportedRule(tf.Module):
             for name, spec in _named_state(self._state_spec).items()
         }
         return {
-            "initial_state": tf.function(initial_state).get_concrete_function(
+            "initial_state": tf.function(initial_state, autograph=False).get_concrete_function(
                 tf.TensorSpec([], tf.int32, name="num_coordinates")
             ),
-            "update": tf.function(update).get_concrete_function(
+            "update": tf.function(update, autograph=False).get_concrete_function(
                 gradient=self._gradient_spec, **state_specs
             ),
         }

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
+from l2l_tf.training.replay import choose_chunk_size, replay_gradient
 from l2l_tf.training.unroll import Iterate, unroll
 
 
@@ -33,6 +34,7 @@ def meta_gradient(
     num_steps: int,
     step_weights: tf.Tensor | None = None,
     second_derivatives: bool = False,
+    chunk_size: int | None = None,
 ) -> MetaGradient:
     """Returns the meta-loss L = sum over t of w_t f(theta_t) of an unroll, and its gradient.
 
@@ -58,11 +60,18 @@ def meta_gradient(
         step_weights: w_1 .. w_T, float `[T]`; ones if None, as in the paper.
         second_derivatives: whether to differentiate through the optimizee's gradients too. Slow and
             large: the reference for what the approximation leaves out.
+        chunk_size: coordinates that the backward pass takes at once, if it is not to be chosen
+            by size (`choose_chunk_size`); plays no part with second derivatives.
     """
     weights = [weight.value for weight in rule.trainable_variables]
     scale = tf.ones([num_steps], iterate.parameters.dtype) if step_weights is None else step_weights
     scale = scale[:, tf.newaxis] / problem.num_functions
-    with tf.GradientTape() as tape:
+    if second_derivatives:
+        chunk_size = None
+    elif chunk_size is None:
+        chunk_size = choose_chunk_size(rule, iterate.parameters.shape[0], num_steps)
+    # Without a watched variable, the tape keeps nothing.
+    with tf.GradientTape(watch_accessed_variables=chunk_size is None) as tape:
         steps, last = unroll(
             rule,
             problem,
@@ -73,11 +82,14 @@ def meta_gradient(
             second_derivatives=second_derivatives,
         )
         meta_loss = tf.reduce_sum(scale * steps.losses)
-    if second_derivatives:
-        target, cotangents = meta_loss, None
-    else:
+    target, cotangents = meta_loss, None
+    if steps.gradients is not None:
         target = steps.deltas
         cotangents = tf.cumsum(scale * steps.gradients, axis=0, reverse=True)
+        if chunk_size is not None:
+            inputs = tf.concat([iterate.gradient[tf.newaxis], steps.gradients[:-1]], axis=0)
+            gradients = replay_gradient(rule, iterate.rule_state, inputs, cotangents, chunk_size)
+            return MetaGradient(meta_loss, steps.losses, gradients, last)
     # Weights that play no part in a delta have a gradient of zero.
     gradients = tape.gradient(target, weights, cotangents, tf.UnconnectedGradients.ZERO)
     return MetaGradient(meta_loss, steps.losses, gradients, last)

@@ -36,6 +36,8 @@ class MetaTrainingSettings:
         validation_metric: one of `VALIDATION_METRICS`; the lowest decides which rule is kept.
         step_weights: w_t of each step of an unroll; all ones if None.
         second_derivatives: whether to differentiate through the optimizee's gradients (slow).
+        chunk_size: coordinates that a backward pass takes at once; chosen by size if None
+            (`l2l_tf.training.replay`).
         seed: of training and validation tasks.
 
     Raises:
@@ -53,6 +55,7 @@ class MetaTrainingSettings:
     validation_metric: str = "final_loss"
     step_weights: Sequence[float] | None = None
     second_derivatives: bool = False
+    chunk_size: int | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -313,6 +316,7 @@ class MetaTrainer:
             num_steps,
             step_weights,
             settings.second_derivatives,
+            settings.chunk_size,
         )
         norm = tf.linalg.global_norm(result.gradients)
         return result.meta_loss, norm, result.gradients, result.iterate
