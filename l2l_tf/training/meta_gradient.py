@@ -70,26 +70,19 @@ def meta_gradient(
         chunk_size = None
     elif chunk_size is None:
         chunk_size = choose_chunk_size(rule, iterate.parameters.shape[0], num_steps)
+    record = [] if second_derivatives else ["gradients"] if chunk_size else ["gradients", "deltas"]
     # Without a watched variable, the tape keeps nothing.
     with tf.GradientTape(watch_accessed_variables=chunk_size is None) as tape:
-        steps, last = unroll(
-            rule,
-            problem,
-            seed,
-            iterate,
-            num_steps,
-            record_updates=not second_derivatives,
-            second_derivatives=second_derivatives,
-        )
+        steps, last = unroll(rule, problem, seed, iterate, num_steps, record, second_derivatives)
         meta_loss = tf.reduce_sum(scale * steps.losses)
     target, cotangents = meta_loss, None
-    if steps.gradients is not None:
+    if not second_derivatives:
         target = steps.deltas
         cotangents = tf.cumsum(scale * steps.gradients, axis=0, reverse=True)
-        if chunk_size is not None:
-            inputs = tf.concat([iterate.gradient[tf.newaxis], steps.gradients[:-1]], axis=0)
-            gradients = replay_gradient(rule, iterate.rule_state, inputs, cotangents, chunk_size)
-            return MetaGradient(meta_loss, steps.losses, gradients, last)
-    # Weights that play no part in a delta have a gradient of zero.
-    gradients = tape.gradient(target, weights, cotangents, tf.UnconnectedGradients.ZERO)
+    if chunk_size is not None:
+        inputs = tf.concat([iterate.gradient[tf.newaxis], steps.gradients[:-1]], axis=0)
+        gradients = replay_gradient(rule, iterate.rule_state, inputs, cotangents, chunk_size)
+    else:
+        # Weights that play no part in a delta have a gradient of zero.
+        gradients = tape.gradient(target, weights, cotangents, tf.UnconnectedGradients.ZERO)
     return MetaGradient(meta_loss, steps.losses, gradients, last)

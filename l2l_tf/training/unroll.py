@@ -1,5 +1,6 @@
 """A run of consecutive steps of one rule on one problem, in one loop."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -31,13 +32,13 @@ class Unroll(NamedTuple):
 
     Attributes:
         losses: float `[T, F]`.
-        gradients: float `[T, N]`; None where updates were not recorded.
-        deltas: float `[T, N]`, that led to the iterates; None where updates were not recorded.
+        gradients: float `[T, N]`; None if not recorded.
+        deltas: float `[T, N]`, that led to the iterates; None if not recorded.
     """
 
     losses: tf.Tensor
-    gradients: tf.Tensor | None = None
-    deltas: tf.Tensor | None = None
+    gradients: Any = None
+    deltas: Any = None
 
 
 def start(rule: Rule, problem: Problem, seed: tf.Tensor) -> Iterate:
@@ -56,7 +57,7 @@ def unroll(
     seed: tf.Tensor,
     iterate: Iterate,
     num_steps: int,
-    record_updates: bool = False,
+    record: Collection[str] = (),
     second_derivatives: bool = False,
 ) -> tuple[Unroll, Iterate]:
     """Returns T steps from an iterate and the iterate after them.
@@ -72,7 +73,7 @@ def unroll(
         seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
         iterate: where to begin.
         num_steps: T.
-        record_updates: whether to return gradients and deltas, 2TN numbers, beside the losses.
+        record: what to return beside the losses, TN numbers each: "gradients", "deltas".
         second_derivatives: whether a tape around this call sees how losses and gradients depend on
             the parameters. If not, both are constants to it: the paper's approximation (section 2),
             under which `l2l_tf.training.meta_gradient` needs no more than the deltas' derivatives.
@@ -89,21 +90,19 @@ def unroll(
         if not second_derivatives:
             # Here and not on the parameters: what lies behind would be kept for a backward pass.
             losses, gradient = tf.stop_gradient(losses), tf.stop_gradient(gradient)
-        values = (losses, gradient, delta)[: len(records)]
-        records = tuple(
-            record.write(index, value) for record, value in zip(records, values, strict=True)
-        )
+        values = {"losses": losses, "gradients": gradient, "deltas": delta}
+        records = {name: array.write(index, values[name]) for name, array in records.items()}
         return index + 1, Iterate(step, parameters, gradient, losses, state), records
 
     dtype = iterate.parameters.dtype
-    records = tuple(tf.TensorArray(dtype, num_steps) for _ in range(3 if record_updates else 1))
+    records = {name: tf.TensorArray(dtype, num_steps) for name in ("losses", *record)}
     _, iterate, records = tf.while_loop(
         lambda index, *_: index < num_steps,
         body,
         (tf.constant(0), iterate, records),
         maximum_iterations=num_steps,
     )
-    return Unroll(*(record.stack() for record in records)), iterate
+    return Unroll(**{name: array.stack() for name, array in records.items()}), iterate
 
 
 def _evaluate(

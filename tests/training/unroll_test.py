@@ -151,7 +151,9 @@ def test_a_trajectory_is_that_of_numpy(rule, deltas_of, dtype, kind):
         problem, deltas_of or functools.partial(_lstm_deltas, rule), num_steps
     )
     first = start(rule, problem, SEED)
-    steps, last = tf.function(unroll)(rule, problem, SEED, first, num_steps, record_updates=True)
+    steps, last = tf.function(unroll)(
+        rule, problem, SEED, first, num_steps, record=("gradients", "deltas")
+    )
     # float32: numbers of order 10 at 7 digits, over 5 steps; Adam's 1 - beta_2^t has only 4 digits.
     tolerance = 1e-12 if dtype == "float64" else 3e-4 if deltas_of else 3e-5
     np.testing.assert_allclose(first.losses, expected_losses[0], atol=tolerance)
@@ -168,8 +170,10 @@ def test_a_trajectory_is_that_of_numpy(rule, deltas_of, dtype, kind):
 def test_eager_steps_are_those_of_a_graph(problem):
     rule = _lstm()
     first = start(rule, problem, SEED)
-    eager_steps, eager = unroll(rule, problem, SEED, first, 4, record_updates=True)
-    steps, compiled = tf.function(unroll)(rule, problem, SEED, first, 4, record_updates=True)
+    eager_steps, eager = unroll(rule, problem, SEED, first, 4, record=("gradients", "deltas"))
+    steps, compiled = tf.function(unroll)(
+        rule, problem, SEED, first, 4, record=("gradients", "deltas")
+    )
     for one, other in zip(
         tf.nest.flatten((steps, compiled)), tf.nest.flatten((eager_steps, eager)), strict=True
     ):
@@ -184,7 +188,7 @@ def test_xla_agrees_within_rounding(problem):
 
     def run(seed):
         first = start(rule, problem, seed)
-        return unroll(rule, problem, seed, first, 4, record_updates=True)
+        return unroll(rule, problem, seed, first, 4, record=("gradients", "deltas"))
 
     plain = tf.nest.flatten(tf.function(run)(SEED))
     for one, other in zip(
@@ -217,7 +221,7 @@ def test_how_a_trajectory_is_cut_into_unrolls_changes_nothing_at_all(rule, probl
 def test_recording_updates_changes_nothing_else():
     rule, problem = _lstm(), NoisyBowls()
     losses, last = _run(rule, problem, SEED, [6])
-    recorded_losses, recorded_last = _run(rule, problem, SEED, [6], record_updates=True)
+    recorded_losses, recorded_last = _run(rule, problem, SEED, [6], record=("gradients", "deltas"))
     np.testing.assert_array_equal(recorded_losses, losses)
     _assert_same(recorded_last, last)
 
@@ -232,7 +236,7 @@ def test_updates_are_recorded_only_when_asked_for():
 def test_recorded_deltas_add_up_to_where_the_parameters_went():
     rule, problem = _lstm(), NoisyBowls()
     first = start(rule, problem, SEED)
-    steps, last = unroll(rule, problem, SEED, first, 5, record_updates=True)
+    steps, last = unroll(rule, problem, SEED, first, 5, record=("gradients", "deltas"))
     assert steps.deltas.shape == steps.gradients.shape == (5, 6)
     points = first.parameters + tf.cumsum(steps.deltas)
     # Five float32 sums of numbers of order 1.
