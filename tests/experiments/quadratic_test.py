@@ -242,8 +242,9 @@ def test_the_card_tells_how_the_rule_was_trained_and_how_it_did(trained):
     assert (progress["num_trajectories"], progress["num_validations"]) == (6, 2)
     assert progress["best_meta_epoch"] in (1, 2)
     results = _json(folder / "results.json")
-    (scores,) = card["scores"].values()
-    assert list(card["scores"]) == ["quadratic_uniform, 4 steps"]
+    (scores,) = card["scores"]
+    assert (scores["problem"], scores["num_steps"]) == ("quadratic_uniform", 4)
+    assert scores["problem_config"] == results["problem_config"]
     assert scores["command"] == training["command"]
     assert scores["ratio_to_best_baseline"] == results["ratio_to_best_baseline"]
     for score, row in zip(scores["rows"], results["rows"], strict=True):
@@ -372,9 +373,10 @@ def test_rules_of_one_name_are_told_apart_by_their_paths(trained, evaluated):
 def test_update_card_adds_scores_beside_the_ones_that_are_there(evaluated):
     folder, copy = evaluated
     card = load_card(copy)
-    assert list(card["scores"]) == ["quadratic_uniform, 4 steps", "quadratic_gaussian, 6 steps"]
+    names = [(scores["problem"], scores["num_steps"]) for scores in card["scores"]]
+    assert names == [("quadratic_uniform", 4), ("quadratic_gaussian", 6)]
     rows = _json(folder / "results.json")["rows"]
-    scores = card["scores"]["quadratic_gaussian, 6 steps"]["rows"]
+    scores = card["scores"][1]["rows"]
     assert [row["final_loss"] for row in scores] == [row["final_loss"] for row in rows]
     load_rule(copy)
 
