@@ -304,6 +304,18 @@ def test_a_finished_run_is_not_trained_again(trained, tmp_path):
     _assert_same_weights(folder, trained[0])
 
 
+def test_a_rule_whose_validations_all_diverge_is_not_exported(tmp_path):
+    flags = ("--mode=train", "--meta_learning_rate=1e30", "--meta_clipnorm=0")
+    process = _start(*TRAINING, *flags, f"--output_dir={tmp_path}")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert _own_lines(errors) == (
+        "error: A validation must end with a finite loss for a rule to be kept. Received: none of "
+        "2 did. Lower --meta_learning_rate or --output_scale."
+    )
+    assert not (tmp_path / "rule").exists()
+
+
 # Evaluating saved rules
 
 
