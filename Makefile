@@ -17,7 +17,6 @@ env: .venv/.installed ## Create .venv with the project and its tools, at the pin
 	touch $@
 
 demo: env ## Meta-train a small rule on quadratics and compare it with tuned baselines.
-	rm -rf results/demo
 	.venv/bin/python -m experiments.quadratic \
 		--flagfile=experiments/configs/quadratic_demo.flags --output_dir=results/demo
 

@@ -26,7 +26,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_bool("update_card", False, "Add the scores to the cards of rules given by --rule.")
 flags.DEFINE_list("baselines", sorted(BASELINES), "Hand-designed rules to tune and compare with.")
-flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.")
+flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0)
 flags.DEFINE_integer("num_steps", 100, "Horizon: steps of a trajectory.", 1)
 flags.DEFINE_integer("num_tasks", 8, "Fresh tasks that rules are compared on.", 1)
 flags.DEFINE_integer("num_tuning_tasks", 8, "Tasks that baselines' rates are chosen on.", 1)
@@ -37,7 +37,7 @@ flags.DEFINE_integer("trajectories_per_meta_epoch", 100, "Trajectories of each."
 flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta-step.", 1)
 flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
-flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients (slow).")
+flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients.")
 flags.DEFINE_integer("chunk_size", None, "Coordinates a backward pass takes at once.", 1)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
 flags.DEFINE_float(

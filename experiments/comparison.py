@@ -89,7 +89,7 @@ def chosen_baselines() -> list[str]:
             f"--baselines must be among {sorted(BASELINES)}. Received: {unknown}. "
             "Check the spelling, or leave the flag out for all."
         )
-    return FLAGS.baselines
+    return list(dict.fromkeys(FLAGS.baselines))
 
 
 def load_rules(paths: Sequence[Path]) -> dict[str, keras.layers.Layer]:

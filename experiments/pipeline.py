@@ -22,29 +22,35 @@ def train_and_evaluate(
         title: the figure's title.
         references: published curves, drawn behind ours.
     """
-    output_dir = Path(FLAGS.output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ValueError(
-            "--output_dir must be a folder, or a path where one can be made. "
-            f"Received: --output_dir={FLAGS.output_dir}, which is a file. Choose another path."
-        )
     # What can be wrong is looked at before hours are spent.
     chosen_baselines()
     paths = [find_rule(rule) for rule in FLAGS.rule]
     load_rules(paths)
+    output_dir = Path(FLAGS.output_dir)
     own_rule = output_dir / "rule"
-    if "train" in FLAGS.mode:
-        meta_train(experiment, problem, output_dir)
-        paths.append(own_rule)
-    elif not paths:
-        paths.append(own_rule)
-    if not own_rule.exists() and own_rule in paths:
+    trains = "train" in FLAGS.mode
+    if not trains and not paths and not own_rule.exists():
         raise FileNotFoundError(
             "--output_dir must hold a trained rule where --rule names none. Received: "
             f"--output_dir={FLAGS.output_dir}, which has no folder 'rule'. Train one with "
             "--mode=train, or give --rule."
         )
+    _make_folder(output_dir)
+    if trains:
+        meta_train(experiment, problem, output_dir)
+    if trains or not paths:
+        paths.append(own_rule)
     if "evaluate" in FLAGS.mode:
         cards = paths if FLAGS.update_card else [path for path in paths if path == own_rule]
         rules = load_rules(paths)
         compare(experiment, problem, rules, cards, output_dir, title, references)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            "--output_dir must be a folder, or a path where one can be made. "
+            f"Received: --output_dir={path}, where {error.strerror}. Choose another path."
+        ) from error

@@ -19,8 +19,8 @@ flags.DEFINE_float("initial_stddev", 0.01, "Standard deviation of initial parame
 flags.DEFINE_string(
     "reference_curves",
     None,
-    "JSON file of the paper's curves; those of figure 4 (left), which are of the variant uniform, "
-    "are drawn behind ours.",
+    "JSON file of the paper's curves, {'fig4_quadratics': {'ADAM': {'step': [...], 'loss': [...]}, "
+    "...}}; those of figure 4 (left), which are of the variant uniform, are drawn behind ours.",
 )
 
 FLAGS = flags.FLAGS

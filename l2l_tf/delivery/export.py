@@ -71,8 +71,8 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
         (partial / RULE_FILE).write_text(json.dumps(config, indent=2) + "\n")
         np.savez(partial / WEIGHTS_FILE, allow_pickle=False, **_named_weights(rule))
         complete_card = {
-            "format_version": FORMAT_VERSION,
             **card,
+            "format_version": FORMAT_VERSION,
             "versions": {
                 "python": platform.python_version(),
                 "tensorflow": tf.__version__,

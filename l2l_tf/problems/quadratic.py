@@ -1,5 +1,6 @@
 """Random quadratics: the paper's first experiment."""
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -26,7 +27,8 @@ class Quadratic(Problem):
         dtype: the dtype of parameters, batches and losses; float64 serves derivative tests.
 
     Raises:
-        ValueError: the family is unknown, a count is below 1, or `initial_stddev` is negative.
+        ValueError: the family or dtype is unknown, a count is no integer from 1 on, or
+            `initial_stddev` is negative or not finite.
     """
 
     is_stochastic = False
@@ -48,14 +50,19 @@ class Quadratic(Problem):
             ("num_functions", num_functions),
             ("num_dimensions", num_dimensions),
         ]:
-            if value < 1:
+            if not isinstance(value, int) or value < 1:
                 raise ValueError(
-                    f"{argument} must be at least 1. "
+                    f"{argument} must be an integer from 1 on. "
                     f"Received: {argument}={value}. Give a positive count."
                 )
-        if not initial_stddev >= 0:
+        if dtype not in ("float32", "float64"):
             raise ValueError(
-                "initial_stddev must be zero or positive. Received: "
+                "dtype must be 'float32' or 'float64'. "
+                f"Received: dtype={dtype!r}. Leave it out for float32."
+            )
+        if not 0 <= initial_stddev < math.inf:
+            raise ValueError(
+                "initial_stddev must be finite and not negative. Received: "
                 f"initial_stddev={initial_stddev}. Give the standard deviation of theta at step 0."
             )
         self.family = family

@@ -1,5 +1,6 @@
 """The paper's rule: one small LSTM, shared by all coordinates."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,9 +49,9 @@ class CoordinatewiseLSTM(keras.layers.Layer):
         The delta, float `[N]`, and the next state.
 
     Raises:
-        ValueError: no units or a count below 1, unknown preprocessing, a `p` or dtype out of range,
-            or, at a call, a gradient that is no vector or a state of another number of coordinates
-            or layers.
+        ValueError: no units or a count below 1, unknown preprocessing, a `p`, seed, dtype or output
+            scale out of range, or, at a call, a gradient that is no vector or a state of another
+            number of coordinates or layers.
         TypeError: units that are no sequence of integers or, at a call, a gradient of another
             dtype.
     """
@@ -83,6 +84,16 @@ class CoordinatewiseLSTM(keras.layers.Layer):
             raise ValueError(
                 f"preprocessing must be one of {sorted(PREPROCESSORS)}. "
                 f"Received: preprocessing={preprocessing!r}. Choose one of them."
+            )
+        if seed is not None and seed < 0:
+            raise ValueError(
+                f"seed must be None or an integer from 0 on. Received: seed={seed}. Give, say, 0."
+            )
+        if not (math.isfinite(output_scale) and 0 <= output_stddev < math.inf):
+            raise ValueError(
+                "output_scale and output_stddev must be finite, the latter not negative. Received: "
+                f"output_scale={output_scale}, output_stddev={output_stddev}. The paper scales "
+                "outputs by 0.1."
             )
         if not 0 < p <= MAX_P:
             raise ValueError(

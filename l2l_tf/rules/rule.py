@@ -16,7 +16,8 @@ class Rule(Protocol):
 
     Attributes:
         is_coordinatewise: whether each coordinate is updated by the same function of its own
-            gradient and state. Tasks may then share one call, and coordinates be cut into chunks.
+            gradient and state. Tasks may then share one call, and coordinates be cut into chunks;
+            each tensor of the state is a scalar or has N as its first axis.
     """
 
     is_coordinatewise: bool

@@ -71,7 +71,20 @@ def evaluate(rule: Rule, problem: Problem, seeds: tf.Tensor, num_steps: int) -> 
         seeds: the tasks, int32 `[M, 2]`. A coordinatewise rule runs them side by side in one call
             for each step, another rule one after the other.
         num_steps: T.
+
+    Raises:
+        ValueError: the seeds have another shape or name no task, or T is below 1.
     """
+    seeds = tf.convert_to_tensor(seeds)
+    if seeds.shape.rank != 2 or seeds.shape[1] != 2 or not seeds.shape[0]:
+        raise ValueError(
+            "seeds must be of shape [M, 2], one for each of M tasks. "
+            f"Received: seeds.shape={seeds.shape}. Draw them with task_seeds."
+        )
+    if num_steps < 1:
+        raise ValueError(
+            f"num_steps must be at least 1. Received: num_steps={num_steps}. Give a horizon."
+        )
     num_tasks = seeds.shape[0] if rule.is_coordinatewise else 1
     stacked = StackedProblem(problem, num_tasks)
 

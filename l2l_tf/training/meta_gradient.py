@@ -58,8 +58,9 @@ def meta_gradient(
         iterate: where the unroll begins; a constant to the gradient (truncation).
         num_steps: T.
         step_weights: w_1 .. w_T, float `[T]`; ones if None, as in the paper.
-        second_derivatives: whether to differentiate through the optimizee's gradients too. Slow and
-            large: the reference for what the approximation leaves out.
+        second_derivatives: whether to differentiate through the optimizee's gradients too. That is
+            the true gradient of the unroll's loss; it keeps the optimizee's activations, and costs
+            little on problems as small as quadratics, much on networks.
         chunk_size: coordinates that the backward pass takes at once, if it is not to be chosen
             by size (`choose_chunk_size`); plays no part with second derivatives.
     """

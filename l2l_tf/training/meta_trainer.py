@@ -35,7 +35,7 @@ class MetaTrainingSettings:
         num_validation_tasks: fixed held-out tasks on which the rule is validated over the horizon.
         validation_metric: one of `VALIDATION_METRICS`; the lowest decides which rule is kept.
         step_weights: w_t of each step of an unroll; all ones if None.
-        second_derivatives: whether to differentiate through the optimizee's gradients (slow).
+        second_derivatives: whether to differentiate through the optimizee's gradients.
         chunk_size: coordinates that a backward pass takes at once; chosen by size if None
             (`l2l_tf.training.replay`).
         seed: of training and validation tasks.
@@ -75,6 +75,11 @@ class MetaTrainingSettings:
             raise ValueError(
                 f"validation_metric must be one of {sorted(VALIDATION_METRICS)}. Received: "
                 f"validation_metric={self.validation_metric!r}. Choose one of them."
+            )
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(
+                "chunk_size must be None or at least 1. "
+                f"Received: chunk_size={self.chunk_size}. Leave it out to have it chosen."
             )
         if self.step_weights is not None and len(self.step_weights) != self.unroll_length:
             raise ValueError(
@@ -144,7 +149,9 @@ class MetaTrainer:
         checkpoint_seconds: seconds between checkpoints, beside those after each validation.
 
     Raises:
-        ValueError: the folder holds a checkpoint of another run, or a damaged one.
+        TypeError: the rule or the optimizer is of another kind.
+        ValueError: a rule that is not coordinatewise would run several tasks side by side; the
+            folder holds a checkpoint of another run, or a damaged one.
     """
 
     def __init__(
@@ -157,6 +164,25 @@ class MetaTrainer:
         checkpoint_dir: str | Path | None = None,
         checkpoint_seconds: float = 60.0,
     ):
+        if not isinstance(rule, keras.layers.Layer) or not rule.trainable_variables:
+            raise TypeError(
+                "rule must be a learned rule: a Keras layer with trainable weights. "
+                f"Received: rule={rule!r}. Hand-designed rules are tuned, not trained."
+            )
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise TypeError(
+                "optimizer must be a Keras optimizer. "
+                f"Received: optimizer={optimizer!r}. Give, say, keras.optimizers.Adam(1e-3)."
+            )
+        if not rule.is_coordinatewise and (
+            settings.tasks_per_meta_step > 1 or settings.num_validation_tasks > 1
+        ):
+            raise ValueError(
+                "tasks_per_meta_step and num_validation_tasks must be 1 for a rule that is not "
+                "coordinatewise, which would mix tasks that run side by side. Received: "
+                f"tasks_per_meta_step={settings.tasks_per_meta_step}, "
+                f"num_validation_tasks={settings.num_validation_tasks}. Set both to 1."
+            )
         self.rule = rule
         self.problem = StackedProblem(problem, settings.tasks_per_meta_step)
         self.optimizer = optimizer

@@ -45,7 +45,7 @@ def replay_gradient(
 
     Args:
         rule: a coordinatewise rule.
-        state: its state before the first gradient; each tensor is a scalar or has N as first axis.
+        state: its state before the first gradient.
         gradients: float `[T, N]`.
         cotangents: float `[T, N]`.
         chunk_size: how many coordinates are taken at once.
@@ -85,7 +85,7 @@ def replay_gradient(
             lambda leaf: _part_of_first_axis(leaf, first, chunk_size), state
         )
         with tf.GradientTape() as tape:
-            deltas = run(rule, chunk_state, inputs)
+            deltas = answer(rule, chunk_state, inputs)
         products = tape.gradient(deltas, weights, chunk_cotangents, tf.UnconnectedGradients.ZERO)
         return chunk + 1, [total + product for total, product in zip(sums, products, strict=True)]
 
@@ -96,7 +96,7 @@ def replay_gradient(
     return sums
 
 
-def run(rule: keras.layers.Layer, state: Any, gradients: tf.Tensor) -> tf.Tensor:
+def answer(rule: keras.layers.Layer, state: Any, gradients: tf.Tensor) -> tf.Tensor:
     """Returns the deltas `[T, N]` with which a rule answers a known sequence of gradients."""
     num_steps = gradients.shape[0]
     inputs = tf.TensorArray(gradients.dtype, num_steps).unstack(gradients)

@@ -55,7 +55,8 @@ def tune(
         learning_rates: what to try: positive numbers, two or more, in any order.
 
     Raises:
-        ValueError: fewer than two rates, a rate that is not positive, or a run diverged at each.
+        ValueError: fewer than two rates, a rate that is not positive and finite, a rule that is not
+            coordinatewise, or at each rate a run diverged.
 
     Warns:
         UserWarning: the best rate is the lowest or highest.
@@ -73,9 +74,13 @@ def tune(
     rate_of_coordinate = FlatLayout(shapes).flatten(
         [tf.broadcast_to(copies.reshape([-1] + [1] * (len(s) - 1)), s) for s in shapes]
     )
-    runs = evaluate(
-        make_rule(rate_of_coordinate), problem, tf.tile(seeds, [num_rates, 1]), num_steps
-    )
+    rule = make_rule(rate_of_coordinate)
+    if not rule.is_coordinatewise:
+        raise ValueError(
+            "make_rule must make coordinatewise rules, for rates to run side by side. "
+            f"Received: make_rule={make_rule!r}. Evaluate another rule at each rate apart."
+        )
+    runs = evaluate(rule, problem, tf.tile(seeds, [num_rates, 1]), num_steps)
     per_rate = np.split(runs.losses, num_rates, axis=1)
     final_losses = [Evaluation(losses, runs.num_final).final_loss for losses in per_rate]
     best = int(np.argmin(final_losses))

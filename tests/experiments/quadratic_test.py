@@ -24,6 +24,8 @@ from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import list_rules, load_rule
 from l2l_tf.problems.quadratic import Quadratic
 from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.rules.hand_designed import BASELINES
+from l2l_tf.training.tuning import tune
 from tests.reference import quadratic as reference
 
 pytestmark = pytest.mark.slow
@@ -393,6 +395,26 @@ def test_update_card_adds_scores_beside_the_ones_that_are_there(evaluated):
     load_rule(copy)
 
 
+def test_rates_are_tuned_on_other_tasks_than_results_are_of(trained):
+    problem = Quadratic(**PROBLEM_CONFIG)
+    tuning, test = (task_seeds(SEED, split, 0, 2) for split in ("tuning", "test"))
+    for row in _json(trained[0] / "results.json")["rows"]:
+        if not row["learned"]:
+            make_rule = BASELINES[row["rule"]]
+            expected = tune(make_rule, problem, tuning, NUM_STEPS)
+            searched = row["tuning"]["final_losses"]
+            assert row["learning_rate"] == expected.learning_rate
+            np.testing.assert_allclose(_finite(searched), _finite(expected.final_losses), 1e-5)
+            # The same search on the reported tasks would have found other losses.
+            other = tune(make_rule, problem, test, NUM_STEPS).final_losses
+            assert not np.allclose(_finite(searched), _finite(other), 1e-2)
+
+
+def _finite(losses) -> list[float]:
+    """Returns the losses that are numbers: JSON has null for an infinite one."""
+    return [loss for loss in losses if loss is not None and np.isfinite(loss)]
+
+
 # Stopping and going on
 
 
@@ -583,7 +605,7 @@ CASES = {
     "output_is_a_file": (
         ["--output_dir=@/curves.json"],
         "error: --output_dir must be a folder, or a path where one can be made. "
-        "Received: --output_dir=@/curves.json, which is a file. Choose another path.",
+        "Received: --output_dir=@/curves.json, where File exists. Choose another path.",
     ),
     "interrupted": ([], ""),
 }

@@ -203,21 +203,32 @@ def test_a_problem_is_rebuilt_from_its_config():
         ),
         (
             {"num_functions": 0},
-            "num_functions must be at least 1. Received: num_functions=0. Give a positive count.",
-        ),
-        (
-            {"num_dimensions": -3},
-            "num_dimensions must be at least 1. Received: num_dimensions=-3. "
+            "num_functions must be an integer from 1 on. Received: num_functions=0. "
             "Give a positive count.",
         ),
         (
+            {"num_dimensions": -3},
+            "num_dimensions must be an integer from 1 on. Received: num_dimensions=-3. "
+            "Give a positive count.",
+        ),
+        (
+            {"num_functions": 2.5},
+            "num_functions must be an integer from 1 on. Received: num_functions=2.5. "
+            "Give a positive count.",
+        ),
+        (
+            {"dtype": "int7"},
+            "dtype must be 'float32' or 'float64'. Received: dtype='int7'. "
+            "Leave it out for float32.",
+        ),
+        (
             {"initial_stddev": -0.01},
-            "initial_stddev must be zero or positive. Received: initial_stddev=-0.01. "
+            "initial_stddev must be finite and not negative. Received: initial_stddev=-0.01. "
             "Give the standard deviation of theta at step 0.",
         ),
         (
             {"initial_stddev": float("nan")},
-            "initial_stddev must be zero or positive. Received: initial_stddev=nan. "
+            "initial_stddev must be finite and not negative. Received: initial_stddev=nan. "
             "Give the standard deviation of theta at step 0.",
         ),
     ],

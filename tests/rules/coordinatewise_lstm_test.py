@@ -381,6 +381,16 @@ def test_a_frozen_rule_has_no_trainable_weights():
     assert len(rule.non_trainable_weights) == 8
 
 
+def test_units_that_are_no_sequence_of_integers_are_refused():
+    for units in (20, (2.5,), "20"):
+        with pytest.raises(TypeError) as raised:
+            CoordinatewiseLSTM(units)
+        assert str(raised.value) == (
+            "units must be a sequence of integers, one for each LSTM layer. "
+            f"Received: units={units!r}. Give, say, (20, 20)."
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -398,6 +408,30 @@ def test_a_frozen_rule_has_no_trainable_weights():
             {"preprocessing": "log"},
             "preprocessing must be one of ['log_and_sign', 'none']. "
             "Received: preprocessing='log'. Choose one of them.",
+        ),
+        (
+            {"p": 0.0},
+            "p must be positive and at most 80, or e^p overflows float32. Received: p=0.0. "
+            "The paper uses 10.",
+        ),
+        (
+            {"p": 81.0},
+            "p must be positive and at most 80, or e^p overflows float32. Received: p=81.0. "
+            "The paper uses 10.",
+        ),
+        (
+            {"seed": -1},
+            "seed must be None or an integer from 0 on. Received: seed=-1. Give, say, 0.",
+        ),
+        (
+            {"output_scale": float("nan")},
+            "output_scale and output_stddev must be finite, the latter not negative. "
+            "Received: output_scale=nan, output_stddev=0.0. The paper scales outputs by 0.1.",
+        ),
+        (
+            {"dtype": "mixed_float16"},
+            "dtype must be 'float32' or 'float64': a rule computes in full precision whatever the "
+            "model does. Received: dtype='mixed_float16'. Leave it out for float32.",
         ),
     ],
 )

@@ -196,3 +196,21 @@ def test_seeds_may_be_a_numpy_array():
             evaluate(rule, Parabolas(), seeds.numpy(), 2).losses,
             evaluate(rule, Parabolas(), tf.constant(seeds), 2).losses,
         )
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 3), (0, 2)])
+def test_seeds_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError) as raised:
+        evaluate(SGD(0.1), Parabolas(), np.zeros(shape, np.int32), 2)
+    assert str(raised.value) == (
+        "seeds must be of shape [M, 2], one for each of M tasks. "
+        f"Received: seeds.shape={shape}. Draw them with task_seeds."
+    )
+
+
+def test_an_evaluation_of_no_steps_is_refused():
+    with pytest.raises(ValueError) as raised:
+        evaluate(SGD(0.1), Parabolas(), np.zeros((1, 2), np.int32), 0)
+    assert str(raised.value) == (
+        "num_steps must be at least 1. Received: num_steps=0. Give a horizon."
+    )

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
-from l2l_tf.rules import CoordinatewiseLSTM
+from l2l_tf.rules import SGD, CoordinatewiseLSTM
 from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_trainer import MetaTrainer, MetaTrainingSettings
@@ -696,4 +696,48 @@ def test_the_problem_may_hold_several_functions():
         recorder.logs("batch")[0]["meta_loss"],
         expected.losses.numpy().mean(axis=1).sum(),
         rtol=1e-6,
+    )
+
+
+# Arguments of another kind
+
+
+def test_a_rule_that_would_mix_tasks_is_trained_on_one_at_a_time():
+    rule = LinearRule()
+    rule.is_coordinatewise = False
+    with pytest.raises(ValueError) as raised:
+        MetaTrainer(rule, Parabolas(), _sgd(), _settings(tasks_per_meta_step=2))
+    assert str(raised.value) == (
+        "tasks_per_meta_step and num_validation_tasks must be 1 for a rule that is not "
+        "coordinatewise, which would mix tasks that run side by side. Received: "
+        f"tasks_per_meta_step=2, num_validation_tasks={_settings().num_validation_tasks}. "
+        "Set both to 1."
+    )
+
+
+def test_a_hand_designed_rule_is_not_trained():
+    rule = SGD(0.1)
+    with pytest.raises(TypeError) as raised:
+        MetaTrainer(rule, Parabolas(), _sgd(), _settings())
+    assert str(raised.value) == (
+        "rule must be a learned rule: a Keras layer with trainable weights. "
+        f"Received: rule={rule!r}. Hand-designed rules are tuned, not trained."
+    )
+
+
+def test_an_optimizer_that_is_none_of_keras_is_refused():
+    with pytest.raises(TypeError) as raised:
+        MetaTrainer(LinearRule(), Parabolas(), "adam", _settings())
+    assert str(raised.value) == (
+        "optimizer must be a Keras optimizer. Received: optimizer='adam'. "
+        "Give, say, keras.optimizers.Adam(1e-3)."
+    )
+
+
+def test_an_empty_chunk_is_refused():
+    with pytest.raises(ValueError) as raised:
+        _settings(chunk_size=0)
+    assert str(raised.value) == (
+        "chunk_size must be None or at least 1. Received: chunk_size=0. "
+        "Leave it out to have it chosen."
     )

@@ -7,7 +7,7 @@ import tensorflow as tf
 from l2l_tf.problems import Quadratic, task_seeds
 from l2l_tf.rules import CoordinatewiseLSTM
 from l2l_tf.training import meta_gradient, start, unroll
-from l2l_tf.training.replay import choose_chunk_size, replay_gradient, run
+from l2l_tf.training.replay import answer, choose_chunk_size, replay_gradient
 from tests.training.toys import LinearRule
 
 NUM_COORDINATES = 21
@@ -49,10 +49,10 @@ def test_chunks_add_up_to_the_gradient_of_all_coordinates(chunk_size, compiled):
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-13)
 
 
-def test_a_run_over_known_gradients_gives_the_deltas_of_single_calls():
+def test_answering_known_gradients_gives_the_deltas_of_single_calls():
     rule, (gradients, _) = _lstm(), _sequences()
     state = rule.initial_state(NUM_COORDINATES)
-    deltas = run(rule, state, gradients)
+    deltas = answer(rule, state, gradients)
     for gradient, delta in zip(gradients, deltas, strict=True):
         expected, state = rule(gradient, state)
         np.testing.assert_allclose(delta, expected, rtol=1e-12)

@@ -8,7 +8,7 @@ from l2l_tf.problems import Quadratic, task_seeds
 from l2l_tf.rules import BASELINES, SGD
 from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.tuning import DEFAULT_LEARNING_RATES, tune
-from tests.training.toys import NoisyBowls, Parabolas
+from tests.training.toys import NoisyBowls, NormalizedGradient, Parabolas
 
 SEEDS = task_seeds(0, "tuning", 0, 3)
 
@@ -130,3 +130,15 @@ def test_all_rates_are_run_in_one_call_of_the_rule_for_each_step():
     tune(make_rule, Parabolas(), SEEDS, 3, [0.1, 0.4, 0.6, 0.7])
     np.testing.assert_array_equal(made, [np.repeat(np.float32([0.1, 0.4, 0.6, 0.7]), 3)])
     assert Counting.num_calls > 0
+
+
+def test_a_rule_that_would_mix_rates_is_refused():
+    def make_rule(learning_rate):
+        return NormalizedGradient()
+
+    with pytest.raises(ValueError) as raised:
+        tune(make_rule, Parabolas(), SEEDS, 2)
+    assert str(raised.value) == (
+        "make_rule must make coordinatewise rules, for rates to run side by side. "
+        f"Received: make_rule={make_rule!r}. Evaluate another rule at each rate apart."
+    )
