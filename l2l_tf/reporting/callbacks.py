@@ -26,10 +26,10 @@ class MetaProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # The last update of a meta-epoch waits for its validation.
         if batch + 1 < self.params["steps"]:
-            self._bar.update(batch + 1, list((logs or {}).items()))
+            self._bar.update(batch + 1, _shown(logs))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        steps, items = self.params["steps"], (logs or {}).items()
+        steps, items = self.params["steps"], _shown(logs)
         # A last update shows what it is given: the means of the others must be complete before.
         self._bar.update(
             steps, [item for item in items if item[0] not in _LATEST_VALUES], finalize=False
@@ -37,6 +37,11 @@ class MetaProgressBar(keras.callbacks.Callback):
         self._bar.update(
             steps, [item for item in items if item[0] in _LATEST_VALUES], finalize=True
         )
+
+
+def _shown(logs: dict[str, Any] | None) -> list[tuple[str, float]]:
+    """Returns the logs without a count of skipped steps that is zero, as it should be."""
+    return [(key, value) for key, value in (logs or {}).items() if key != "skipped_steps" or value]
 
 
 class MetaTensorBoard(keras.callbacks.Callback):

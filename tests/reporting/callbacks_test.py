@@ -57,6 +57,15 @@ def test_the_progress_bar_names_each_meta_epoch_and_counts_its_meta_steps(capsys
         assert "/meta-step" in line[-1]
 
 
+def test_the_progress_bar_tells_of_skipped_meta_steps_where_there_are_some(capsys):
+    bar = MetaProgressBar()
+    bar.set_params({"epochs": 1, "steps": 2})
+    for num_skipped in (0, 1):
+        bar.on_epoch_begin(0)
+        bar.on_train_batch_end(0, {"meta_loss": 1.0, "skipped_steps": num_skipped})
+        assert ("skipped_steps" in capsys.readouterr().out) == bool(num_skipped)
+
+
 def test_the_progress_bar_averages_meta_losses_and_shows_the_latest_counts_and_validations(capsys):
     _run(MetaProgressBar())
     lines = _shown(capsys.readouterr().out)
