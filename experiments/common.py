@@ -41,7 +41,7 @@ flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee 
 flags.DEFINE_integer("chunk_size", None, "Coordinates a backward pass takes at once.", 1)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
 flags.DEFINE_float(
-    "final_meta_learning_rate", 0.02, "Its share left at the end of a cosine decay.", 0, 1
+    "final_meta_learning_rate_share", 0.02, "What a cosine decay leaves of that rate.", 0, 1
 )
 flags.DEFINE_float("meta_clipnorm", 1, "Largest norm of a meta-gradient; 0 clips none.", 0)
 flags.DEFINE_float("checkpoint_seconds", 60, "Seconds between checkpoints.", 0)

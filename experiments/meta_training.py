@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from experiments.common import FLAGS, origin, write_flags
-from l2l_tf.delivery.export import export_rule
+from l2l_tf.delivery.export import check_destination, export_rule
 from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.callbacks import MetaProgressBar, MetaTensorBoard
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
@@ -25,6 +25,8 @@ def meta_train(experiment: str, problem: Problem, output_dir: Path) -> None:
         problem: what the rule is trained on.
         output_dir: where checkpoints, logs, flags and the rule go.
     """
+    # Before hours are spent on a rule that has no place.
+    check_destination(output_dir / "rule")
     settings = MetaTrainingSettings(
         num_steps=FLAGS.num_steps,
         unroll_length=FLAGS.unroll_length,
@@ -83,7 +85,7 @@ def _new_rule() -> CoordinatewiseLSTM:
 
 def _meta_optimizer(settings: MetaTrainingSettings) -> keras.optimizers.Optimizer:
     schedule = keras.optimizers.schedules.CosineDecay(
-        FLAGS.meta_learning_rate, settings.num_meta_steps, FLAGS.final_meta_learning_rate
+        FLAGS.meta_learning_rate, settings.num_meta_steps, FLAGS.final_meta_learning_rate_share
     )
     return keras.optimizers.Adam(schedule, global_clipnorm=FLAGS.meta_clipnorm or None)
 

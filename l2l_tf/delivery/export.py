@@ -49,12 +49,7 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
         ValueError: two weights of the rule have the same name.
     """
     path = Path(path)
-    is_empty = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    if not is_empty and not (path / CARD_FILE).exists():
-        raise FileExistsError(
-            "path must be new, empty or a saved rule to replace. "
-            f"Received: path={str(path)!r}, which holds something else. Choose another path."
-        )
+    check_destination(path)
     names = [weight.name for weight in rule.weights]
     if len(set(names)) < len(names):
         raise ValueError(
@@ -87,6 +82,21 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return path
+
+
+def check_destination(path: str | Path) -> None:
+    """Makes sure that a rule may be exported to a path.
+
+    Raises:
+        FileExistsError: `path` holds something that is no saved rule.
+    """
+    path = Path(path)
+    is_empty = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not is_empty and not (path / CARD_FILE).exists():
+        raise FileExistsError(
+            "path must be new, empty or a saved rule to replace. "
+            f"Received: path={str(path)!r}, which holds something else. Choose another path."
+        )
 
 
 def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer:

@@ -233,7 +233,8 @@ class MetaTrainer:
 
         Callbacks see a meta-step as a train batch and a meta-epoch as an epoch. The logs of a batch
         are `meta_loss`, `meta_gradient_norm` (before clipping) and `skipped_steps`; those of an
-        epoch add `validation_loss` and `best_validation_loss`.
+        epoch add `validation_loss` and `best_validation_loss`. They have no `model`: to end early,
+        call `request_stop`.
         """
         settings, progress = self.settings, self.progress
         per_epoch = settings.trajectories_per_meta_epoch

@@ -318,6 +318,19 @@ def test_a_rule_whose_validations_all_diverge_is_not_exported(tmp_path):
     assert not (tmp_path / "rule").exists()
 
 
+def test_what_stands_in_the_rules_place_is_seen_before_training(tmp_path):
+    (tmp_path / "rule").mkdir()
+    (tmp_path / "rule" / "notes.txt").write_text("mine")
+    process = _start(*TRAINING, "--mode=train", f"--output_dir={tmp_path}")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert _own_lines(errors) == (
+        "error: path must be new, empty or a saved rule to replace. Received: "
+        f"path={str(tmp_path / 'rule')!r}, which holds something else. Choose another path."
+    )
+    assert os.listdir(tmp_path) == ["rule"]
+
+
 # Evaluating saved rules
 
 

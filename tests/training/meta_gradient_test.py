@@ -179,6 +179,20 @@ def test_second_derivatives_make_a_difference():
 
 
 @pytest.mark.parametrize("second_derivatives", [False, True])
+def test_xla_gives_the_same_meta_gradient(second_derivatives):
+    rule, problem = _lstm(), Quadratic("uniform", 2, 3, dtype="float64")
+    iterate = _later(rule, problem, SEED)
+
+    def gradients_of(iterate):
+        arguments = {"second_derivatives": second_derivatives}
+        return meta_gradient(rule, problem, SEED, iterate, 3, **arguments).gradients
+
+    # XLA rounds float64 otherwise; the uniform family's draws are exact, as Gaussian ones are not.
+    compiled = tf.function(gradients_of, jit_compile=True)(iterate)
+    _assert_gradients_agree(compiled, gradients_of(iterate), rtol=1e-9)
+
+
+@pytest.mark.parametrize("second_derivatives", [False, True])
 def test_a_compiled_meta_gradient_is_the_eager_one(second_derivatives):
     rule, problem = _lstm(), _problems()[1]
     first = start(rule, problem, SEED)
