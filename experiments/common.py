@@ -1,6 +1,8 @@
 """What all experiment binaries share: flags, how they run, what they leave of themselves."""
 
 import contextlib
+import json
+import os
 import shlex
 import signal
 import subprocess
@@ -13,9 +15,10 @@ from absl import app, flags, logging
 
 from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.rules.preprocess import PREPROCESSORS
-from l2l_tf.training.meta_trainer import VALIDATION_METRICS
+from l2l_tf.training.meta_settings import VALIDATION_METRICS
 
 MODES = ("train", "evaluate", "train_and_evaluate")
+STRATEGIES = ("default", "mirrored", "multi_worker")
 
 flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
 flags.DEFINE_string("output_dir", None, "Folder of everything that is written.", required=True)
@@ -38,13 +41,22 @@ flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta
 flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
 flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients.")
-flags.DEFINE_integer("chunk_size", None, "Coordinates a backward pass takes at once.", 1)
+flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once; 0: all. Else by size.", 0)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
 flags.DEFINE_float(
     "final_meta_learning_rate_share", 0.02, "What a cosine decay leaves of that rate.", 0, 1
 )
 flags.DEFINE_float("meta_clipnorm", 1, "Largest norm of a meta-gradient; 0 clips none.", 0)
 flags.DEFINE_float("checkpoint_seconds", 60, "Seconds between checkpoints.", 0)
+
+flags.DEFINE_enum(
+    "strategy",
+    "default",
+    STRATEGIES,
+    "Where tasks of a meta-step run: on one device, on all devices of this machine, or on those of "
+    "all workers in TF_CONFIG.",
+)
+flags.DEFINE_integer("logical_cpus", 1, "Devices that the CPU is split into, where no GPU is.", 1)
 
 flags.DEFINE_list("units", ["20", "20"], "Units of each LSTM layer of the rule.")
 flags.DEFINE_enum("preprocessing", "none", sorted(PREPROCESSORS), "What the rule sees.")
@@ -54,8 +66,12 @@ flags.DEFINE_float("output_scale", 0.1, "Factor from the rule's output to a delt
 FLAGS = flags.FLAGS
 
 
-def run(experiment: Callable[[], None]) -> None:
-    """Runs an experiment under absl; wrong input ends it with one sentence on standard error."""
+def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
+    """Runs an experiment under absl; wrong input ends it with one sentence on standard error.
+
+    Args:
+        experiment: does everything; gets the strategy that `--strategy` names.
+    """
 
     def main(arguments: Sequence[str]) -> None:
         # absl has raised its default to INFO, at which TensorFlow tells of every file it writes.
@@ -65,12 +81,21 @@ def run(experiment: Callable[[], None]) -> None:
         # So that a run that was stopped and resumed ends with the same weights, bit for bit.
         tf.config.experimental.enable_op_determinism()
         try:
+            _make_logical_cpus()
+            strategy = _make_strategy()
             if len(arguments) > 1:
                 raise ValueError(
                     "Arguments must be flags. "
                     f"Received: {arguments[1:]}. Write --name=value; --help lists the names."
                 )
-            experiment()
+            experiment(strategy)
+        except tf.errors.UnavailableError as error:
+            logging.debug("Where it came from:", exc_info=True)
+            reason = error.message.splitlines()[0].split("}} ")[-1].rstrip(".")
+            sys.exit(
+                f"\nerror: All workers must stay reachable. Received: {reason}. Give the same "
+                "command on every host again; it goes on from the last checkpoint."
+            )
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
         except (ValueError, TypeError, OSError) as error:
@@ -108,3 +133,36 @@ def write_flags(path: Path, experiment: str) -> None:
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{flag.serialize()}\n" for flag in own if flag.serialize()))
+
+
+def _make_logical_cpus() -> None:
+    devices = [tf.config.LogicalDeviceConfiguration()] * FLAGS.logical_cpus
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+
+
+def _make_strategy() -> tf.distribute.Strategy:
+    if FLAGS.strategy == "mirrored":
+        gpus = tf.config.list_logical_devices("GPU")
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if FLAGS.strategy == "multi_worker":
+        _check_cluster()
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def _check_cluster() -> None:
+    cluster = os.environ.get("TF_CONFIG", "")
+    try:
+        parts = json.loads(cluster)
+        workers, task = parts["cluster"], parts["task"]
+        known = 0 <= task["index"] < len(workers[task["type"]])
+    except (ValueError, LookupError, TypeError):
+        known = False
+    if not known:
+        raise ValueError(
+            "--strategy=multi_worker must find the cluster in the environment variable TF_CONFIG. "
+            f"Received: TF_CONFIG={cluster!r}. Give, say, "
+            '\'{"cluster": {"worker": ["host0:5000", "host1:5000"]}, '
+            '"task": {"type": "worker", "index": 0}}\', with another index on each host.'
+        )

@@ -8,21 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
 from l2l_tf.delivery.export import check_destination, export_rule
 from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.callbacks import MetaProgressBar, MetaTensorBoard
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
-from l2l_tf.training.meta_trainer import MetaTrainer, MetaTrainingSettings
+from l2l_tf.training.meta_settings import MetaTrainingSettings
+from l2l_tf.training.meta_trainer import MetaTrainer
 
 
-def meta_train(experiment: str, problem: Problem, output_dir: Path) -> None:
+def meta_train(
+    experiment: str, problem: Problem, strategy: tf.distribute.Strategy, output_dir: Path
+) -> None:
     """Meta-trains a rule, or goes on with it, and exports its best weights to `<output_dir>/rule`.
+
+    Of several workers, the chief alone writes anything.
 
     Args:
         experiment: the binary's name; its rule is called `<experiment>_lstm`.
         problem: what the rule is trained on.
+        strategy: on which devices.
         output_dir: where checkpoints, logs, flags and the rule go.
     """
     # Before hours are spent on a rule that has no place.
@@ -39,22 +46,29 @@ def meta_train(experiment: str, problem: Problem, output_dir: Path) -> None:
         chunk_size=FLAGS.chunk_size,
         seed=FLAGS.seed,
     )
-    trainer = MetaTrainer(
-        _new_rule(),
-        problem,
-        _meta_optimizer(settings),
-        settings,
-        checkpoint_dir=output_dir / "checkpoints",
-        checkpoint_seconds=FLAGS.checkpoint_seconds,
-    )
-    write_flags(output_dir / "train_flags.txt", experiment)
+    with strategy.scope():
+        trainer = MetaTrainer(
+            _new_rule(),
+            problem,
+            _meta_optimizer(settings),
+            settings,
+            checkpoint_dir=output_dir / "checkpoints",
+            checkpoint_seconds=FLAGS.checkpoint_seconds,
+        )
+    is_chief = strategy.extended.should_checkpoint
+    callbacks: list[keras.callbacks.Callback] = []
+    if is_chief:
+        write_flags(output_dir / "train_flags.txt", experiment)
+        callbacks = [MetaProgressBar(), MetaTensorBoard(output_dir / "logs")]
     with _stop_on_signals(trainer):
-        trainer.fit([MetaProgressBar(), MetaTensorBoard(output_dir / "logs")])
+        trainer.fit(callbacks)
     if trainer.progress.best_meta_epoch == 0:
         raise ValueError(
             "A validation must end with a finite loss for a rule to be kept. Received: "
             f"none of {settings.num_meta_epochs} did. Lower --meta_learning_rate or --output_scale."
         )
+    if not is_chief:
+        return
     trainer.load_best()
     card = {
         "name": f"{experiment}_lstm",
@@ -105,9 +119,10 @@ def _stop_on_signals(trainer: MetaTrainer) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if received:
+    if not trainer.finished:
         print(
             f"\nStopped after {trainer.progress.num_trajectories} trajectories; "
             "the same command goes on from here."
         )
-        sys.exit(128 + received[-1])
+        # Where another worker got the signal, this one ends as if it had been SIGTERM.
+        sys.exit(128 + (received or [signal.SIGTERM])[-1])

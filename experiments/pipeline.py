@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import tensorflow as tf
+
 from experiments.common import FLAGS
 from experiments.comparison import chosen_baselines, compare, load_rules
 from experiments.meta_training import meta_train
@@ -12,13 +14,18 @@ from l2l_tf.reporting.figures import ReferenceCurve
 
 
 def train_and_evaluate(
-    experiment: str, problem: Problem, title: str, references: Sequence[ReferenceCurve] = ()
+    experiment: str,
+    problem: Problem,
+    strategy: tf.distribute.Strategy,
+    title: str,
+    references: Sequence[ReferenceCurve] = (),
 ) -> None:
     """Does what `--mode` says on a problem and writes everything under `--output_dir`.
 
     Args:
         experiment: the binary's name; its rule is called `<experiment>_lstm`.
         problem: what rules are trained and compared on.
+        strategy: on which devices rules are trained; they are compared on one.
         title: the figure's title.
         references: published curves, drawn behind ours.
     """
@@ -37,7 +44,9 @@ def train_and_evaluate(
         )
     _make_folder(output_dir)
     if trains:
-        meta_train(experiment, problem, output_dir)
+        meta_train(experiment, problem, strategy, output_dir)
+    if not strategy.extended.should_checkpoint:
+        return  # The chief of the workers writes the rest.
     if trains or not paths:
         paths.append(own_rule)
     if "evaluate" in FLAGS.mode:

@@ -6,6 +6,7 @@ Andrychowicz et al. 2016, section 3.1 and figure 4 (left), arXiv 1606.04474.
 import json
 from pathlib import Path
 
+import tensorflow as tf
 from absl import flags
 
 from experiments import common, pipeline
@@ -30,13 +31,13 @@ FLAGS = flags.FLAGS
 _FIRST_ITERATE = {"ADAM": 0, "RMSprop": 0, "SGD": 0, "NAG": 0, "LSTM": 1}
 
 
-def main() -> None:
+def main(strategy: tf.distribute.Strategy) -> None:
     """Runs the experiment as the flags say."""
     problem = Quadratic(
         FLAGS.variant, FLAGS.num_functions, FLAGS.num_dimensions, FLAGS.initial_stddev
     )
     title = f"{FLAGS.num_dimensions}-dimensional quadratics ({FLAGS.variant})"
-    pipeline.train_and_evaluate("quadratic", problem, title, _references())
+    pipeline.train_and_evaluate("quadratic", problem, strategy, title, _references())
 
 
 def _references() -> list[ReferenceCurve]:

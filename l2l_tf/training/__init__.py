@@ -2,7 +2,8 @@
 
 from l2l_tf.training.evaluation import Evaluation, evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.meta_trainer import MetaTrainer, MetaTrainingSettings
+from l2l_tf.training.meta_settings import MetaTrainingSettings
+from l2l_tf.training.meta_trainer import MetaTrainer
 from l2l_tf.training.tuning import Tuning, tune
 from l2l_tf.training.unroll import start, unroll
 

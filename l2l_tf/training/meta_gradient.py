@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
-from l2l_tf.training.replay import choose_chunk_size, replay_gradient
+from l2l_tf.rules.chunks import InChunks
+from l2l_tf.training.replay import replay_gradient
 from l2l_tf.training.unroll import Iterate, unroll
 
 
@@ -27,14 +28,13 @@ class MetaGradient(NamedTuple):
 
 
 def meta_gradient(
-    rule: keras.layers.Layer,
+    rule: keras.layers.Layer | InChunks,
     problem: Problem,
     seed: tf.Tensor,
     iterate: Iterate,
     num_steps: int,
     step_weights: tf.Tensor | None = None,
     second_derivatives: bool = False,
-    chunk_size: int | None = None,
 ) -> MetaGradient:
     """Returns the meta-loss L = sum over t of w_t f(theta_t) of an unroll, and its gradient.
 
@@ -52,7 +52,9 @@ def meta_gradient(
     kept.
 
     Args:
-        rule: a learned rule.
+        rule: a learned rule, or one in chunks: the tape of the unroll is kept for the former; for
+            the latter, only gradients are stored, and the backward pass runs the rule again
+            (`l2l_tf.training.replay.bound_memory` chooses).
         problem: the problem.
         seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
         iterate: where the unroll begins; a constant to the gradient (truncation).
@@ -61,28 +63,31 @@ def meta_gradient(
         second_derivatives: whether to differentiate through the optimizee's gradients too. That is
             the true gradient of the unroll's loss; it keeps the optimizee's activations, and costs
             little on problems as small as quadratics, much on networks.
-        chunk_size: coordinates that the backward pass takes at once, if it is not to be chosen
-            by size (`choose_chunk_size`); plays no part with second derivatives.
+
+    Raises:
+        ValueError: second derivatives are asked of a rule in chunks.
     """
+    is_replayed = isinstance(rule, InChunks)
+    if is_replayed and second_derivatives:
+        raise ValueError(
+            "second_derivatives need the tape of a whole unroll. "
+            "Received: second_derivatives=True with a rule in chunks. Leave out one of the two."
+        )
     weights = [weight.value for weight in rule.trainable_variables]
     scale = tf.ones([num_steps], iterate.parameters.dtype) if step_weights is None else step_weights
     scale = scale[:, tf.newaxis] / problem.num_functions
-    if second_derivatives:
-        chunk_size = None
-    elif chunk_size is None:
-        chunk_size = choose_chunk_size(rule, iterate.parameters.shape[0], num_steps)
-    record = [] if second_derivatives else ["gradients"] if chunk_size else ["gradients", "deltas"]
+    record = [] if second_derivatives else ["gradients"] if is_replayed else ["gradients", "deltas"]
     # Without a watched variable, the tape keeps nothing.
-    with tf.GradientTape(watch_accessed_variables=chunk_size is None) as tape:
+    with tf.GradientTape(watch_accessed_variables=not is_replayed) as tape:
         steps, last = unroll(rule, problem, seed, iterate, num_steps, record, second_derivatives)
         meta_loss = tf.reduce_sum(scale * steps.losses)
     target, cotangents = meta_loss, None
     if not second_derivatives:
         target = steps.deltas
         cotangents = tf.cumsum(scale * steps.gradients, axis=0, reverse=True)
-    if chunk_size is not None:
+    if is_replayed:
         inputs = tf.concat([iterate.gradient[tf.newaxis], steps.gradients[:-1]], axis=0)
-        gradients = replay_gradient(rule, iterate.rule_state, inputs, cotangents, chunk_size)
+        gradients = replay_gradient(rule, iterate.rule_state, inputs, cotangents)
     else:
         # Weights that play no part in a delta have a gradient of zero.
         gradients = tape.gradient(target, weights, cotangents, tf.UnconnectedGradients.ZERO)

@@ -12,116 +12,13 @@ import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.rules.chunks import in_chunks_if_large
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
 from l2l_tf.training.meta_gradient import meta_gradient
+from l2l_tf.training.meta_settings import MetaProgress, MetaTrainingSettings
+from l2l_tf.training.replay import bound_memory
+from l2l_tf.training.replicas import Replicas
 from l2l_tf.training.unroll import Iterate, start, unroll
-
-# Which number of a validation decides whether a rule is the best so far.
-VALIDATION_METRICS = ("final_loss", "mean_loss")
-
-
-@dataclasses.dataclass(frozen=True)
-class MetaTrainingSettings:
-    """What a meta-training run is, beside its rule, its problem and its meta-optimizer.
-
-    Attributes:
-        num_steps: the horizon: steps of a trajectory.
-        unroll_length: steps of an unroll; the last one of a trajectory is shorter where it doesn't
-            divide the horizon.
-        num_meta_epochs: meta-epochs; each ends with a validation of the frozen rule.
-        trajectories_per_meta_epoch: trajectories between validations. Tasks that run side by side
-            count as one trajectory.
-        tasks_per_meta_step: tasks that run side by side; the meta-gradient is their mean.
-        num_validation_tasks: fixed held-out tasks on which the rule is validated over the horizon.
-        validation_metric: one of `VALIDATION_METRICS`; the lowest decides which rule is kept.
-        step_weights: w_t of each step of an unroll; all ones if None.
-        second_derivatives: whether to differentiate through the optimizee's gradients.
-        chunk_size: coordinates that a backward pass takes at once; chosen by size if None
-            (`l2l_tf.training.replay`).
-        seed: of training and validation tasks.
-
-    Raises:
-        TypeError: a count or the seed is no integer.
-        ValueError: a count is below 1, the metric is unknown, or there are not as many step weights
-            as steps in an unroll.
-    """
-
-    num_steps: int = 100
-    unroll_length: int = 20
-    num_meta_epochs: int = 10
-    trajectories_per_meta_epoch: int = 100
-    tasks_per_meta_step: int = 1
-    num_validation_tasks: int = 1
-    validation_metric: str = "final_loss"
-    step_weights: Sequence[float] | None = None
-    second_derivatives: bool = False
-    chunk_size: int | None = None
-    seed: int = 0
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and not isinstance(value, int):
-                raise TypeError(
-                    f"{field.name} must be an integer. "
-                    f"Received: {field.name}={value!r}. Give a whole number."
-                )
-            if field.type is int and field.name != "seed" and value < 1:
-                raise ValueError(
-                    f"{field.name} must be at least 1. "
-                    f"Received: {field.name}={value}. Give a positive count."
-                )
-        if self.validation_metric not in VALIDATION_METRICS:
-            raise ValueError(
-                f"validation_metric must be one of {sorted(VALIDATION_METRICS)}. Received: "
-                f"validation_metric={self.validation_metric!r}. Choose one of them."
-            )
-        if self.chunk_size is not None and self.chunk_size < 1:
-            raise ValueError(
-                "chunk_size must be None or at least 1. "
-                f"Received: chunk_size={self.chunk_size}. Leave it out to have it chosen."
-            )
-        if self.step_weights is not None and len(self.step_weights) != self.unroll_length:
-            raise ValueError(
-                "step_weights must hold a weight for each step of an unroll. Received: "
-                f"{len(self.step_weights)} weights with unroll_length={self.unroll_length}. "
-                "Give as many weights as steps."
-            )
-
-    @property
-    def unroll_lengths(self) -> list[int]:
-        """The lengths of the unrolls of a trajectory, in order; they sum to the horizon."""
-        whole, rest = divmod(self.num_steps, self.unroll_length)
-        return [self.unroll_length] * whole + [rest] * (rest > 0)
-
-    @property
-    def num_meta_steps(self) -> int:
-        """The meta-steps of the whole run, if no trajectory is given up."""
-        trajectories = self.num_meta_epochs * self.trajectories_per_meta_epoch
-        return trajectories * len(self.unroll_lengths)
-
-
-@dataclasses.dataclass
-class MetaProgress:
-    """How far a meta-training run has come.
-
-    Attributes:
-        num_trajectories: trajectories that have ended.
-        num_unrolls: unrolls of the present trajectory that have ended.
-        num_skipped: meta-steps that were skipped because something in them was not finite.
-        num_validations: meta-epochs whose validation has ended.
-        best_validation_loss: the lowest so far; infinite before the first.
-        best_meta_epoch: the meta-epoch (from 1) that gave it; 0 before the first.
-        seconds: time spent in meta-training, over all processes that worked on the run.
-    """
-
-    num_trajectories: int = 0
-    num_unrolls: int = 0
-    num_skipped: int = 0
-    num_validations: int = 0
-    best_validation_loss: float = float("inf")
-    best_meta_epoch: int = 0
-    seconds: float = 0.0
 
 
 class MetaTrainer:
@@ -139,6 +36,12 @@ class MetaTrainer:
     operations are deterministic (`tf.config.experimental.enable_op_determinism`), ends with the
     very weights of one that never stopped.
 
+    Made within the scope of a `tf.distribute` strategy, as its rule and its optimizer must then be
+    too, it runs different tasks of a meta-step on each replica and takes the mean of their
+    meta-gradients; all replicas skip a meta-step together. The tasks are the same as on one device,
+    and so are the weights, up to the order of float32 sums. Of several processes, one writes
+    checkpoints, in a folder that all of them read.
+
     Args:
         rule: the learned rule; its trainable variables are changed in place.
         problem: the problem that the rule is trained on.
@@ -151,7 +54,9 @@ class MetaTrainer:
     Raises:
         TypeError: the rule or the optimizer is of another kind.
         ValueError: a rule that is not coordinatewise would run several tasks side by side; the
-            folder holds a checkpoint of another run, or a damaged one.
+            tasks of a meta-step can't be shared evenly among the replicas; the rule or the
+            optimizer was made outside of the strategy's scope; the folder holds a checkpoint of
+            another run, a damaged one, or not the same one for all processes.
     """
 
     def __init__(
@@ -183,14 +88,40 @@ class MetaTrainer:
                 f"tasks_per_meta_step={settings.tasks_per_meta_step}, "
                 f"num_validation_tasks={settings.num_validation_tasks}. Set both to 1."
             )
+        strategy = tf.distribute.get_strategy()
+        replicas = Replicas(strategy)
+        if settings.tasks_per_meta_step % replicas.count:
+            raise ValueError(
+                "tasks_per_meta_step must be a multiple of the number of replicas. Received: "
+                f"tasks_per_meta_step={settings.tasks_per_meta_step} with {replicas.count} "
+                "replicas. Give each replica the same number of tasks."
+            )
+        made = [*(weight.value for weight in rule.trainable_variables), optimizer.iterations.value]
+        if not all(strategy.extended.variable_created_in_scope(one) for one in made):
+            raise ValueError(
+                "rule and optimizer must be made under the strategy of the trainer. Received: "
+                f"rule={rule.name!r}, optimizer={optimizer.name!r} of another strategy than "
+                f"{type(strategy).__name__}. Make all three within one strategy.scope()."
+            )
         self.rule = rule
-        self.problem = StackedProblem(problem, settings.tasks_per_meta_step)
+        self.problem = problem
         self.optimizer = optimizer
         self.settings = settings
         self.progress = MetaProgress()
-        self._validation_problem = StackedProblem(
-            validation_problem or problem, settings.num_validation_tasks
+        self._replicas = replicas
+        self._tasks = StackedProblem(problem, settings.tasks_per_meta_step // replicas.count)
+        self._trained_rule = rule
+        if not settings.second_derivatives:
+            self._trained_rule = bound_memory(
+                rule, self._tasks.num_coordinates, settings.unroll_length, settings.chunk_size
+            )
+        # Validation tasks that can't be shared evenly are run on every replica.
+        self._shares_validation = settings.num_validation_tasks % replicas.count == 0
+        self._validation_tasks = StackedProblem(
+            validation_problem or problem,
+            settings.num_validation_tasks // (replicas.count if self._shares_validation else 1),
         )
+        # On each replica, where its tasks stand in the present trajectory.
         self._iterate: Iterate | None = None
         self._stop_requested = False
         self._checkpoint_seconds = checkpoint_seconds
@@ -201,10 +132,14 @@ class MetaTrainer:
             tf.Variable(weight.value, trainable=False, name=f"best_{index}")
             for index, weight in enumerate(self._weights)
         ]
-        self._start = tf.function(lambda seeds: start(rule, self.problem, seeds))
-        self._meta_gradient = tf.function(self._meta_gradient_and_norm)
-        self._apply = tf.function(lambda gradients: optimizer.apply(gradients, self._weights))
-        self._validate = tf.function(self._validation_losses)
+        self._start = tf.function(lambda seeds: replicas.run(self._start_tasks, seeds))
+        self._meta_gradient = tf.function(
+            lambda seeds, iterate, num_steps: replicas.run(
+                self._mean_meta_gradient, seeds, iterate, num_steps
+            )
+        )
+        self._apply = tf.function(lambda gradients: replicas.run(self._apply_once, gradients))
+        self._validate = tf.function(lambda seeds: replicas.run(self._validation_losses, seeds))
         self._checkpoint = None
         if checkpoint_dir is not None:
             self._checkpoint = MetaCheckpoint(
@@ -224,17 +159,19 @@ class MetaTrainer:
     def request_stop(self) -> None:
         """Makes `fit` save a checkpoint and return after the meta-step in work.
 
-        A later `fit` goes on from there.
+        A later `fit` goes on from there. Where several processes train together, a request to one
+        stops all of them.
         """
         self._stop_requested = True
 
     def fit(self, callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
         """Runs meta-training to its end, or until `request_stop`.
 
-        Callbacks see a meta-step as a train batch and a meta-epoch as an epoch. The logs of a batch
-        are `meta_loss`, `meta_gradient_norm` (before clipping) and `skipped_steps`; those of an
-        epoch add `validation_loss` and `best_validation_loss`. They have no `model`: to end early,
-        call `request_stop`.
+        Where several processes train together, all must call it. Callbacks see a meta-step as a
+        train batch and a meta-epoch as an epoch. The logs of a batch are `meta_loss`,
+        `meta_gradient_norm` (before clipping) and `skipped_steps`; those of an epoch add
+        `validation_loss` and `best_validation_loss`. They have no `model`: to end early, call
+        `request_stop`.
         """
         settings, progress = self.settings, self.progress
         per_epoch = settings.trajectories_per_meta_epoch
@@ -244,7 +181,7 @@ class MetaTrainer:
         )
         self._checkpoint_time = time.monotonic()
         listeners.on_train_begin()
-        while not self.finished and not self._stop_requested:
+        while not self.finished and not self._agree_to_stop():
             meta_epoch = progress.num_validations
             listeners.on_epoch_begin(meta_epoch)
             logs: dict[str, float] = {}
@@ -254,7 +191,7 @@ class MetaTrainer:
                 batch = done * len(settings.unroll_lengths) + progress.num_unrolls - 1
                 listeners.on_train_batch_end(batch, logs)
                 self._save_when_due()
-                if self._stop_requested:
+                if self._agree_to_stop():
                     break
             else:
                 validation_loss = self._end_meta_epoch()
@@ -282,7 +219,7 @@ class MetaTrainer:
     def validate(self) -> tuple[float, np.ndarray]:
         """Returns the rule's validation metric and its curve, float `[num_steps + 1]`."""
         seeds = task_seeds(self.settings.seed, "validation", 0, self.settings.num_validation_tasks)
-        curve = self._validate(seeds).numpy()
+        curve = self._replicas.one(self._validate(seeds)).numpy()
         metric = curve[-1] if self.settings.validation_metric == "final_loss" else curve[1:].mean()
         return float(metric), curve
 
@@ -298,6 +235,7 @@ class MetaTrainer:
         meta_loss, norm, gradients, self._iterate = self._meta_gradient(
             seeds, self._iterate, num_steps
         )
+        meta_loss, norm = self._replicas.one(meta_loss), self._replicas.one(norm)
         progress.num_unrolls += 1
         is_finite = bool(np.isfinite(meta_loss) and np.isfinite(norm))
         if is_finite:
@@ -329,30 +267,43 @@ class MetaTrainer:
         progress.seconds += time.monotonic() - began
         return validation_loss
 
-    def _meta_gradient_and_norm(self, seeds, iterate, num_steps):
+    # These four run on each replica.
+
+    def _start_tasks(self, seeds):
+        return start(self._trained_rule, self._tasks, self._replicas.share(seeds))
+
+    def _mean_meta_gradient(self, seeds, iterate, num_steps):
         settings = self.settings
         step_weights = settings.step_weights
         if step_weights is not None:
             # The weights of a shorter last unroll are those of an unroll's last steps.
             step_weights = tf.constant(step_weights[-num_steps:], iterate.parameters.dtype)
         result = meta_gradient(
-            self.rule,
-            self.problem,
-            seeds,
+            self._trained_rule,
+            self._tasks,
+            self._replicas.share(seeds),
             iterate,
             num_steps,
             step_weights,
             settings.second_derivatives,
-            settings.chunk_size,
         )
-        norm = tf.linalg.global_norm(result.gradients)
-        return result.meta_loss, norm, result.gradients, result.iterate
+        # What isn't finite on one replica makes the mean so on all.
+        meta_loss, *gradients = self._replicas.mean([result.meta_loss, *result.gradients])
+        return meta_loss, tf.linalg.global_norm(gradients), gradients, result.iterate
+
+    def _apply_once(self, gradients):
+        # Keras sums gradients over replicas; with one that isn't zero, its clipping is right too.
+        self.optimizer.apply(self._replicas.on_first(gradients), self._weights)
 
     def _validation_losses(self, seeds):
-        problem, num_steps = self._validation_problem, self.settings.num_steps
-        first = start(self.rule, problem, seeds)
-        steps, _ = unroll(self.rule, problem, seeds, first, num_steps)
-        return tf.reduce_mean(tf.concat([first.losses[tf.newaxis], steps.losses], 0), axis=1)
+        problem, num_steps = self._validation_tasks, self.settings.num_steps
+        if self._shares_validation:
+            seeds = self._replicas.share(seeds)
+        rule = in_chunks_if_large(self.rule, problem.num_coordinates)
+        first = start(rule, problem, seeds)
+        steps, _ = unroll(rule, problem, seeds, first, num_steps)
+        losses = tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
+        return self._replicas.mean(tf.reduce_mean(losses, axis=1))
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = dataclasses.asdict(self.settings)
@@ -361,35 +312,42 @@ class MetaTrainer:
             "optimizer": _without_names(keras.saving.serialize_keras_object(self.optimizer)),
             "problem": self.problem.name,
             "problem_config": self.problem.get_config(),
-            "validation_problem": self._validation_problem.name,
-            "validation_problem_config": self._validation_problem.get_config(),
+            "validation_problem": self._validation_tasks.name,
+            "validation_problem_config": self._validation_tasks.problem.get_config(),
+            "num_replicas": self._replicas.count,
         } | settings
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
         restored = checkpoint.restore()
-        if restored is None:
-            return
-        counters, tensors = restored
+        counters, tensors = restored or ({}, [])
         self.progress = MetaProgress(**counters)
-        if tensors:
-            structure = self._start.get_concrete_function(
-                tf.TensorSpec([self.settings.tasks_per_meta_step, 2], tf.int32)
-            ).structured_outputs
-            self._iterate = tf.nest.pack_sequence_as(
-                structure, [tf.constant(tensor) for tensor in tensors]
+        if not self._replicas.agree([self.progress.num_trajectories, self.progress.num_unrolls]):
+            raise ValueError(
+                "checkpoint_dir must be one folder for all processes. Received: "
+                f"{self.progress.num_trajectories} trajectories in this process's folder, another "
+                "number elsewhere. Use a file system that all hosts share."
             )
+        if tensors:
+            seeds = tf.TensorSpec([self._tasks.num_tasks, 2], tf.int32)
+            begin = tf.function(lambda seeds: start(self._trained_rule, self._tasks, seeds))
+            structure = begin.get_concrete_function(seeds).structured_outputs
+            self._iterate = self._replicas.spread(tensors, structure)
 
     def _save(self) -> None:
         if self._checkpoint is not None:
-            tensors = [] if self._iterate is None else tf.nest.flatten(self._iterate)
-            self._checkpoint.save(
-                dataclasses.asdict(self.progress), [tensor.numpy() for tensor in tensors]
-            )
+            tensors = [] if self._iterate is None else self._replicas.collect(self._iterate)
+            if self._replicas.is_chief:
+                self._checkpoint.save(dataclasses.asdict(self.progress), tensors)
         self._checkpoint_time = time.monotonic()
 
     def _save_when_due(self) -> None:
-        if time.monotonic() - self._checkpoint_time >= self._checkpoint_seconds:
+        seconds = time.monotonic() - self._checkpoint_time
+        if self._replicas.any([seconds >= self._checkpoint_seconds])[0]:
             self._save()
+
+    def _agree_to_stop(self) -> bool:
+        self._stop_requested = self._replicas.any([self._stop_requested])[0]
+        return self._stop_requested
 
 
 def _without_names(config: Any) -> Any:

@@ -238,7 +238,7 @@ def test_the_card_tells_how_the_rule_was_trained_and_how_it_did(trained):
         ["python", "-m", "experiments.quadratic", *TRAINING, f"--output_dir={folder}"]
     )
     assert training["problem"] == "quadratic_uniform"
-    assert training["problem_config"] == {"problem": PROBLEM_CONFIG, "num_tasks": 1}
+    assert training["problem_config"] == PROBLEM_CONFIG
     assert (training["num_steps"], training["unroll_length"], training["seed"]) == (4, 2, SEED)
     progress = training["progress"]
     assert (progress["num_trajectories"], progress["num_validations"]) == (6, 2)
@@ -492,7 +492,7 @@ import traceback
 from experiments import common, quadratic
 
 
-def interrupted():
+def interrupted(strategy):
     raise KeyboardInterrupt
 
 

@@ -11,7 +11,8 @@ from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
 from l2l_tf.rules import SGD, CoordinatewiseLSTM
 from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.meta_trainer import MetaTrainer, MetaTrainingSettings
+from l2l_tf.training.meta_settings import MetaTrainingSettings
+from l2l_tf.training.meta_trainer import MetaTrainer
 from l2l_tf.training.unroll import start
 from tests.training.toys import LinearRule, NoisyBowls, Parabolas
 
@@ -589,8 +590,8 @@ def test_checkpoints_are_written_when_due_and_after_each_validation(
         ),
         (
             {"problem": Parabolas([2.0]), "validation_problem": Parabolas()},
-            "{'problem_config.problem.curvatures': [1.0]}, where this one has "
-            "{'problem_config.problem.curvatures': [2.0]}",
+            "{'problem_config.curvatures': [1.0]}, where this one has "
+            "{'problem_config.curvatures': [2.0]}",
         ),
     ],
     ids=["horizon", "seed", "problem"],
@@ -734,10 +735,19 @@ def test_an_optimizer_that_is_none_of_keras_is_refused():
     )
 
 
-def test_an_empty_chunk_is_refused():
+def test_a_negative_chunk_is_refused():
     with pytest.raises(ValueError) as raised:
-        _settings(chunk_size=0)
+        _settings(chunk_size=-1)
     assert str(raised.value) == (
-        "chunk_size must be None or at least 1. Received: chunk_size=0. "
+        "chunk_size must be None or at least 0. Received: chunk_size=-1. "
         "Leave it out to have it chosen."
+    )
+
+
+def test_chunks_with_second_derivatives_are_refused():
+    with pytest.raises(ValueError) as raised:
+        _settings(chunk_size=4, second_derivatives=True)
+    assert str(raised.value) == (
+        "chunk_size must be None or 0 with second derivatives, which need the tape of a whole "
+        "unroll. Received: chunk_size=4. Leave out one of the two."
     )

@@ -1,0 +1,116 @@
+"""What a meta-training run is, and how far it has come."""
+
+import dataclasses
+from collections.abc import Sequence
+
+# Which number of a validation decides whether a rule is the best so far.
+VALIDATION_METRICS = ("final_loss", "mean_loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaTrainingSettings:
+    """What a meta-training run is, beside its rule, its problem and its meta-optimizer.
+
+    Attributes:
+        num_steps: the horizon: steps of a trajectory.
+        unroll_length: steps of an unroll; the last one of a trajectory is shorter where it doesn't
+            divide the horizon.
+        num_meta_epochs: meta-epochs; each ends with a validation of the frozen rule.
+        trajectories_per_meta_epoch: trajectories between validations. Tasks that run side by side
+            count as one trajectory.
+        tasks_per_meta_step: tasks that run side by side; the meta-gradient is their mean.
+        num_validation_tasks: fixed held-out tasks on which the rule is validated over the horizon.
+        validation_metric: one of `VALIDATION_METRICS`; the lowest decides which rule is kept.
+        step_weights: w_t of each step of an unroll; all ones if None.
+        second_derivatives: whether to differentiate through the optimizee's gradients.
+        chunk_size: coordinates that are taken at once; chosen by size if None, all if 0
+            (`l2l_tf.training.replay.bound_memory`).
+        seed: of training and validation tasks.
+
+    Raises:
+        TypeError: a count or the seed is no integer.
+        ValueError: a count is below 1, the metric is unknown, or there are not as many step weights
+            as steps in an unroll.
+    """
+
+    num_steps: int = 100
+    unroll_length: int = 20
+    num_meta_epochs: int = 10
+    trajectories_per_meta_epoch: int = 100
+    tasks_per_meta_step: int = 1
+    num_validation_tasks: int = 1
+    validation_metric: str = "final_loss"
+    step_weights: Sequence[float] | None = None
+    second_derivatives: bool = False
+    chunk_size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and not isinstance(value, int):
+                raise TypeError(
+                    f"{field.name} must be an integer. "
+                    f"Received: {field.name}={value!r}. Give a whole number."
+                )
+            if field.type is int and field.name != "seed" and value < 1:
+                raise ValueError(
+                    f"{field.name} must be at least 1. "
+                    f"Received: {field.name}={value}. Give a positive count."
+                )
+        if self.validation_metric not in VALIDATION_METRICS:
+            raise ValueError(
+                f"validation_metric must be one of {sorted(VALIDATION_METRICS)}. Received: "
+                f"validation_metric={self.validation_metric!r}. Choose one of them."
+            )
+        if self.chunk_size is not None and self.chunk_size < 0:
+            raise ValueError(
+                "chunk_size must be None or at least 0. "
+                f"Received: chunk_size={self.chunk_size}. Leave it out to have it chosen."
+            )
+        if self.chunk_size and self.second_derivatives:
+            raise ValueError(
+                "chunk_size must be None or 0 with second derivatives, which need the tape of a "
+                f"whole unroll. Received: chunk_size={self.chunk_size}. Leave out one of the two."
+            )
+        if self.step_weights is not None and len(self.step_weights) != self.unroll_length:
+            raise ValueError(
+                "step_weights must hold a weight for each step of an unroll. Received: "
+                f"{len(self.step_weights)} weights with unroll_length={self.unroll_length}. "
+                "Give as many weights as steps."
+            )
+
+    @property
+    def unroll_lengths(self) -> list[int]:
+        """The lengths of the unrolls of a trajectory, in order; they sum to the horizon."""
+        whole, rest = divmod(self.num_steps, self.unroll_length)
+        return [self.unroll_length] * whole + [rest] * (rest > 0)
+
+    @property
+    def num_meta_steps(self) -> int:
+        """The meta-steps of the whole run, if no trajectory is given up."""
+        trajectories = self.num_meta_epochs * self.trajectories_per_meta_epoch
+        return trajectories * len(self.unroll_lengths)
+
+
+@dataclasses.dataclass
+class MetaProgress:
+    """How far a meta-training run has come.
+
+    Attributes:
+        num_trajectories: trajectories that have ended.
+        num_unrolls: unrolls of the present trajectory that have ended.
+        num_skipped: meta-steps that were skipped because something in them was not finite.
+        num_validations: meta-epochs whose validation has ended.
+        best_validation_loss: the lowest so far; infinite before the first.
+        best_meta_epoch: the meta-epoch (from 1) that gave it; 0 before the first.
+        seconds: time spent in meta-training, over all processes that worked on the run.
+    """
+
+    num_trajectories: int = 0
+    num_unrolls: int = 0
+    num_skipped: int = 0
+    num_validations: int = 0
+    best_validation_loss: float = float("inf")
+    best_meta_epoch: int = 0
+    seconds: float = 0.0

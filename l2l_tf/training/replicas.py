@@ -1,0 +1,102 @@
+"""Meta-training's view of a distribution strategy: who takes which tasks, and what all agree on."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+class Replicas:
+    """The replicas of a synchronous strategy; without one, a single replica.
+
+    Each process runs the replicas of its own devices; functions that `run` runs see one of them. A
+    value that differs between replicas comes out of `run` as TensorFlow's per-replica value, and
+    goes back into it as it is.
+
+    Args:
+        strategy: a synchronous `tf.distribute.Strategy`.
+
+    Attributes:
+        count: how many replicas there are, over all processes.
+        is_chief: whether this process is the one that writes files.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self._strategy = strategy
+        self.count: int = strategy.num_replicas_in_sync
+        self.is_chief: bool = strategy.extended.should_checkpoint
+        ones = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(1))
+        self._spans_processes = self.count > len(strategy.experimental_local_results(ones))
+        self._mean_over_all = tf.function(lambda numbers: self.run(self._mean_of_copy, numbers))
+        self._rows_of_all = tf.function(lambda values: self.run(self._gather_rows, values))
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Returns what a function returns on each replica."""
+        return self._strategy.run(function, arguments)
+
+    def share(self, items: tf.Tensor) -> tf.Tensor:
+        """Returns the part of the first axis that the present replica takes; to be run by `run`."""
+        size = items.shape[0] // self.count
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group * size
+        return tf.ensure_shape(items[first : first + size], [size, *items.shape[1:]])
+
+    def mean(self, tensors: Any) -> Any:
+        """Returns the mean of each tensor over all replicas; to be run by `run`."""
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
+
+    def on_first(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the tensors on the first replica, zeros on others; to be run by `run`.
+
+        A sum over replicas, such as the one in `keras.optimizers.Optimizer.apply`, then gives the
+        tensors themselves.
+        """
+        is_first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+        return [tf.where(is_first, tensor, tf.zeros_like(tensor)) for tensor in tensors]
+
+    def one(self, value: Any) -> tf.Tensor:
+        """Returns the value of a replica of this process, where all have the same."""
+        return self._strategy.experimental_local_results(value)[0]
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Returns which flags are up in any process; all processes must call this together."""
+        if not self._spans_processes:
+            return list(flags)
+        return [share > 0 for share in self._means(flags)]
+
+    def agree(self, numbers: Sequence[int]) -> bool:
+        """Returns whether all processes have the same numbers; some that differ get False.
+
+        All processes must call this together.
+        """
+        return not self._spans_processes or self._means(numbers) == list(numbers)
+
+    def collect(self, values: Any) -> list[np.ndarray]:
+        """Returns each tensor of a nest with the replicas as a new first axis, on all processes."""
+        leaves = tf.nest.flatten(values)
+        if self._spans_processes:
+            return [self.one(rows).numpy() for rows in self._rows_of_all(leaves)]
+        local = [self._strategy.experimental_local_results(leaf) for leaf in leaves]
+        return [np.stack([row.numpy() for row in rows]) for rows in local]
+
+    def spread(self, arrays: Sequence[np.ndarray], structure: Any) -> Any:
+        """Returns the values that `collect` collected, as a nest of the given structure."""
+
+        def of_replica(context: tf.distribute.experimental.ValueContext) -> Any:
+            index = context.replica_id_in_sync_group
+            leaves = [tf.constant(array[index]) for array in arrays]
+            return tf.nest.pack_sequence_as(structure, leaves)
+
+        return self._strategy.experimental_distribute_values_from_function(of_replica)
+
+    def _means(self, numbers: Sequence[float]) -> list[float]:
+        return self.one(self._mean_over_all(tf.constant(numbers, tf.float64))).numpy().tolist()
+
+    def _mean_of_copy(self, numbers: tf.Tensor) -> tf.Tensor:
+        # A copy lies on the replica's device, which an argument of all replicas doesn't.
+        return self.mean(tf.identity(numbers))
+
+    def _gather_rows(self, values: Any) -> Any:
+        rows = tf.nest.map_structure(lambda value: value[tf.newaxis], values)
+        return tf.distribute.get_replica_context().all_gather(rows, axis=0)
