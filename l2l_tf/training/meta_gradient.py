@@ -74,21 +74,23 @@ def meta_gradient(
             "Received: second_derivatives=True with a rule in chunks. Leave out one of the two."
         )
     weights = [weight.value for weight in rule.trainable_variables]
-    scale = tf.ones([num_steps], iterate.parameters.dtype) if step_weights is None else step_weights
-    scale = scale[:, tf.newaxis] / problem.num_functions
+    if step_weights is None:
+        step_weights = tf.ones([num_steps], iterate.parameters.dtype)
+    step_weights = step_weights / problem.num_functions
     record = [] if second_derivatives else ["gradients"] if is_replayed else ["gradients", "deltas"]
     # Without a watched variable, the tape keeps nothing.
     with tf.GradientTape(watch_accessed_variables=not is_replayed) as tape:
         steps, last = unroll(rule, problem, seed, iterate, num_steps, record, second_derivatives)
-        meta_loss = tf.reduce_sum(scale * steps.losses)
+        meta_loss = tf.reduce_sum(step_weights[:, tf.newaxis] * steps.losses)
+    if is_replayed:
+        gradients = replay_gradient(
+            rule, iterate.rule_state, iterate.gradient, steps.gradients, step_weights
+        )
+        return MetaGradient(meta_loss, steps.losses, gradients, last)
     target, cotangents = meta_loss, None
     if not second_derivatives:
         target = steps.deltas
-        cotangents = tf.cumsum(scale * steps.gradients, axis=0, reverse=True)
-    if is_replayed:
-        inputs = tf.concat([iterate.gradient[tf.newaxis], steps.gradients[:-1]], axis=0)
-        gradients = replay_gradient(rule, iterate.rule_state, inputs, cotangents)
-    else:
-        # Weights that play no part in a delta have a gradient of zero.
-        gradients = tape.gradient(target, weights, cotangents, tf.UnconnectedGradients.ZERO)
+        cotangents = tf.cumsum(step_weights[:, tf.newaxis] * steps.gradients, 0, reverse=True)
+    # Weights that play no part in a delta have a gradient of zero.
+    gradients = tape.gradient(target, weights, cotangents, tf.UnconnectedGradients.ZERO)
     return MetaGradient(meta_loss, steps.losses, gradients, last)

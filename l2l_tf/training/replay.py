@@ -25,7 +25,7 @@ def bound_memory(
     1 GiB, the unroll is recorded once and differentiated. Beyond, the rule runs in chunks of C
     coordinates, the unroll stores its gradients alone, and the backward pass runs the rule again,
     chunk after chunk: a third more arithmetic, and memory of 24 S T C bytes for the chunk in work
-    and 4 N (S + 3 T) for states, gradients and their sums.
+    and 8 N (S + T) for states and gradients, both of them once before and once after a step.
 
     Args:
         rule: a learned rule. One that is not coordinatewise is never cut into chunks.
@@ -42,18 +42,24 @@ def bound_memory(
 
 
 def replay_gradient(
-    rule: InChunks, state: tuple[Any, ...], gradients: tf.Tensor, cotangents: tf.Tensor
+    rule: InChunks,
+    state: tuple[Any, ...],
+    first_gradient: tf.Tensor,
+    gradients: tf.Tensor,
+    step_weights: tf.Tensor,
 ) -> list[tf.Tensor]:
-    """Returns the gradient of sum over t of <u_t, cotangents_t> with respect to a rule's weights.
+    """Returns the gradient of an unroll's loss with respect to a rule's weights.
 
-    The u_t are the deltas with which the rule answers known gradients. As its coordinates are
-    independent of each other, they are taken chunk by chunk.
+    That is the sum over t of (du_t/dphi)^T G_t (`l2l_tf.training.meta_gradient`), where the u_t are
+    the deltas with which the rule answers the stored gradients. As its coordinates are independent
+    of each other, they are taken chunk by chunk.
 
     Args:
         rule: a learned rule in chunks.
-        state: its state before the first gradient.
-        gradients: float `[T, N]`.
-        cotangents: float `[T, N]`.
+        state: its state before the first step.
+        first_gradient: float `[N]`, where the unroll begins.
+        gradients: float `[T, N]`, after each of its steps.
+        step_weights: float `[T]`, what the loss after each step counts.
 
     Returns:
         One tensor for each of the rule's trainable weights.
@@ -61,20 +67,19 @@ def replay_gradient(
     weights = [weight.value for weight in rule.trainable_variables]
     num_steps, num_coordinates = gradients.shape
     num_chunks, size = rule.partition(num_coordinates)
-    # Coordinates that fill the last chunk have cotangents of zero: they add nothing.
-    missing = num_chunks * size - num_coordinates
-    gradients = tf.pad(gradients, [[0, 0], [0, missing]])
-    cotangents = tf.pad(cotangents, [[0, 0], [0, missing]])
     states = nest_of_arrays(state)
 
     def add_chunk(chunk, sums):
-        inputs, chunk_cotangents = (
-            tf.slice(sequence, [0, chunk * size], [num_steps, size])
-            for sequence in (gradients, cotangents)
-        )
+        first = chunk * size
+        # Coordinates that fill the last chunk have gradients of zero: they add nothing.
+        missing = tf.maximum(first + size - num_coordinates, 0)
+        after = tf.pad(gradients[:, first : first + size], [[0, 0], [0, missing]])
+        before = tf.pad(first_gradient[first : first + size], [[0, missing]])
+        inputs = tf.ensure_shape(tf.concat([before[tf.newaxis], after[:-1]], 0), [num_steps, size])
+        cotangents = tf.cumsum(step_weights[:, tf.newaxis] * after, axis=0, reverse=True)
         with tf.GradientTape() as tape:
             deltas = answer(rule.rule, read_nest(states, chunk), inputs)
-        products = tape.gradient(deltas, weights, chunk_cotangents, tf.UnconnectedGradients.ZERO)
+        products = tape.gradient(deltas, weights, cotangents, tf.UnconnectedGradients.ZERO)
         return chunk + 1, [total + product for total, product in zip(sums, products, strict=True)]
 
     zeros = [tf.zeros_like(weight) for weight in weights]

@@ -20,18 +20,19 @@ def _lstm(**arguments) -> CoordinatewiseLSTM:
     )
 
 
-def _sequences() -> tuple[tf.Tensor, tf.Tensor]:
-    generator = np.random.default_rng(0)
-    gradients, cotangents = generator.standard_normal((2, 5, NUM_COORDINATES))
-    return tf.constant(gradients), tf.constant(cotangents)
+def _gradients(num_steps: int) -> tf.Tensor:
+    numbers = np.random.default_rng(0).standard_normal((num_steps, NUM_COORDINATES))
+    return tf.constant(numbers)
 
 
-def _kept_tape_gradient(rule, state, gradients, cotangents) -> list[tf.Tensor]:
+def _kept_tape_gradient(rule, state, gradients, step_weights) -> list[tf.Tensor]:
+    """Adds up the formula's terms one by one: <u_t, sum of w_s g_s over the s after t>."""
     with tf.GradientTape() as tape:
         product = tf.constant(0.0, tf.float64)
-        for gradient, cotangent in zip(gradients, cotangents, strict=True):
-            delta, state = rule(gradient, state)
-            product += tf.reduce_sum(delta * cotangent)
+        for step in range(len(step_weights)):
+            delta, state = rule(gradients[step], state)
+            for later in range(step, len(step_weights)):
+                product += tf.reduce_sum(step_weights[later] * gradients[later + 1] * delta)
     return tape.gradient(product, [weight.value for weight in rule.trainable_variables])
 
 
@@ -39,21 +40,22 @@ def _kept_tape_gradient(rule, state, gradients, cotangents) -> list[tf.Tensor]:
 @pytest.mark.parametrize("chunk_size", [1, 7, 8, NUM_COORDINATES, 100])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_chunks_add_up_to_the_gradient_of_all_coordinates(chunk_size, compiled):
-    rule, (gradients, cotangents) = _lstm(), _sequences()
+    rule, gradients = _lstm(), _gradients(6)
+    step_weights = tf.constant([1.0, 0.5, 2.0, 3.0, 1.5], tf.float64)
     in_chunks = InChunks(rule, chunk_size)
     # A state in the middle of a trajectory: chunks must take their own part of it.
     _, state = rule(gradients[0] * 3, rule.initial_state(NUM_COORDINATES))
     _, chunk_states = in_chunks(gradients[0] * 3, in_chunks.initial_state(NUM_COORDINATES))
     replay = tf.function(replay_gradient) if compiled else replay_gradient
-    result = replay(in_chunks, chunk_states, gradients, cotangents)
-    expected = _kept_tape_gradient(rule, state, gradients, cotangents)
+    result = replay(in_chunks, chunk_states, gradients[0], gradients[1:], step_weights)
+    expected = _kept_tape_gradient(rule, state, gradients, step_weights)
     for actual, wanted in zip(result, expected, strict=True):
         # Float64 sums of some hundred terms in another order.
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-13)
 
 
 def test_answering_known_gradients_gives_the_deltas_of_single_calls():
-    rule, (gradients, _) = _lstm(), _sequences()
+    rule, gradients = _lstm(), _gradients(5)
     state = rule.initial_state(NUM_COORDINATES)
     deltas = answer(rule, state, gradients)
     for gradient, delta in zip(gradients, deltas, strict=True):
