@@ -8,6 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
+# Up to this many tasks are written out one by one. Vectorizing is no faster (MLP, quadratics), and
+# slower where a task has kernels of its own, which TensorFlow convolves in a loop.
+_MAX_TASKS_APART = 8
+
 
 class Problem(abc.ABC):
     """A family of functions to minimise, one draw of which is a task.
@@ -66,6 +70,9 @@ class StackedProblem(Problem):
     shape `[2]`, this one takes seeds of shape `[M, 2]`, one for each task. It serves to run several
     tasks in one meta-step, or one task under many learning rates at once.
 
+    Few tasks are written out one by one, so that each of them costs what it costs alone, and many
+    are vectorized, so that the graph stays small. Memory grows with M either way.
+
     Args:
         problem: the problem whose tasks are run.
         num_tasks: M, at least 1.
@@ -88,18 +95,24 @@ class StackedProblem(Problem):
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
         draw = self.problem.initial_parameters
+        if self._runs_apart:
+            return self._run_apart(draw, seed)
         return tf.map_fn(draw, seed, fn_output_signature=self._task_specs[0])
 
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> Any:
-        return tf.map_fn(
-            lambda one: self.problem.batch(one, step),
-            seed,
-            fn_output_signature=self._task_specs[1],
-        )
+        def draw(one: tf.Tensor) -> Any:
+            return self.problem.batch(one, step)
+
+        if self._runs_apart:
+            return self._run_apart(draw, seed)
+        return tf.map_fn(draw, seed, fn_output_signature=self._task_specs[1])
 
     def loss(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
-        losses = tf.vectorized_map(lambda task: self.problem.loss(*task), (parameters, batch))
-        return tf.reshape(losses, [self.num_functions])
+        def loss(task: tuple[list[tf.Tensor], Any]) -> tf.Tensor:
+            return self.problem.loss(*task)
+
+        run = self._run_apart if self._runs_apart else tf.vectorized_map
+        return tf.reshape(run(loss, (parameters, batch)), [self.num_functions])
 
     def get_config(self) -> dict[str, Any]:
         return {"problem": self.problem.get_config(), "num_tasks": self.num_tasks}
@@ -107,6 +120,22 @@ class StackedProblem(Problem):
     @functools.cached_property
     def parameter_shapes(self) -> list[tuple[int, ...]]:
         return [(self.num_tasks, *shape) for shape in self.problem.parameter_shapes]
+
+    @property
+    def _runs_apart(self) -> bool:
+        return self.num_tasks <= _MAX_TASKS_APART
+
+    def _run_apart(self, function: Callable[[Any], Any], tasks: Any) -> Any:
+        """Returns what a function of a task makes of each one, along a leading axis of length M."""
+        if self.num_tasks == 1:
+            result = function(tf.nest.map_structure(lambda tensor: tf.squeeze(tensor, 0), tasks))
+            return tf.nest.map_structure(lambda tensor: tf.expand_dims(tensor, 0), result)
+        parts = [tf.unstack(tensor, self.num_tasks) for tensor in tf.nest.flatten(tasks)]
+        results = [
+            function(tf.nest.pack_sequence_as(tasks, list(task)))
+            for task in zip(*parts, strict=True)
+        ]
+        return tf.nest.map_structure(lambda *tensors: tf.stack(tensors), *results)
 
     @functools.cached_property
     def _task_specs(self) -> tuple[Any, Any]:

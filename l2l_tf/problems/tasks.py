@@ -43,13 +43,17 @@ def fold_in(seed: tf.Tensor, tag: int | tf.Tensor) -> tf.Tensor:
     return tf.random.fold_in(seed, tf.cast(tag, tf.int32), alg="philox")
 
 
+def integers(shape: Sequence[int], bound: int, seed: tf.Tensor) -> tf.Tensor:
+    """Returns int32 numbers, uniform on 0..bound - 1; the same on every device."""
+    return tf.random.stateless_uniform(shape, seed, 0, bound, tf.int32, alg="philox")
+
+
 def uniform(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
     """Returns float32 numbers, uniform on [0, 1) in steps of 2^-24; the same on every device.
 
     They are made from integers, because XLA makes other floats than TensorFlow of the same bits.
     """
-    integers = tf.random.stateless_uniform(shape, seed, 0, 2**24, tf.int32, alg="philox")
-    return tf.cast(integers, tf.float32) * 2.0**-24
+    return tf.cast(integers(shape, 2**24, seed), tf.float32) * 2.0**-24
 
 
 def normal(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:

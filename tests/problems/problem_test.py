@@ -41,6 +41,8 @@ class _Line(Problem):
 
 
 PROBLEMS = [Quadratic(num_functions=3, num_dimensions=4), _Line()]
+# One task, some that are written out, and some that are vectorized.
+NUMBERS_OF_TASKS = [1, 3, 9]
 
 
 def test_parameter_shapes_are_read_off_without_drawing_any_parameters():
@@ -56,7 +58,7 @@ def test_a_problem_must_say_how_to_draw_and_what_to_minimise():
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
-@pytest.mark.parametrize("num_tasks", [1, 3])
+@pytest.mark.parametrize("num_tasks", NUMBERS_OF_TASKS)
 def test_stacked_tasks_are_the_tasks_run_apart(problem, num_tasks):
     seeds = task_seeds(0, "train", 0, num_tasks)
     stacked = StackedProblem(problem, num_tasks)
@@ -77,20 +79,50 @@ def test_stacked_tasks_are_the_tasks_run_apart(problem, num_tasks):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
-def test_gradients_of_stacked_tasks_are_those_of_the_tasks_run_apart(problem):
-    seeds = task_seeds(0, "train", 0, 3)
+@pytest.mark.parametrize("num_tasks", NUMBERS_OF_TASKS)
+def test_derivatives_of_stacked_tasks_are_those_of_the_tasks_run_apart(problem, num_tasks):
+    seeds = task_seeds(0, "train", 0, num_tasks)
 
-    def gradients(problem, seed):
+    def derivatives(problem, seed):
+        """Returns the gradient, and the product of the Hessian with it."""
         parameters = problem.initial_parameters(seed)
-        with tf.GradientTape() as tape:
-            tape.watch(parameters)
-            losses = problem.loss(parameters, problem.batch(seed, tf.constant(0)))
-        return tape.gradient(losses, parameters)
+        with tf.GradientTape() as outer:
+            outer.watch(parameters)
+            with tf.GradientTape() as inner:
+                inner.watch(parameters)
+                losses = problem.loss(parameters, problem.batch(seed, tf.constant(0)))
+            gradient = inner.gradient(losses, parameters)
+        vector = [tf.stop_gradient(part) for part in gradient]
+        return [*gradient, *outer.gradient(gradient, parameters, vector)]
 
-    together = gradients(StackedProblem(problem, 3), seeds)
+    together = derivatives(StackedProblem(problem, num_tasks), seeds)
     for task, seed in enumerate(seeds):
-        for whole, part in zip(together, gradients(problem, seed), strict=True):
-            np.testing.assert_allclose(whole[task], part, rtol=1e-5, atol=1e-6)
+        for whole, part in zip(together, derivatives(problem, seed), strict=True):
+            np.testing.assert_allclose(whole[task], part, rtol=1e-5, atol=1e-5)
+
+
+def _operations(problem: Problem, seed_shape: list[int]) -> set[str]:
+    """Returns the kinds of operations in the graph from a seed to losses."""
+
+    def losses(seed):
+        return problem.loss(problem.initial_parameters(seed), problem.batch(seed, tf.constant(0)))
+
+    spec = tf.TensorSpec(seed_shape, tf.int32)
+    graph = tf.function(losses).get_concrete_function(spec).graph
+    return {operation.type for operation in graph.get_operations()}
+
+
+def test_one_task_costs_what_it_costs_unstacked():
+    problem = PROBLEMS[1]
+    stacked = _operations(StackedProblem(problem, 1), [1, 2])
+    # These make no copies.
+    assert stacked - _operations(problem, [2]) <= {"Squeeze", "ExpandDims", "Reshape"}
+
+
+def test_few_tasks_are_written_out_and_many_are_not():
+    loops = {"While", "StatelessWhile"}
+    assert not _operations(StackedProblem(PROBLEMS[1], 8), [8, 2]) & loops
+    assert _operations(StackedProblem(PROBLEMS[1], 9), [9, 2]) & loops
 
 
 def test_a_stacked_problem_has_a_leading_axis_of_tasks_and_the_functions_of_all():
@@ -121,13 +153,14 @@ def test_tasks_of_one_seed_are_one_task():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_stacked_tasks_are_the_same_when_compiled(jit_compile):
-    stacked = StackedProblem(PROBLEMS[1], 2)
+@pytest.mark.parametrize("num_tasks", NUMBERS_OF_TASKS)
+def test_stacked_tasks_are_the_same_when_compiled(jit_compile, num_tasks):
+    stacked = StackedProblem(PROBLEMS[1], num_tasks)
 
     def losses(seeds, step):
         return stacked.loss(stacked.initial_parameters(seeds), stacked.batch(seeds, step))
 
-    arguments = task_seeds(0, "train", 0, 2), tf.constant(3)
+    arguments = task_seeds(0, "train", 0, num_tasks), tf.constant(3)
     compiled = tf.function(losses, jit_compile=jit_compile)
     np.testing.assert_allclose(compiled(*arguments), losses(*arguments), rtol=1e-5)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_tf.problems.tasks import SPLITS, fold_in, normal, task_seeds, uniform
+from l2l_tf.problems.tasks import SPLITS, fold_in, integers, normal, task_seeds, uniform
 
 
 def _rows(seeds: tf.Tensor) -> set[tuple[int, int]]:
@@ -99,3 +99,20 @@ def test_draws_have_the_moments_of_their_distribution(draw, moments):
     for power, mean, variance in moments:
         # Five standard errors.
         np.testing.assert_allclose((numbers**power).mean(), mean, atol=5 * (variance / 1e5) ** 0.5)
+
+
+@pytest.mark.parametrize("bound", [1, 7, 60_000])
+def test_integers_are_the_same_eagerly_and_by_xla_and_below_their_bound(bound):
+    seed = tf.constant([5, 9])
+    numbers = integers([1000], bound, seed)
+    compiled = tf.function(lambda seed: integers([1000], bound, seed), jit_compile=True)(seed)
+    np.testing.assert_array_equal(compiled, numbers)
+    assert numbers.dtype == tf.int32
+    assert min(numbers) >= 0
+    assert max(numbers) < bound
+
+
+def test_integers_are_all_drawn_equally_often():
+    counts = np.bincount(integers([70_000], 7, tf.constant([5, 9])), minlength=7)
+    # Five standard deviations of a binomial count.
+    np.testing.assert_allclose(counts, 10_000, atol=5 * (70_000 * 6 / 49) ** 0.5)

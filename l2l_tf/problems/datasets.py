@@ -1,0 +1,135 @@
+"""Labelled images, whole in memory: MNIST, CIFAR-10, and digits that need no download."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+# The versions of TensorFlow Datasets: another one may hold the same images in another order, and
+# so would make other tasks of the same seeds.
+_TFDS_VERSIONS = {"mnist": "3.0.1", "cifar10": "3.0.2"}
+# Where TensorFlow Datasets puts and looks for data if it is told nothing.
+_DEFAULT_DATA_DIR = "~/tensorflow_datasets"
+
+
+class Examples(NamedTuple):
+    """Labelled images.
+
+    Attributes:
+        images: uint8 `[n, h, w, c]`, brightness in 0..255.
+        labels: int32 `[n]`, classes from 0 on.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set in three parts that share no image.
+
+    The training images that it comes with are cut, at random but always alike, into two halves of
+    equal size (but for one image, if their number is odd).
+
+    Attributes:
+        name: a key of `DATASETS`.
+        train: the half that rules are trained on.
+        validation: the half that rules and learning rates are chosen on.
+        test: its test images.
+        num_classes: how many classes there are.
+    """
+
+    name: str
+    train: Examples
+    validation: Examples
+    test: Examples
+    num_classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Height, width and channels of an image."""
+        return self.train.images.shape[1:]
+
+
+def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """Returns a data set, read from disk. Nothing is downloaded.
+
+    Args:
+        name: a key of `DATASETS`. "mnist" (28 x 28 x 1, 60,000 training images) and "cifar10"
+            (32 x 32 x 3, 50,000) are read as TensorFlow Datasets has prepared them, "digits"
+            (8 x 8 x 1, 1,200) as it comes with scikit-learn.
+        data_dir: the folder in which TensorFlow Datasets has prepared its data. Without it, the
+            environment variable TFDS_DATA_DIR, and then `~/tensorflow_datasets`. "digits" needs
+            none.
+
+    Raises:
+        ValueError: the name is unknown.
+        FileNotFoundError: the data are not where they were looked for.
+    """
+    if name not in DATASETS:
+        raise ValueError(
+            f"name must be one of {sorted(DATASETS)}. Received: name={name!r}. Choose one of them."
+        )
+    training, test, num_classes = DATASETS[name](name, data_dir)
+    # RandomState, because NumPy promises that its numbers will stay; those of newer generators may
+    # change from version to version.
+    order = np.random.RandomState(0).permutation(len(training.labels))
+    train, validation = (
+        Examples(training.images[half], training.labels[half]) for half in np.array_split(order, 2)
+    )
+    return Dataset(name, train, validation, test, num_classes)
+
+
+_Parts = tuple[Examples, Examples, int]
+
+
+def _read_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts:
+    """Returns training images, test images and the number of classes of a data set of tfds."""
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or _DEFAULT_DATA_DIR).expanduser()
+    folder = root / name / _TFDS_VERSIONS[name]
+    if not (folder / "dataset_info.json").is_file():
+        raise FileNotFoundError(
+            f"data_dir must be a folder in which TensorFlow Datasets has prepared {name!r}. "
+            f"Received: data_dir={str(root)!r}, where there is no {name}/{folder.name}. Either "
+            'prepare it, where there is a network, with `python -c "import tensorflow_datasets; '
+            f"tensorflow_datasets.load('{name}:{folder.name}', data_dir='{root}')\"`, or name the "
+            "folder that holds it (--data_dir, or the variable TFDS_DATA_DIR); or take 'digits' "
+            "(--dataset=digits), which comes with scikit-learn."
+        )
+    # Here and not above: it takes a second, and using rules needs no data.
+    import tensorflow_datasets
+
+    builder = tensorflow_datasets.builder_from_directory(folder)
+    training, test = (
+        Examples(part["image"].numpy(), part["label"].numpy().astype(np.int32))
+        for part in builder.as_dataset(split=["train", "test"], batch_size=-1)
+    )
+    return training, test, builder.info.features["label"].num_classes
+
+
+def _read_digits(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts:
+    """Returns the same of scikit-learn's digits: 1,200 and 597 images, drawn at random."""
+    import sklearn.datasets
+
+    digits = sklearn.datasets.load_digits()
+    # Brightness comes as 0..16. The order is 0, 1, 2, ... for long stretches.
+    images = np.rint(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
+    labels = digits.target.astype(np.int32)
+    order = np.random.RandomState(0).permutation(len(labels))
+    training, test = (
+        Examples(images[part], labels[part]) for part in np.split(order, [_NUM_TRAINING_DIGITS])
+    )
+    return training, test, len(digits.target_names)
+
+
+_NUM_TRAINING_DIGITS = 1200
+
+# How each data set is read.
+DATASETS: dict[str, Callable[[str, str | os.PathLike[str] | None], _Parts]] = {
+    "mnist": _read_prepared,
+    "cifar10": _read_prepared,
+    "digits": _read_digits,
+}

@@ -1,0 +1,116 @@
+"""The networks of the paper's experiments: plain Keras models from images to logits."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+# The activations that a flag can name.
+ACTIVATIONS = ("elu", "relu", "sigmoid", "tanh")
+
+
+def mlp(
+    image_shape: Sequence[int] = (28, 28, 1),
+    units: int = 20,
+    num_layers: int = 1,
+    activation: str = "sigmoid",
+    num_classes: int = 10,
+    dtype: str = "float32",
+) -> keras.Model:
+    """Returns a multilayer perceptron; the defaults are the paper's base network for MNIST.
+
+    Source: Andrychowicz et al. 2016, section 3.2 (arXiv 1606.04474).
+
+    Args:
+        image_shape: height, width and channels of the images, float `[B, h, w, c]` in [0, 1].
+        units: units of each hidden layer.
+        num_layers: how many hidden layers.
+        activation: one of `ACTIVATIONS`: that of the hidden layers.
+        num_classes: C; the model's outputs are logits, `[B, C]`.
+        dtype: dtype or policy of all layers; float64 serves derivative tests.
+
+    Raises:
+        ValueError: a count is no integer from 1 on, or the activation is unknown.
+    """
+    _check_counts(units=units, num_layers=num_layers, num_classes=num_classes)
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"activation must be one of {list(ACTIVATIONS)}. "
+            f"Received: activation={activation!r}. Choose one of them."
+        )
+    hidden = [
+        layers.Dense(units, activation=activation, dtype=dtype, name=f"hidden_{index}")
+        for index in range(num_layers)
+    ]
+    depth = "" if num_layers == 1 else f"x{num_layers}"
+    return keras.Sequential(
+        [
+            layers.Input(tuple(image_shape), name="images"),
+            layers.Flatten(dtype=dtype, name="pixels"),
+            *hidden,
+            layers.Dense(num_classes, dtype=dtype, name="logits"),
+        ],
+        name=f"mlp{units}{depth}_{activation}",
+    )
+
+
+def conv_net(
+    image_shape: Sequence[int] = (32, 32, 3), num_classes: int = 10, dtype: str = "float32"
+) -> keras.Model:
+    """Returns the paper's convolutional network; the defaults are that for CIFAR-10.
+
+    Three convolutions of 5 x 5 and 16 channels, each followed by 2 x 2 max pooling, and a dense
+    layer of 32, all with batch normalisation and ReLU; then the logits. The text leaves sizes open;
+    they are those of the authors' code, and so are the 22,682 coordinates: batch normalisation
+    shifts and does not scale, and biases stay before it.
+    Source: Andrychowicz et al. 2016, section 3.3 (arXiv 1606.04474).
+
+    Args:
+        image_shape: height and width, 8 or more, and channels of the images, float `[B, h, w, c]`
+            in [0, 1].
+        num_classes: C; the model's outputs are logits, `[B, C]`.
+        dtype: dtype or policy of all layers; float64 serves derivative tests.
+
+    Raises:
+        ValueError: the images are smaller than 8 x 8, or `num_classes` is no integer from 1 on.
+    """
+    _check_counts(num_classes=num_classes)
+    if min(image_shape[:2]) < 8:
+        raise ValueError(
+            "image_shape must have a height and width of 8 or more, to be halved three times. "
+            f"Received: image_shape={tuple(image_shape)}. Take larger images, or an mlp."
+        )
+    blocks: list[keras.layers.Layer] = []
+    for index in range(3):
+        blocks += [
+            layers.Conv2D(16, 5, padding="same", dtype=dtype, name=f"convolution_{index}"),
+            *_normalized_relu(f"convolution_{index}", dtype),
+            layers.MaxPooling2D(dtype=dtype, name=f"pooling_{index}"),
+        ]
+    return keras.Sequential(
+        [
+            layers.Input(tuple(image_shape), name="images"),
+            *blocks,
+            layers.Flatten(dtype=dtype, name="features"),
+            layers.Dense(32, dtype=dtype, name="hidden"),
+            *_normalized_relu("hidden", dtype),
+            layers.Dense(num_classes, dtype=dtype, name="logits"),
+        ],
+        name="conv_net",
+    )
+
+
+def _normalized_relu(name: str, dtype: str) -> list[keras.layers.Layer]:
+    return [
+        layers.BatchNormalization(scale=False, dtype=dtype, name=f"{name}_normalization"),
+        layers.ReLU(dtype=dtype, name=f"{name}_relu"),
+    ]
+
+
+def _check_counts(**counts: int) -> None:
+    for argument, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{argument} must be an integer from 1 on. "
+                f"Received: {argument}={value}. Give a positive count."
+            )
