@@ -12,7 +12,9 @@ from benchmarks.workloads import InnerStep, MetaStep
 # Each compiles something, and is compared with TensorFlow, whose tracing alone takes a second.
 pytestmark = [
     pytest.mark.slow,
+    # torch.compile warns of torch's own parts.
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning:torch"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning:torch"),
 ]
 
 META_STEPS = {
