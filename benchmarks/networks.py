@@ -83,7 +83,7 @@ class ConvNet:
 
     def initial_parameters(self, random: np.random.Generator) -> list[np.ndarray]:
         window = (self.kernel_size, self.kernel_size)
-        kernels = [(*window, 3, self.num_channels)]
+        kernels: list[Shape] = [(*window, 3, self.num_channels)]
         kernels += [(*window, self.num_channels, self.num_channels)] * (self.num_blocks - 1)
         kernels += [(self.num_features, self.num_units)]
         parameters = []

@@ -34,15 +34,15 @@ _SECONDS_BETWEEN_LOOKS = 0.02
 def serve(requests: TextIO, answer: Callable[..., None]) -> None:
     """Makes the contender ready, does the first step, and times further ones as requested."""
     workload = WORKLOADS[_WORKLOAD.value]
-    if _NUM_STEPS.value is not None:
+    if _NUM_STEPS.value is not None and isinstance(workload, MetaStep):
         workload = dataclasses.replace(workload, num_steps=_NUM_STEPS.value)
     module = importlib.import_module(CONTENDERS[_CONTENDER.value].module)
     workload.load()
     baseline = peak_bytes()
     make = module.meta_step if isinstance(workload, MetaStep) else module.inner_step
     step = make(workload)
-    (first_call,) = time_steps(step, seconds=0)
-    answer(baseline_bytes=baseline, first_call_seconds=first_call, peak_bytes=peak_bytes())
+    (first_step,) = time_steps(step, seconds=0)
+    answer(baseline_bytes=baseline, first_step=first_step, peak_bytes=peak_bytes())
     for line in requests:
         times = time_steps(step, **json.loads(line))
         answer(times=times, peak_bytes=peak_bytes())

@@ -89,6 +89,7 @@ WORKLOADS: dict[str, Workload] = {
     "cifar": MetaStep(ConvNet()),
     "mlp_1m": MetaStep(MLP((784, 1000, 200, 10))),
     "mlp_10m": MetaStep(MLP((784, 5000, 1200, 10))),
+    "mnist_two_tasks": MetaStep(MLP((784, 20, 10))),
     "inner_1e4": InnerStep(10**4),
     "inner_1e5": InnerStep(10**5),
     "inner_1e6": InnerStep(10**6),

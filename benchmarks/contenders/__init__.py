@@ -1,6 +1,6 @@
 """Meta-step and inner step of one rule, written in several ways that compute the same numbers.
 
-A contender is a module with two functions:
+A contender is a module with one or both of two functions:
 
     meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]
     inner_step(workload: InnerStep) -> Callable[[], np.ndarray]
@@ -57,4 +57,5 @@ CONTENDERS = {
     "jax_scan": Contender("benchmarks.contenders.jax_scan", "jax"),
     "pytorch": Contender("benchmarks.contenders.pytorch", "torch"),
     "pytorch_compiled": Contender("benchmarks.contenders.pytorch_compiled", "torch"),
+    "one_device": Contender("benchmarks.contenders.trainer", "tensorflow", is_bounded=True),
 }

@@ -51,12 +51,15 @@ def initial_state(num_coordinates: int):
 
 def loss(network: Network, parameters, inputs, labels):
     """Returns the mean cross-entropy over a batch."""
-    logits = (_mlp if isinstance(network, MLP) else _conv_net)(network, parameters, inputs)
+    if isinstance(network, MLP):
+        logits = _mlp(parameters, inputs)
+    else:
+        logits = _conv_net(network, parameters, inputs)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, jnp.newaxis], axis=1)
     return -jnp.mean(chosen)
 
 
-def _mlp(network: MLP, parameters, values):
+def _mlp(parameters, values):
     *hidden, kernel, bias = parameters
     for hidden_kernel, hidden_bias in zip(hidden[::2], hidden[1::2], strict=True):
         values = jax.nn.sigmoid(values @ hidden_kernel + hidden_bias)

@@ -65,11 +65,14 @@ def loss(
     network: Network, parameters: list[torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
     """Returns the mean cross-entropy over a batch."""
-    logits = (_mlp if isinstance(network, MLP) else _conv_net)(network, parameters, inputs)
+    if isinstance(network, MLP):
+        logits = _mlp(parameters, inputs)
+    else:
+        logits = _conv_net(network, parameters, inputs)
     return functional.cross_entropy(logits, labels)
 
 
-def _mlp(network: MLP, parameters: list[torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+def _mlp(parameters: list[torch.Tensor], values: torch.Tensor) -> torch.Tensor:
     *hidden, kernel, bias = parameters
     for hidden_kernel, hidden_bias in zip(hidden[::2], hidden[1::2], strict=True):
         values = torch.sigmoid(torch.addmm(hidden_bias, values, hidden_kernel))

@@ -16,12 +16,15 @@ def loss(
         inputs: float32 `[B, ...]`.
         labels: int32 `[B]`.
     """
-    logits = (_mlp if isinstance(network, MLP) else _conv_net)(network, parameters, inputs)
+    if isinstance(network, MLP):
+        logits = _mlp(parameters, inputs)
+    else:
+        logits = _conv_net(network, parameters, inputs)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     return tf.reduce_mean(losses)
 
 
-def _mlp(network: MLP, parameters: list[tf.Tensor], values: tf.Tensor) -> tf.Tensor:
+def _mlp(parameters: list[tf.Tensor], values: tf.Tensor) -> tf.Tensor:
     *hidden, kernel, bias = parameters
     for hidden_kernel, hidden_bias in zip(hidden[::2], hidden[1::2], strict=True):
         values = tf.sigmoid(values @ hidden_kernel + hidden_bias)
@@ -40,8 +43,6 @@ def _conv_net(network: ConvNet, parameters: list[tf.Tensor], values: tf.Tensor) 
     return values @ kernel + bias
 
 
-def _normalize(
-    values: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
-) -> tf.Tensor:
+def _normalize(values: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
     mean, variance = tf.nn.moments(values, list(range(values.shape.rank - 1)))
     return tf.nn.batch_normalization(values, mean, variance, offset, scale, epsilon)
