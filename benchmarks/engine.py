@@ -22,16 +22,21 @@ from benchmarks.plan import PLANS
 from benchmarks.report import Results, check_bars, format_results, write_json
 
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results.json", "Where results are written.")
-_WORKLOADS = flags.DEFINE_multi_enum("workloads", list(PLANS), list(PLANS), "What is run.")
-_CONTENDERS = flags.DEFINE_multi_enum(
-    "contenders", list(CONTENDERS), list(CONTENDERS), "Who runs, if installed."
-)
+_WORKLOADS = flags.DEFINE_list("workloads", list(PLANS), "What is run.")
+_CONTENDERS = flags.DEFINE_list("contenders", list(CONTENDERS), "Who runs, if installed.")
 _ROUNDS = flags.DEFINE_integer("rounds", None, "Turns of each contender, if not the plan's.", 1)
 _FLOORS = flags.DEFINE_bool("floors", True, "Whether to time matrix products by themselves.")
 _QUICK = flags.DEFINE_bool("quick", False, "Whether to do the least that shows that it works.")
 _MEMORY_SHARE = flags.DEFINE_float(
     "memory_share", 0.8, "Part of the machine's memory that a contender may take.", 0, 1
 )
+
+for _flag, _names in ((_WORKLOADS, PLANS), (_CONTENDERS, CONTENDERS)):
+    flags.register_validator(
+        _flag,
+        lambda chosen, names=_names: set(chosen) <= set(names),
+        f"must be among {', '.join(_names)}",
+    )
 
 
 def main(arguments: Sequence[str]) -> None:

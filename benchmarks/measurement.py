@@ -123,9 +123,8 @@ class _Entrant:
         if predicted["bytes"] + trials[0]["baseline_bytes"] <= self._memory_limit:
             return False
         lengths = " and ".join(str(length) for length in self._plan.trial_steps)
-        reason = (
-            f"extrapolated from unrolls of {lengths}: more than {_gigabytes(self._memory_limit)}"
-        )
+        limit = _gigabytes(self._memory_limit)
+        reason = f"extrapolated from unrolls of {lengths}: needs more than {limit}"
         self.measurement |= {"status": "extrapolated", "reason": reason, "trials": trials}
         self.measurement |= predicted
         return True

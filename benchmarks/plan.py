@@ -29,6 +29,10 @@ class Plan:
         chosen = tuple(name for name in self.contenders if name in contenders)
         return dataclasses.replace(self, contenders=chosen)
 
+    def with_rounds(self, num_rounds: int) -> "Plan":
+        """Returns the plan with another number of rounds."""
+        return dataclasses.replace(self, num_rounds=num_rounds)
+
     def quick(self) -> "Plan":
         """Returns the least that shows whether it works."""
         return dataclasses.replace(self, num_rounds=min(self.num_rounds, 2), seconds=0.0)

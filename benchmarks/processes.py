@@ -45,7 +45,7 @@ class Worker:
         command += [f"--memory_limit={memory_limit}"]
         command += [] if num_steps is None else [f"--num_steps={num_steps}"]
         self._time_limit = time_limit
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115, `close` closes it
         # A session of its own, so that compilers that it starts end with it.
         self._process = subprocess.Popen(
             command,
