@@ -121,10 +121,10 @@ def floor(workload: Workload) -> dict[str, float]:
         seconds = workload.num_steps * (seconds + _seconds(optimizee))
     return {
         "flops": flops,
-        "gflops_per_second": rates[0] / 1e9,
-        "gflops_per_second_by_call": rates[1] / 1e9,
-        "seconds": seconds[0],
-        "seconds_by_call": seconds[1],
+        "gflops_per_second": float(rates[0]) / 1e9,
+        "gflops_per_second_by_call": float(rates[1]) / 1e9,
+        "seconds": float(seconds[0]),
+        "seconds_by_call": float(seconds[1]),
     }
 
 

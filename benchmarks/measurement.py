@@ -20,10 +20,10 @@ def measure(
     """Returns one measurement for each contender of a plan.
 
     A measurement has the names of `workload` and `contender`, and a `status`:
-        measured: `median`, `quartiles` and `num_steps` over all timed steps of all rounds, in
-            seconds; `first_step`, the seconds of the one that traces and compiles; `peak_bytes` of
-            the process, `baseline_bytes` before the contender began (frameworks imported, data
-            made), and `bytes`, the difference.
+        measured: `first_step`, the seconds of the one that traces and compiles; `median`,
+            `quartiles` and `num_steps` over all timed steps of all rounds, in seconds (of the first
+            step where there are no rounds); `peak_bytes` of the process, `baseline_bytes` before
+            the contender began (frameworks imported, data made), and `bytes`, the difference.
         extrapolated: `median` and `bytes`, as the `trials` on shorter unrolls predict them.
         failed, not installed: the `reason` alone.
 
@@ -71,7 +71,7 @@ class _Entrant:
         self.measurement: Measurement = {"workload": workload, "contender": contender}
         self._contender = CONTENDERS[contender]
         self._plan = plan
-        self._arguments = (contender, workload, self._contender.time_limit, memory_limit)
+        self._arguments = (contender, workload, plan.time_limit, memory_limit)
         self._memory_limit = memory_limit
         self._worker: Worker | None = None
         self._times: list[float] = []
@@ -85,7 +85,8 @@ class _Entrant:
         try:
             if self._contender.is_bounded or not self._try_shorter_unrolls():
                 self._worker = Worker(*self._arguments)
-                self._note(self._worker.first)
+                first = self._worker.first
+                self._note(first | {"status": "measured"} | _spread([first["first_step"]]))
         except WorkerError as error:
             self._fail(error)
 
@@ -97,8 +98,7 @@ class _Entrant:
             warm_up = self._plan.num_rounds > 1
             answer = self._worker.measure(seconds=self._plan.seconds, warm_up=warm_up)
             self._times += answer.pop("times")
-            self._note(answer)
-            self.measurement |= {"status": "measured"} | _spread(self._times)
+            self._note(answer | _spread(self._times))
         except WorkerError as error:
             self._fail(error)
 
@@ -143,7 +143,7 @@ def _with_bytes(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spread(times: Sequence[float]) -> dict[str, Any]:
-    low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
+    low, median, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
     return {"median": median, "quartiles": [low, high], "num_steps": len(times)}
 
 

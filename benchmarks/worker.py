@@ -29,6 +29,7 @@ _NUM_STEPS = flags.DEFINE_integer("num_steps", None, "Steps of the unroll, if no
 _MEMORY_LIMIT = flags.DEFINE_integer("memory_limit", None, "Bytes at which the process gives up.")
 
 _SECONDS_BETWEEN_LOOKS = 0.02
+_MAX_ERROR_LENGTH = 200
 
 
 def serve(requests: TextIO, answer: Callable[..., None]) -> None:
@@ -74,8 +75,8 @@ def main(_: list[str]) -> None:
     except Exception as error:
         # Whatever a framework raises is this contender's result, with its place on stderr.
         traceback.print_exc()
-        summary = (str(error).strip().splitlines() or [""])[0]
-        answer(error=f"{type(error).__name__}: {summary}")
+        summary = " ".join(f"{type(error).__name__}: {error}".split())
+        answer(error=summary[:_MAX_ERROR_LENGTH])
         sys.exit(1)
 
 

@@ -37,13 +37,11 @@ class Contender:
         framework: the package that it needs.
         is_bounded: whether its memory stays within bounds that it chooses itself, so that no
             workload needs to be tried on fewer steps first.
-        time_limit: seconds within which its first step must have ended, compilation included.
     """
 
     module: str
     framework: str
     is_bounded: bool = False
-    time_limit: float = 180.0
 
     @property
     def is_installed(self) -> bool:

@@ -37,7 +37,8 @@ class FixedProblem(Problem):
         return list(self._parameters)
 
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._inputs[step], self._labels[step]
+        index = step % len(self.workload.labels)
+        return self._inputs[index], self._labels[index]
 
     def loss(self, parameters: list[tf.Tensor], batch: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         value = tensorflow_losses.loss(self.workload.network, parameters, *batch)
