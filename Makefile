@@ -3,7 +3,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test lint format clean
+.PHONY: help env demo test benchmark lint format clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -22,6 +22,9 @@ demo: env ## Meta-train a small rule on quadratics and compare it with tuned bas
 
 test: env ## Run all the tests that this machine can run.
 	.venv/bin/pytest -n 2 --dist=loadfile
+
+benchmark: env ## Time meta-steps and inner steps beside JAX and PyTorch, where installed.
+	.venv/bin/python -m benchmarks.engine --output=benchmarks/results.json
 
 lint: env ## Check style, formatting and types.
 	.venv/bin/ruff check .

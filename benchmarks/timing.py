@@ -1,0 +1,35 @@
+"""Time and memory of a function in this process."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def time_steps(
+    step: Callable[[], Any], seconds: float, max_steps: int = 1000, warm_up: bool = False
+) -> list[float]:
+    """Returns the seconds that each of several steps took.
+
+    Args:
+        step: does one step and waits for its end.
+        seconds: after which no further step begins; one is always done.
+        max_steps: the most steps.
+        warm_up: whether a step goes ahead untimed, because other processes ran in between.
+    """
+    if warm_up:
+        step()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or (time.perf_counter() < end and len(times) < max_steps):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def peak_bytes() -> int:
+    """Returns the most memory that this process has had in residence."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

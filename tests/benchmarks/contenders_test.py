@@ -1,0 +1,59 @@
+"""All contenders compute the same numbers; frameworks that aren't installed are skipped."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.networks import MLP, ConvNet
+from benchmarks.workloads import InnerStep, MetaStep
+
+# Each compiles something, and is compared with TensorFlow, whose tracing alone takes a second.
+pytestmark = [
+    pytest.mark.slow,
+    # torch.compile warns of torch's own parts.
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning:torch"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning:torch"),
+]
+
+META_STEPS = {
+    "mlp": MetaStep(MLP((6, 4, 3)), batch_size=5, num_steps=3),
+    "conv_net": MetaStep(ConvNet(8, num_channels=2, num_units=4), batch_size=5, num_steps=3),
+}
+OTHERS = [name for name in CONTENDERS if name != "plain_tensorflow"]
+
+
+def _module(name):
+    pytest.importorskip(CONTENDERS[name].framework)
+    return importlib.import_module(CONTENDERS[name].module)
+
+
+@pytest.mark.parametrize("network", META_STEPS)
+@pytest.mark.parametrize("name", OTHERS)
+def test_meta_steps_agree(name, network):
+    run = _module(name).meta_step(META_STEPS[network])
+    run_reference = _module("plain_tensorflow").meta_step(META_STEPS[network])
+    result, expected = run(), run_reference()
+    np.testing.assert_allclose(result.losses, expected.losses, rtol=1e-5)
+    assert result.meta_gradient.keys() == expected.meta_gradient.keys()
+    for weight, gradient in expected.meta_gradient.items():
+        tolerance = 1e-4 * np.abs(gradient).max()
+        np.testing.assert_allclose(
+            result.meta_gradient[weight], gradient, atol=tolerance, err_msg=weight
+        )
+    # Adam has then moved the rule alike, but for where each framework adds its epsilon.
+    after = run_reference().losses
+    assert not np.allclose(after, expected.losses, rtol=1e-4)
+    np.testing.assert_allclose(run().losses, after, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_inner_steps_agree(name):
+    workload = InnerStep(7)
+    run, run_reference = (_module(one).inner_step(workload) for one in (name, "plain_tensorflow"))
+    first = run_reference()
+    np.testing.assert_allclose(run(), first, rtol=1e-4)
+    second = run_reference()
+    assert not np.allclose(second, first, rtol=1e-3), "the state has no effect"
+    np.testing.assert_allclose(run(), second, rtol=1e-4)
