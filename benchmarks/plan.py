@@ -51,7 +51,7 @@ PLANS: dict[str, Plan] = {
     "mlp_1m": Plan(_ALL[:-1], seconds=12, trial_steps=(2, 4)),
     # Its one meta-step shows whether memory is what 1M coordinates let expect.
     "mlp_10m": Plan(("ours",), num_rounds=0, time_limit=420),
-    "mnist_two_tasks": Plan(("one_device",), num_rounds=3, seconds=2),
+    "mnist_two_tasks": Plan(("one_device", "two_devices"), num_rounds=3, seconds=2),
     "inner_1e4": _INNER,
     "inner_1e5": _INNER,
     "inner_1e6": _INNER,

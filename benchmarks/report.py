@@ -82,6 +82,14 @@ BARS = (
         0.15,
         lambda r: r.ratio("mlp_1m", "plain_tensorflow", "bytes"),
     ),
+    Bar(
+        "mnist_two_tasks: two devices / one device",
+        1.1,
+        lambda r: (
+            r.value("mnist_two_tasks", "two_devices", "median")
+            / r.value("mnist_two_tasks", "one_device", "median")
+        ),
+    ),
     Bar("inner step, time of a coordinate: largest / least", 1.3, Results.spread_of_sizes),
 )
 

@@ -55,5 +55,6 @@ CONTENDERS = {
     "jax_scan": Contender("benchmarks.contenders.jax_scan", "jax"),
     "pytorch": Contender("benchmarks.contenders.pytorch", "torch"),
     "pytorch_compiled": Contender("benchmarks.contenders.pytorch_compiled", "torch"),
-    "one_device": Contender("benchmarks.contenders.trainer", "tensorflow", is_bounded=True),
+    "one_device": Contender("benchmarks.contenders.one_device", "tensorflow", is_bounded=True),
+    "two_devices": Contender("benchmarks.contenders.two_devices", "tensorflow", is_bounded=True),
 }

@@ -19,7 +19,9 @@ from benchmarks.workloads import (
 )
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules import CoordinatewiseLSTM
+from l2l_tf.rules.chunks import in_chunks_if_large
 from l2l_tf.training import meta_gradient, start
+from l2l_tf.training.replay import bound_memory
 
 
 class FixedProblem(Problem):
@@ -59,7 +61,8 @@ def make_rule() -> CoordinatewiseLSTM:
 
 def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
     """Returns a function that does one meta-step."""
-    rule, problem = make_rule(), FixedProblem(workload)
+    problem = FixedProblem(workload)
+    rule = bound_memory(make_rule(), workload.num_coordinates, workload.num_steps)
     weights = rule.trainable_variables
     optimizer = keras.optimizers.Adam(META_LEARNING_RATE)
     optimizer.build(weights)
@@ -84,7 +87,7 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
 
 def inner_step(workload: InnerStep) -> Callable[[], np.ndarray]:
     """Returns a function that does one inner step."""
-    rule = make_rule()
+    rule = in_chunks_if_large(make_rule(), workload.num_coordinates)
     step = tf.function(lambda gradient, state: rule(gradient, state))
     gradient = tf.constant(workload.gradient)
     state = rule.initial_state(workload.num_coordinates)

