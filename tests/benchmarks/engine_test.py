@@ -87,7 +87,7 @@ def test_a_worker_beyond_its_limits_is_given_up(time_limit, memory_limit, reason
 @pytest.mark.slow
 def test_a_worker_says_what_went_wrong(monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(WorkerError, match="AttributeError: module .*trainer' has no attribute"):
+    with pytest.raises(WorkerError, match=r"AttributeError: module .*trainer' has no attribute"):
         Worker("one_device", WORKLOAD, 60.0, 10**12)
 
 
