@@ -91,8 +91,8 @@ class _Entrant:
             self._fail(error)
 
     def take_turn(self) -> None:
-        """Times steps, if the process is alive."""
-        if self._worker is None:
+        """Times steps, if the process is alive and has not had the time of all its turns yet."""
+        if self._worker is None or sum(self._times) > self._plan.num_rounds * self._plan.seconds:
             return
         try:
             warm_up = self._plan.num_rounds > 1

@@ -16,17 +16,16 @@ def time_steps(
         step: does one step and waits for its end.
         seconds: after which no further step begins; one is always done.
         max_steps: the most steps.
-        warm_up: whether a step goes ahead untimed, because other processes ran in between.
+        warm_up: whether the first step is left out where there are others, because other processes
+            ran before it.
     """
-    if warm_up:
-        step()
     times: list[float] = []
     end = time.perf_counter() + seconds
     while not times or (time.perf_counter() < end and len(times) < max_steps):
         began = time.perf_counter()
         step()
         times.append(time.perf_counter() - began)
-    return times
+    return times[1:] if warm_up and len(times) > 1 else times
 
 
 def peak_bytes() -> int:

@@ -112,6 +112,8 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
     """Returns a function that does one meta-step."""
     first, unravel = ravel_pytree(workload.parameters)
     inputs, labels = jnp.asarray(workload.inputs), jnp.asarray(workload.labels)
+    # Within a loop, XLA's convolutions on the CPU are many times as slow.
+    is_unrolled = isinstance(workload.network, ConvNet)
 
     def loss_and_gradient(parameters, batch):
         def value(vector):
@@ -129,7 +131,9 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
             return (parameters, gradient, state), loss
 
         state = initial_state(workload.num_coordinates)
-        (parameters, gradient, _), losses = lax.scan(body, (parameters, gradient, state), batches)
+        (parameters, gradient, _), losses = lax.scan(
+            body, (parameters, gradient, state), batches, unroll=is_unrolled
+        )
         return jnp.sum(losses), (losses, parameters, gradient)
 
     @jax.jit
