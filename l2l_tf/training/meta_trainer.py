@@ -96,8 +96,8 @@ class MetaTrainer:
                 f"tasks_per_meta_step={settings.tasks_per_meta_step} with {replicas.count} "
                 "replicas. Give each replica the same number of tasks."
             )
-        made = [*(weight.value for weight in rule.trainable_variables), optimizer.iterations.value]
-        if not all(strategy.extended.variable_created_in_scope(one) for one in made):
+        made = [*rule.trainable_variables, *optimizer.variables]
+        if not all(strategy.extended.variable_created_in_scope(one.value) for one in made):
             raise ValueError(
                 "rule and optimizer must be made under the strategy of the trainer. Received: "
                 f"rule={rule.name!r}, optimizer={optimizer.name!r} of another strategy than "

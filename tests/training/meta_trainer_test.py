@@ -189,6 +189,15 @@ def test_clipping_belongs_to_the_optimizer_and_the_logged_norm_is_that_before_it
     np.testing.assert_allclose(rule.get_weights(), [-0.5 * 60 / norm, -0.5 * 30 / norm], rtol=1e-6)
 
 
+def test_meta_gradients_may_be_accumulated_over_meta_steps():
+    settings = MetaTrainingSettings(5, 5, num_meta_epochs=1, trajectories_per_meta_epoch=2)
+    optimizer = _sgd(1e-3, gradient_accumulation_steps=2)
+    recorder = fit_recorded(MetaTrainer(LinearRule(), Parabolas(), optimizer, settings))
+    # The gradient is (60, 30) both times: see meta_gradient_test.py.
+    expected = [[0, 0], [0, 0], [-0.06, -0.03]]
+    np.testing.assert_allclose(recorder.weights, expected, rtol=1e-6)
+
+
 def test_the_schedule_belongs_to_the_optimizer_and_counts_meta_steps():
     # A rate of zero from the third meta-step on.
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [1e-3, 0.0])
