@@ -103,6 +103,16 @@ class MetaTrainer:
                 f"rule={rule.name!r}, optimizer={optimizer.name!r} of another strategy than "
                 f"{type(strategy).__name__}. Make all three within one strategy.scope()."
             )
+        if tf.distribute.has_strategy() and (
+            optimizer.gradient_accumulation_steps or optimizer.ema_overwrite_frequency
+        ):
+            raise ValueError(
+                "optimizer must neither accumulate gradients nor overwrite weights with their "
+                "average under a strategy, where Keras can't. Received: "
+                f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}, "
+                f"ema_overwrite_frequency={optimizer.ema_overwrite_frequency} under "
+                f"{type(strategy).__name__}. Leave both out, or train on one device."
+            )
         self.rule = rule
         self.problem = problem
         self.optimizer = optimizer
