@@ -21,9 +21,9 @@ def two_devices() -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def deterministic_operations():
-    """Has TensorFlow compute sums in the same order each time, whatever the device."""
+    """Has TensorFlow compute sums in the same order each time, for the rest of a module."""
     # There is a public function to turn this on, and none to turn it off again.
     from tensorflow.python.framework import config
 
