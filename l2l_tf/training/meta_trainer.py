@@ -356,8 +356,10 @@ class MetaTrainer:
             self._save()
 
     def _agree_to_stop(self) -> bool:
-        self._stop_requested = self._replicas.any([self._stop_requested])[0]
-        return self._stop_requested
+        agreed = self._replicas.any([self._stop_requested])[0]
+        # A request that came in the meantime stays for the next time.
+        self._stop_requested |= agreed
+        return agreed
 
 
 def _without_names(config: Any) -> Any:

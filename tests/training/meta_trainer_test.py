@@ -12,6 +12,7 @@ from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
+from l2l_tf.training.replicas import Replicas
 from l2l_tf.training.unroll import start
 from tests.training.recorder import Recorder, StopAfter, fit_recorded
 from tests.training.toys import LinearRule, NoisyBowls, Parabolas
@@ -490,6 +491,24 @@ def test_a_stop_requested_before_the_first_meta_step_is_heeded(tmp_path):
     trainer.request_stop()
     recorder = fit_recorded(trainer)
     assert recorder.events == ["train begins", "train ends"]
+
+
+def test_a_stop_requested_while_processes_agree_on_stopping_is_heeded(monkeypatch):
+    trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(), SMALL)
+    answers = []
+
+    def any_with_a_signal(replicas, flags):
+        # The flags were read before the signal came.
+        if not answers:
+            trainer.request_stop()
+        answers.append(list(flags))
+        return answers[-1]
+
+    monkeypatch.setattr(Replicas, "any", any_with_a_signal)
+    recorder = fit_recorded(trainer)
+    assert answers[0] == [False]
+    assert len(recorder.logs("batch")) == 1
+    assert not trainer.finished
 
 
 def test_resuming_a_finished_run_does_nothing(tmp_path):
