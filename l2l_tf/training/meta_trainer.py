@@ -328,20 +328,24 @@ class MetaTrainer:
         } | settings
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
-        restored = checkpoint.restore()
+        # Processes restore together, so they must agree on that first.
+        restored = checkpoint.restore(check=self._refuse_other_progress)
         counters, tensors = restored or ({}, [])
         self.progress = MetaProgress(**counters)
-        if not self._replicas.agree([self.progress.num_trajectories, self.progress.num_unrolls]):
-            raise ValueError(
-                "checkpoint_dir must be one folder for all processes. Received: "
-                f"{self.progress.num_trajectories} trajectories in this process's folder, another "
-                "number elsewhere. Use a file system that all hosts share."
-            )
         if tensors:
             seeds = tf.TensorSpec([self._tasks.num_tasks, 2], tf.int32)
             begin = tf.function(lambda seeds: start(self._trained_rule, self._tasks, seeds))
             structure = begin.get_concrete_function(seeds).structured_outputs
             self._iterate = self._replicas.spread(tensors, structure)
+
+    def _refuse_other_progress(self, counters: dict[str, Any]) -> None:
+        progress = MetaProgress(**counters)
+        if not self._replicas.agree([progress.num_trajectories, progress.num_unrolls]):
+            raise ValueError(
+                "checkpoint_dir must be one folder for all processes. Received: "
+                f"{progress.num_trajectories} trajectories in this process's folder, another "
+                "number elsewhere. Use a file system that all hosts share."
+            )
 
     def _save(self) -> None:
         if self._checkpoint is not None:
