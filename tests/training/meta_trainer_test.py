@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import resource
 from pathlib import Path
 
 import keras
@@ -526,6 +527,44 @@ def test_resuming_a_finished_run_does_nothing(tmp_path):
     assert second.progress == first.progress
     np.testing.assert_array_equal(second.rule.get_weights(), first.rule.get_weights())
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_training_which_then_goes_on_from_the_checkpoint_before(
+    tmp_path, deterministic_operations
+):
+    class FillDisk(keras.callbacks.Callback):
+        """Lets no file of this process grow beyond 1000 bytes, from the fifth meta-step on."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            if trainer.progress.num_trajectories == 1 and trainer.progress.num_unrolls == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    def make(folder):
+        rule, optimizer = LinearRule(), keras.optimizers.Adam(0.01)
+        return MetaTrainer(
+            rule, Parabolas(), optimizer, SMALL, checkpoint_dir=folder, checkpoint_seconds=0.0
+        )
+
+    whole, trainer = make(None), make(tmp_path)
+    whole.fit()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError) as raised:
+            trainer.fit([FillDisk()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = str(raised.value)
+    assert message.startswith(
+        f"A checkpoint must be writable. Received: folder={str(tmp_path)!r}, "
+    )
+    assert message.endswith(
+        "; the checkpoint before this one is whole, and the same command goes on from it."
+    )
+    resumed = make(tmp_path)
+    assert (resumed.progress.num_trajectories, resumed.progress.num_unrolls) == (1, 1)
+    resumed.fit()
+    np.testing.assert_array_equal(resumed.rule.get_weights(), whole.rule.get_weights())
 
 
 @pytest.mark.parametrize(("seconds", "num_checkpoints"), [(0.0, 12 + 2), (1e6, 2)])
