@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,14 @@ class MetaCheckpoint:
                 "command goes on from it."
             ) from error
 
-    def restore(self) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+    def restore(
+        self, check: Callable[[dict[str, Any]], None] = lambda progress: None
+    ) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         """Restores the latest checkpoint and returns its counters and tensors; None without one.
+
+        Args:
+            check: is given the counters, none without a checkpoint, before anything is restored;
+                what it raises ends it there.
 
         Raises:
             ValueError: the checkpoint is damaged or belongs to another run. Nothing was restored.
@@ -62,6 +68,7 @@ class MetaCheckpoint:
             listing = Path(self._manager.directory) / "checkpoint"
             if listing.exists():
                 raise _damaged(listing, ValueError("it can't be read"))
+            check({})
             return None
         record = _Record()
         try:
@@ -72,8 +79,11 @@ class MetaCheckpoint:
         except (tf.errors.OpError, RuntimeError, ValueError, LookupError, OSError) as error:
             raise _damaged(path, error) from error
         self._refuse_other_run(path, record.contents["fingerprint"])
+        check(record.contents["progress"])
         try:
             self._checkpoint.restore(path).assert_existing_objects_matched()
+        except tf.errors.UnavailableError:
+            raise  # Workers restore together, and one of them is gone: nothing is damaged.
         except (tf.errors.OpError, RuntimeError, AssertionError) as error:
             raise _damaged(path, error) from error
         return record.contents["progress"], record.tensors

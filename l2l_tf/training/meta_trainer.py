@@ -96,12 +96,22 @@ class MetaTrainer:
                 f"tasks_per_meta_step={settings.tasks_per_meta_step} with {replicas.count} "
                 "replicas. Give each replica the same number of tasks."
             )
-        made = [*(weight.value for weight in rule.trainable_variables), optimizer.iterations.value]
-        if not all(strategy.extended.variable_created_in_scope(one) for one in made):
+        made = [*rule.trainable_variables, *optimizer.variables]
+        if not all(strategy.extended.variable_created_in_scope(one.value) for one in made):
             raise ValueError(
                 "rule and optimizer must be made under the strategy of the trainer. Received: "
                 f"rule={rule.name!r}, optimizer={optimizer.name!r} of another strategy than "
                 f"{type(strategy).__name__}. Make all three within one strategy.scope()."
+            )
+        if tf.distribute.has_strategy() and (
+            optimizer.gradient_accumulation_steps or optimizer.ema_overwrite_frequency
+        ):
+            raise ValueError(
+                "optimizer must neither accumulate gradients nor overwrite weights with their "
+                "average under a strategy, where Keras can't. Received: "
+                f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}, "
+                f"ema_overwrite_frequency={optimizer.ema_overwrite_frequency} under "
+                f"{type(strategy).__name__}. Leave both out, or train on one device."
             )
         self.rule = rule
         self.problem = problem
@@ -318,20 +328,24 @@ class MetaTrainer:
         } | settings
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
-        restored = checkpoint.restore()
+        # Processes restore together, so they must agree on that first.
+        restored = checkpoint.restore(check=self._refuse_other_progress)
         counters, tensors = restored or ({}, [])
         self.progress = MetaProgress(**counters)
-        if not self._replicas.agree([self.progress.num_trajectories, self.progress.num_unrolls]):
-            raise ValueError(
-                "checkpoint_dir must be one folder for all processes. Received: "
-                f"{self.progress.num_trajectories} trajectories in this process's folder, another "
-                "number elsewhere. Use a file system that all hosts share."
-            )
         if tensors:
             seeds = tf.TensorSpec([self._tasks.num_tasks, 2], tf.int32)
             begin = tf.function(lambda seeds: start(self._trained_rule, self._tasks, seeds))
             structure = begin.get_concrete_function(seeds).structured_outputs
             self._iterate = self._replicas.spread(tensors, structure)
+
+    def _refuse_other_progress(self, counters: dict[str, Any]) -> None:
+        progress = MetaProgress(**counters)
+        if not self._replicas.agree([progress.num_trajectories, progress.num_unrolls]):
+            raise ValueError(
+                "checkpoint_dir must be one folder for all processes. Received: "
+                f"{progress.num_trajectories} trajectories in this process's folder, another "
+                "number elsewhere. Use a file system that all hosts share."
+            )
 
     def _save(self) -> None:
         if self._checkpoint is not None:
@@ -346,8 +360,10 @@ class MetaTrainer:
             self._save()
 
     def _agree_to_stop(self) -> bool:
-        self._stop_requested = self._replicas.any([self._stop_requested])[0]
-        return self._stop_requested
+        agreed = self._replicas.any([self._stop_requested])[0]
+        # A request that came in the meantime stays for the next time.
+        self._stop_requested |= agreed
+        return agreed
 
 
 def _without_names(config: Any) -> Any:

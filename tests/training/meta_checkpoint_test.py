@@ -90,6 +90,40 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     assert weights[1] == 5
 
 
+def test_a_check_sees_the_counters_before_anything_is_restored(tmp_path):
+    class RefusedError(Exception):
+        pass
+
+    def refuse(progress):
+        seen.append(progress)
+        raise RefusedError
+
+    seen, weights = [], _weights(5.0)
+    with pytest.raises(RefusedError):
+        MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights).restore(check=refuse)
+    _saved_twice(tmp_path)
+    with pytest.raises(RefusedError):
+        MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights).restore(check=refuse)
+    assert seen == [{}, {"num_steps": 20}]
+    assert weights[1] == 5
+
+
+def test_that_a_worker_is_gone_while_all_restore_is_not_said_of_the_checkpoint(
+    tmp_path, monkeypatch
+):
+    _saved_twice(tmp_path)
+    checkpoint = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(5.0))
+    gone = tf.errors.UnavailableError(None, None, "Connection reset by peer")
+
+    def fail(*arguments, **options):
+        raise gone
+
+    monkeypatch.setattr(tf.train.Checkpoint, "restore", fail)
+    with pytest.raises(tf.errors.UnavailableError) as raised:
+        checkpoint.restore()
+    assert raised.value is gone
+
+
 def test_of_nested_settings_only_those_that_differ_are_named(tmp_path):
     theirs = {"optimizer": {"class": "Adam", "rate": {"initial": 0.1, "steps": 5}}}
     ours = {"optimizer": {"class": "Adam", "rate": {"initial": 0.1, "steps": 9}}}

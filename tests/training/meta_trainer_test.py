@@ -1,11 +1,11 @@
 import dataclasses
 import json
+import resource
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
 from l2l_tf.rules import SGD, CoordinatewiseLSTM
@@ -13,7 +13,9 @@ from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
+from l2l_tf.training.replicas import Replicas
 from l2l_tf.training.unroll import start
+from tests.training.recorder import Recorder, StopAfter, fit_recorded
 from tests.training.toys import LinearRule, NoisyBowls, Parabolas
 
 # Four trajectories of three unrolls (3, 3 and 1 steps) in two meta-epochs.
@@ -29,55 +31,6 @@ def _settings(**changes) -> MetaTrainingSettings:
 def _sgd(learning_rate: float = 1.0, **arguments) -> keras.optimizers.Optimizer:
     """Returns a meta-optimizer whose steps are the meta-gradients themselves."""
     return keras.optimizers.SGD(learning_rate, **arguments)
-
-
-class Recorder(keras.callbacks.Callback):
-    """Keeps the logs of every meta-step and meta-epoch, and the rule's weights after each."""
-
-    def __init__(self, trainer: MetaTrainer):
-        super().__init__()
-        self.trainer = trainer
-        self.events = []
-        self.weights = [trainer.rule.get_weights()]
-
-    def on_train_begin(self, logs=None):
-        self.events.append("train begins")
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.events.append(("epoch begins", epoch))
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.events.append(("batch", batch, dict(logs)))
-        self.weights.append(self.trainer.rule.get_weights())
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.events.append(("epoch", epoch, dict(logs)))
-
-    def on_train_end(self, logs=None):
-        self.events.append("train ends")
-
-    def logs(self, kind: str) -> list[dict]:
-        return [event[2] for event in self.events if event[0] == kind]
-
-
-class StopAfter(keras.callbacks.Callback):
-    """Asks a trainer to stop after a number of its meta-steps."""
-
-    def __init__(self, trainer: MetaTrainer, num_meta_steps: int):
-        super().__init__()
-        self.trainer = trainer
-        self.num_left = num_meta_steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.num_left -= 1
-        if self.num_left == 0:
-            self.trainer.request_stop()
-
-
-def _fit_recorded(trainer: MetaTrainer) -> Recorder:
-    recorder = Recorder(trainer)
-    trainer.fit([recorder])
-    return recorder
 
 
 # Settings
@@ -194,7 +147,7 @@ def _expected_changes(problem, settings: MetaTrainingSettings, rate: float) -> l
 def test_a_meta_step_applies_the_mean_meta_gradient_of_its_tasks(num_tasks):
     problem = NoisyBowls()
     settings = _settings(tasks_per_meta_step=num_tasks, seed=3)
-    recorder = _fit_recorded(MetaTrainer(LinearRule(), problem, _sgd(1e-3), settings))
+    recorder = fit_recorded(MetaTrainer(LinearRule(), problem, _sgd(1e-3), settings))
     expected = _expected_changes(problem, settings, rate=1e-3)
     assert len(recorder.weights) == len(expected) == 1 + 12
     # Meta-gradients of order 10 in float32, times 1e-3, 12 times.
@@ -209,7 +162,7 @@ def test_step_weights_weigh_the_steps_of_every_unroll_and_the_last_ones_those_of
     )
     trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(0.0), settings)
     # With a rule that stands still, every loss is 1.
-    meta_losses = [log["meta_loss"] for log in _fit_recorded(trainer).logs("batch")]
+    meta_losses = [log["meta_loss"] for log in fit_recorded(trainer).logs("batch")]
     np.testing.assert_allclose(meta_losses, [8.0, 8.0, 5.0])
 
 
@@ -231,18 +184,27 @@ def test_second_derivatives_are_taken_where_the_settings_say_so():
 def test_clipping_belongs_to_the_optimizer_and_the_logged_norm_is_that_before_it():
     settings = MetaTrainingSettings(5, 5, num_meta_epochs=1, trajectories_per_meta_epoch=1)
     rule = LinearRule()
-    recorder = _fit_recorded(MetaTrainer(rule, Parabolas(), _sgd(global_clipnorm=0.5), settings))
+    recorder = fit_recorded(MetaTrainer(rule, Parabolas(), _sgd(global_clipnorm=0.5), settings))
     # The gradient is (60, 30): see meta_gradient_test.py.
     norm = np.hypot(60, 30)
     np.testing.assert_allclose(recorder.logs("batch")[0]["meta_gradient_norm"], norm, rtol=1e-6)
     np.testing.assert_allclose(rule.get_weights(), [-0.5 * 60 / norm, -0.5 * 30 / norm], rtol=1e-6)
 
 
+def test_meta_gradients_may_be_accumulated_over_meta_steps():
+    settings = MetaTrainingSettings(5, 5, num_meta_epochs=1, trajectories_per_meta_epoch=2)
+    optimizer = _sgd(1e-3, gradient_accumulation_steps=2)
+    recorder = fit_recorded(MetaTrainer(LinearRule(), Parabolas(), optimizer, settings))
+    # The gradient is (60, 30) both times: see meta_gradient_test.py.
+    expected = [[0, 0], [0, 0], [-0.06, -0.03]]
+    np.testing.assert_allclose(recorder.weights, expected, rtol=1e-6)
+
+
 def test_the_schedule_belongs_to_the_optimizer_and_counts_meta_steps():
     # A rate of zero from the third meta-step on.
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [1e-3, 0.0])
     trainer = MetaTrainer(LinearRule(), Parabolas(), keras.optimizers.SGD(schedule), SMALL)
-    changes = np.abs(np.diff(_fit_recorded(trainer).weights, axis=0)).max(axis=1)
+    changes = np.abs(np.diff(fit_recorded(trainer).weights, axis=0)).max(axis=1)
     assert (changes[:2] > 0).all()
     assert (changes[2:] == 0).all()
     assert len(changes) == 12
@@ -257,7 +219,7 @@ def test_training_lowers_the_validation_loss():
     problem = Quadratic("gaussian", num_functions=4, num_dimensions=2)
     trainer = MetaTrainer(rule, problem, keras.optimizers.Adam(0.03), settings)
     before, _ = trainer.validate()
-    logs = _fit_recorded(trainer).logs("epoch")
+    logs = fit_recorded(trainer).logs("epoch")
     assert trainer.finished
     assert logs[-1]["validation_loss"] < 0.7 * before
     assert trainer.progress.num_trajectories == 15
@@ -268,7 +230,7 @@ def test_training_lowers_the_validation_loss():
 
 def test_callbacks_see_meta_steps_as_batches_and_meta_epochs_as_epochs():
     trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(1e-3), SMALL)
-    recorder = _fit_recorded(trainer)
+    recorder = fit_recorded(trainer)
     kinds = [event if isinstance(event, str) else event[:2] for event in recorder.events]
     epochs = [
         [("epoch begins", epoch), *(("batch", batch) for batch in range(6)), ("epoch", epoch)]
@@ -312,7 +274,7 @@ def test_validation_tasks_stay_the_same_and_a_validation_changes_nothing():
     rule.slope.assign(-0.1)
     trainer = MetaTrainer(rule, NoisyBowls(), _sgd(0.0), SMALL)
     before, _ = trainer.validate()
-    recorder = _fit_recorded(trainer)
+    recorder = fit_recorded(trainer)
     assert [log["validation_loss"] for log in recorder.logs("epoch")] == [before] * 2
     assert trainer.validate()[0] == before
     # While training tasks change from trajectory to trajectory.
@@ -369,7 +331,7 @@ def test_a_validation_that_is_not_finite_is_never_the_best():
     trainer = MetaTrainer(
         LinearRule(), Parabolas(), _sgd(0.0), SMALL, validation_problem=Parabolas([np.nan])
     )
-    recorder = _fit_recorded(trainer)
+    recorder = fit_recorded(trainer)
     assert all(np.isnan(log["validation_loss"]) for log in recorder.logs("epoch"))
     assert trainer.progress.best_meta_epoch == 0
     assert trainer.progress.best_validation_loss == np.inf
@@ -426,10 +388,10 @@ def test_after_a_skipped_meta_step_the_next_task_starts_anew():
     # What follows the broken task 1 is what follows when the run has no task 1 at all.
     broken = Parabolas([1.0, np.nan, 2.0, 3.0])
     trainer = MetaTrainer(LinearRule(), broken, _sgd(1e-3), SMALL, validation_problem=Parabolas())
-    recorder = _fit_recorded(trainer)
+    recorder = fit_recorded(trainer)
     whole = Parabolas([1.0, 2.0, 3.0])
     settings = _settings(num_meta_epochs=3, trajectories_per_meta_epoch=1)
-    other = _fit_recorded(MetaTrainer(LinearRule(), whole, _sgd(1e-3), settings))
+    other = fit_recorded(MetaTrainer(LinearRule(), whole, _sgd(1e-3), settings))
     weights = recorder.weights
     np.testing.assert_array_equal(weights[:4] + weights[5:], other.weights)
 
@@ -439,7 +401,7 @@ def test_a_meta_gradient_that_is_not_finite_is_skipped_though_its_loss_is_finite
     problem = Parabolas([1e30])
     settings = MetaTrainingSettings(2, 2, 1, 1)
     trainer = MetaTrainer(LinearRule(), problem, _sgd(), settings)
-    recorder = _fit_recorded(trainer)
+    recorder = fit_recorded(trainer)
     (log,) = recorder.logs("batch")
     assert np.isfinite(log["meta_loss"])
     assert not np.isfinite(log["meta_gradient_norm"])
@@ -448,17 +410,6 @@ def test_a_meta_gradient_that_is_not_finite_is_skipped_though_its_loss_is_finite
 
 
 # Stopping and resuming
-
-
-@pytest.fixture
-def deterministic_operations():
-    """Has TensorFlow compute sums in the same order each time, whatever the device."""
-    # There is a public function to turn this on, and none to turn it off again.
-    from tensorflow.python.framework import config
-
-    tf.config.experimental.enable_op_determinism()
-    yield
-    config.disable_op_determinism()
 
 
 def _lstm_trainer(folder: Path | None) -> MetaTrainer:
@@ -539,8 +490,26 @@ def test_a_stopped_trainer_goes_on_when_it_is_fit_again(deterministic_operations
 def test_a_stop_requested_before_the_first_meta_step_is_heeded(tmp_path):
     trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(), SMALL, checkpoint_dir=tmp_path)
     trainer.request_stop()
-    recorder = _fit_recorded(trainer)
+    recorder = fit_recorded(trainer)
     assert recorder.events == ["train begins", "train ends"]
+
+
+def test_a_stop_requested_while_processes_agree_on_stopping_is_heeded(monkeypatch):
+    trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(), SMALL)
+    answers = []
+
+    def any_with_a_signal(replicas, flags):
+        # The flags were read before the signal came.
+        if not answers:
+            trainer.request_stop()
+        answers.append(list(flags))
+        return answers[-1]
+
+    monkeypatch.setattr(Replicas, "any", any_with_a_signal)
+    recorder = fit_recorded(trainer)
+    assert answers[0] == [False]
+    assert len(recorder.logs("batch")) == 1
+    assert not trainer.finished
 
 
 def test_resuming_a_finished_run_does_nothing(tmp_path):
@@ -553,11 +522,49 @@ def test_resuming_a_finished_run_does_nothing(tmp_path):
     files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     second = make()
     assert second.finished
-    recorder = _fit_recorded(second)
+    recorder = fit_recorded(second)
     assert recorder.events == ["train begins", "train ends"]
     assert second.progress == first.progress
     np.testing.assert_array_equal(second.rule.get_weights(), first.rule.get_weights())
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_training_which_then_goes_on_from_the_checkpoint_before(
+    tmp_path, deterministic_operations
+):
+    class FillDisk(keras.callbacks.Callback):
+        """Lets no file of this process grow beyond 1000 bytes, from the fifth meta-step on."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            if trainer.progress.num_trajectories == 1 and trainer.progress.num_unrolls == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    def make(folder):
+        rule, optimizer = LinearRule(), keras.optimizers.Adam(0.01)
+        return MetaTrainer(
+            rule, Parabolas(), optimizer, SMALL, checkpoint_dir=folder, checkpoint_seconds=0.0
+        )
+
+    whole, trainer = make(None), make(tmp_path)
+    whole.fit()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError) as raised:
+            trainer.fit([FillDisk()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = str(raised.value)
+    assert message.startswith(
+        f"A checkpoint must be writable. Received: folder={str(tmp_path)!r}, "
+    )
+    assert message.endswith(
+        "; the checkpoint before this one is whole, and the same command goes on from it."
+    )
+    resumed = make(tmp_path)
+    assert (resumed.progress.num_trajectories, resumed.progress.num_unrolls) == (1, 1)
+    resumed.fit()
+    np.testing.assert_array_equal(resumed.rule.get_weights(), whole.rule.get_weights())
 
 
 @pytest.mark.parametrize(("seconds", "num_checkpoints"), [(0.0, 12 + 2), (1e6, 2)])
@@ -688,7 +695,7 @@ def test_the_problem_may_hold_several_functions():
     problem = NoisyBowls(num_functions=2)
     settings = MetaTrainingSettings(3, 3, 1, 1, tasks_per_meta_step=2)
     trainer = MetaTrainer(LinearRule(), problem, _sgd(), settings)
-    recorder = _fit_recorded(trainer)
+    recorder = fit_recorded(trainer)
     seeds = task_seeds(0, "train", 0, 2)
     stacked = StackedProblem(problem, 2)
     rule = LinearRule()

@@ -1,0 +1,32 @@
+"""What all tests run on: a CPU split into two devices, of which the second is for strategies.
+
+TensorFlow takes this before it is first used or never. Without a strategy, all runs on the first.
+"""
+
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(scope="session")
+def two_devices() -> tf.distribute.MirroredStrategy:
+    """A strategy of two replicas, one on each device.
+
+    There is one for all tests: TensorFlow takes the collective operations of a second strategy in
+    the same process for those of the first.
+    """
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="module")
+def deterministic_operations():
+    """Has TensorFlow compute sums in the same order each time, for the rest of a module."""
+    # There is a public function to turn this on, and none to turn it off again.
+    from tensorflow.python.framework import config
+
+    tf.config.experimental.enable_op_determinism()
+    yield
+    config.disable_op_determinism()
