@@ -95,8 +95,11 @@ class _Entrant:
         if self._worker is None or sum(self._times) > self._plan.num_rounds * self._plan.seconds:
             return
         try:
-            warm_up = self._plan.num_rounds > 1
-            answer = self._worker.measure(seconds=self._plan.seconds, warm_up=warm_up)
+            answer = self._worker.measure(
+                seconds=self._plan.seconds,
+                min_steps=self._plan.min_steps,
+                warm_up=self._plan.num_rounds > 1,
+            )
             self._times += answer.pop("times")
             self._note(answer | _spread(self._times))
         except WorkerError as error:

@@ -14,6 +14,7 @@ class Plan:
             take turns, so that what else goes on in the machine meets all alike; with one, each
             has the machine's memory to itself. With none, all there is is the first step.
         seconds: of each turn; a step in work is ended.
+        min_steps: how many a turn has whatever time they take.
         time_limit: seconds in which a process must get to the end of its first step, compilation
             included, and then of each turn.
         trial_steps: numbers of steps on which a contender whose memory grows with the unroll is
@@ -24,6 +25,7 @@ class Plan:
     contenders: tuple[str, ...]
     num_rounds: int = 1
     seconds: float = 2.0
+    min_steps: int = 1
     time_limit: float = 150.0
     trial_steps: tuple[int, ...] = ()
 
@@ -38,11 +40,13 @@ class Plan:
 
     def quick(self) -> "Plan":
         """Returns the least that shows whether it works."""
-        return dataclasses.replace(self, num_rounds=min(self.num_rounds, 2), seconds=0.0)
+        return dataclasses.replace(
+            self, num_rounds=min(self.num_rounds, 2), seconds=0.0, min_steps=1
+        )
 
 
 _ALL = ("ours", "plain_tensorflow", "jax_scan", "pytorch", "pytorch_compiled")
-_INNER = Plan(_ALL, seconds=1.5)
+_INNER = Plan(_ALL, seconds=1.5, min_steps=3)
 
 PLANS: dict[str, Plan] = {
     "mnist": Plan(_ALL, num_rounds=4, seconds=2.5),

@@ -8,20 +8,20 @@ from typing import Any
 
 
 def time_steps(
-    step: Callable[[], Any], seconds: float, max_steps: int = 1000, warm_up: bool = False
+    step: Callable[[], Any], seconds: float, min_steps: int = 1, warm_up: bool = False
 ) -> list[float]:
     """Returns the seconds that each of several steps took.
 
     Args:
         step: does one step and waits for its end.
-        seconds: after which no further step begins; one is always done.
-        max_steps: the most steps.
+        seconds: after which no further step begins.
+        min_steps: how many are done whatever time they take, at least 1.
         warm_up: whether the first step is left out where there are others, because other processes
             ran before it.
     """
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while not times or (time.perf_counter() < end and len(times) < max_steps):
+    while len(times) < min_steps or time.perf_counter() < end:
         began = time.perf_counter()
         step()
         times.append(time.perf_counter() - began)

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.networks import MLP, ConvNet
+from benchmarks.plan import PLANS
 from benchmarks.workloads import InnerStep, MetaStep
 
 # Each compiles something, and is compared with TensorFlow, whose tracing alone takes a second.
@@ -21,9 +22,7 @@ META_STEPS = {
     "mlp": MetaStep(MLP((6, 4, 3)), batch_size=5, num_steps=3),
     "conv_net": MetaStep(ConvNet(8, num_channels=2, num_units=4), batch_size=5, num_steps=3),
 }
-# The trainer's contenders return a meta-loss alone.
-_TRAINERS = ("one_device", "two_devices")
-OTHERS = [name for name in CONTENDERS if name not in ("plain_tensorflow", *_TRAINERS)]
+OTHERS = [name for name in PLANS["mnist"].contenders if name != "plain_tensorflow"]
 
 
 def _module(name):
@@ -59,3 +58,12 @@ def test_inner_steps_agree(name):
     second = run_reference()
     assert not np.allclose(second, first, rtol=1e-3), "the state has no effect"
     np.testing.assert_allclose(run(), second, rtol=1e-4)
+
+
+def test_a_trainer_of_twice_the_same_task_has_the_losses_of_one():
+    workload = META_STEPS["mlp"]
+    losses = _module("plain_tensorflow").meta_step(workload)().losses
+    run = _module("one_device").meta_step(workload)
+    assert run() == pytest.approx(losses.sum(), rel=1e-5)
+    # It goes on from there, through several trajectories.
+    assert np.isfinite([run() for _ in range(12)]).all()
