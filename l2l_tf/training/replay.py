@@ -10,7 +10,7 @@ from l2l_tf.rules.chunks import CHUNK_SIZE, InChunks, nest_of_arrays, read_nest
 from l2l_tf.rules.rule import Rule
 
 # Up to this much memory, the tape of an unroll is kept; it saves running the rule twice.
-_MAX_TAPE_BYTES = 2**30
+_MAX_TAPE_BYTES = 2**31
 # Numbers that a tape keeps for each coordinate and step, as a multiple of those in a rule's state:
 # 6 for the LSTM (inputs, gates, their products, cells and outputs of each layer).
 _KEPT_PER_STATE = 6
@@ -26,10 +26,12 @@ def bound_memory(
 
     A tape keeps about 24 S T N bytes in float32, where S is the size of the rule's state for one
     coordinate: 0.8 GB for a 2 x 20 LSTM, 20 steps and 20,000 coordinates. Where that is at most
-    1 GiB, the unroll is recorded once and differentiated. Beyond, the rule runs in chunks of C
+    2 GiB, the unroll is recorded once and differentiated. Beyond, the rule runs in chunks of C
     coordinates, the unroll stores its gradients alone, and the backward pass runs the rule again,
     chunk after chunk: a third more arithmetic, and memory of 24 S T C bytes for the chunk in work
-    and 8 N (S + T) for states and gradients, both of them once before and once after a step.
+    and at most 8 N (S + T) for states and gradients, both of them once before and once after a
+    step. On two cores, keeping the tape took 0.8 of the time at 31,820 coordinates, and a tape of
+    1,000,000 coordinates would take 38 GB.
 
     Args:
         rule: a learned rule. One that is not coordinatewise is never cut into chunks.
