@@ -41,7 +41,7 @@ flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta
 flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
 flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients.")
-flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once; 0: all. Else by size.", 0)
+flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once in training; 0: all.", 0)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
 flags.DEFINE_float(
     "final_meta_learning_rate_share", 0.02, "What a cosine decay leaves of that rate.", 0, 1
@@ -81,13 +81,13 @@ def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
         # So that a run that was stopped and resumed ends with the same weights, bit for bit.
         tf.config.experimental.enable_op_determinism()
         try:
-            _make_logical_cpus()
-            strategy = _make_strategy()
             if len(arguments) > 1:
                 raise ValueError(
                     "Arguments must be flags. "
-                    f"Received: {arguments[1:]}. Write --name=value; --help lists the names."
+                    f"Received: {arguments[1:]}. Write --name=value; --helpfull lists the names."
                 )
+            _make_logical_cpus()
+            strategy = _make_strategy()
             experiment(strategy)
         except tf.errors.UnavailableError as error:
             logging.debug("Where it came from:", exc_info=True)
@@ -136,6 +136,12 @@ def write_flags(path: Path, experiment: str) -> None:
 
 
 def _make_logical_cpus() -> None:
+    if FLAGS.logical_cpus > 1 and FLAGS.strategy != "mirrored":
+        raise ValueError(
+            "--logical_cpus must go with --strategy=mirrored, which alone uses several devices of "
+            f"one process. Received: --logical_cpus={FLAGS.logical_cpus} with "
+            f"--strategy={FLAGS.strategy}. Leave it out, or choose that strategy."
+        )
     devices = [tf.config.LogicalDeviceConfiguration()] * FLAGS.logical_cpus
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 

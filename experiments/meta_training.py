@@ -119,7 +119,7 @@ def _stop_on_signals(trainer: MetaTrainer) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if not trainer.finished:
+    if received or not trainer.finished:
         print(
             f"\nStopped after {trainer.progress.num_trajectories} trajectories; "
             "the same command goes on from here."

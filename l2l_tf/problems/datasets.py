@@ -96,8 +96,8 @@ def _read_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts
             f"Received: data_dir={str(root)!r}, where there is no {name}/{folder.name}. Either "
             'prepare it, where there is a network, with `python -c "import tensorflow_datasets; '
             f"tensorflow_datasets.load('{name}:{folder.name}', data_dir='{root}')\"`, or name the "
-            "folder that holds it (--data_dir, or the variable TFDS_DATA_DIR); or take 'digits' "
-            "(--dataset=digits), which comes with scikit-learn."
+            "folder that holds it (data_dir, or the variable TFDS_DATA_DIR); or take 'digits', "
+            "which come with scikit-learn."
         )
     # Here and not above: it takes a second, and using rules needs no data.
     import tensorflow_datasets

@@ -27,6 +27,8 @@ class MetaCheckpoint:
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._record = _Record()
         self._checkpoint = tf.train.Checkpoint(record=self._record, **trackables)
+        # Made here by all processes together; TensorFlow would make it when the first one saves.
+        _ = self._checkpoint.save_counter
         try:
             self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=2)
         except ValueError as error:

@@ -104,7 +104,7 @@ class MetaProgress:
         num_validations: meta-epochs whose validation has ended.
         best_validation_loss: the lowest so far; infinite before the first.
         best_meta_epoch: the meta-epoch (from 1) that gave it; 0 before the first.
-        seconds: time spent in meta-training, over all processes that worked on the run.
+        seconds: time spent in meta-training, over all resumptions of the run.
     """
 
     num_trajectories: int = 0

@@ -1,6 +1,8 @@
 """Meta-training: how a rule's weights are learned."""
 
 import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,9 +56,11 @@ class MetaTrainer:
     Raises:
         TypeError: the rule or the optimizer is of another kind.
         ValueError: a rule that is not coordinatewise would run several tasks side by side; the
-            tasks of a meta-step can't be shared evenly among the replicas; the rule or the
-            optimizer was made outside of the strategy's scope; the folder holds a checkpoint of
-            another run, a damaged one, or not the same one for all processes.
+            optimizer accumulates gradients, or overwrites weights with averages, under a strategy;
+            processes train different runs; the tasks of a meta-step can't be shared evenly among
+            the replicas; the rule or the optimizer was made outside of the strategy's scope; the
+            folder holds a checkpoint of another run, a damaged one, or not the same one for all
+            processes.
     """
 
     def __init__(
@@ -150,6 +154,7 @@ class MetaTrainer:
         )
         self._apply = tf.function(lambda gradients: replicas.run(self._apply_once, gradients))
         self._validate = tf.function(lambda seeds: replicas.run(self._validation_losses, seeds))
+        self._refuse_another_run_elsewhere()
         self._checkpoint = None
         if checkpoint_dir is not None:
             self._checkpoint = MetaCheckpoint(
@@ -325,6 +330,8 @@ class MetaTrainer:
             "validation_problem": self._validation_tasks.name,
             "validation_problem_config": self._validation_tasks.problem.get_config(),
             "num_replicas": self._replicas.count,
+            # The state of an open trajectory is in chunks of this size, or whole.
+            "state_chunk_size": getattr(self._trained_rule, "chunk_size", 0),
         } | settings
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
@@ -340,11 +347,22 @@ class MetaTrainer:
 
     def _refuse_other_progress(self, counters: dict[str, Any]) -> None:
         progress = MetaProgress(**counters)
-        if not self._replicas.agree([progress.num_trajectories, progress.num_unrolls]):
+        position = [bool(counters), progress.num_trajectories, progress.num_unrolls]
+        if not self._replicas.agree(position):
             raise ValueError(
                 "checkpoint_dir must be one folder for all processes. Received: "
                 f"{progress.num_trajectories} trajectories in this process's folder, another "
                 "number elsewhere. Use a file system that all hosts share."
+            )
+
+    def _refuse_another_run_elsewhere(self) -> None:
+        text = json.dumps(self._fingerprint(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).digest()
+        if not self._replicas.agree(list(digest)):
+            raise ValueError(
+                "All processes must train the same rule on the same problem with the same "
+                "settings. Received: other ones in another process. Give the same command on "
+                "every host."
             )
 
     def _save(self) -> None:

@@ -34,10 +34,13 @@ def bound_memory(
     1,000,000 coordinates would take 38 GB.
 
     Args:
-        rule: a learned rule. One that is not coordinatewise is never cut into chunks.
+        rule: a learned rule. One that is not coordinatewise keeps its tape.
         num_coordinates: N.
         num_steps: T, of an unroll.
         chunk_size: C, if it is not to be chosen by size; 0 keeps the tape whatever the size.
+
+    Raises:
+        ValueError: `chunk_size` is given for a rule that is not coordinatewise.
     """
     if chunk_size is None:
         state = tf.nest.flatten(rule.initial_state(1))

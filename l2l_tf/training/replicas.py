@@ -66,11 +66,10 @@ class Replicas:
         return [share > 0 for share in self._means(flags)]
 
     def agree(self, numbers: Sequence[int]) -> bool:
-        """Returns whether all processes have the same numbers; some that differ get False.
-
-        All processes must call this together.
-        """
-        return not self._spans_processes or self._means(numbers) == list(numbers)
+        """Returns whether all processes have the same numbers; all must call this together."""
+        if not self._spans_processes:
+            return True
+        return not self.any([self._means(numbers) != list(numbers)])[0]
 
     def collect(self, values: Any) -> list[np.ndarray]:
         """Returns each tensor of a nest with the replicas as a new first axis, on all processes."""

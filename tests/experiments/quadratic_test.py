@@ -602,7 +602,7 @@ CASES = {
     ),
     "positional": (
         ["train"],
-        "error: Arguments must be flags. Received: ['train']. Write --name=value; --help lists "
+        "error: Arguments must be flags. Received: ['train']. Write --name=value; --helpfull lists "
         "the names.",
     ),
     "units": (

@@ -92,8 +92,8 @@ def _missing(name: str, version: str, folder: Path) -> str:
         f"Received: data_dir='{folder}', where there is no {name}/{version}. Either prepare it, "
         'where there is a network, with `python -c "import tensorflow_datasets; '
         f"tensorflow_datasets.load('{name}:{version}', data_dir='{folder}')\"`, or name the folder "
-        "that holds it (--data_dir, or the variable TFDS_DATA_DIR); or take 'digits' "
-        "(--dataset=digits), which comes with scikit-learn."
+        "that holds it (data_dir, or the variable TFDS_DATA_DIR); or take 'digits', "
+        "which come with scikit-learn."
     )
 
 
