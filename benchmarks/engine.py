@@ -2,7 +2,7 @@
 
     python -m benchmarks.engine --output=benchmarks/results.json
 
-Prints tables and writes results.json: about ten minutes on two cores. This process stays small
+Prints tables and writes results.json: about 18 minutes on two cores. This process stays small
 and imports no framework: what it spawned would begin with its memory on their account.
 """
 

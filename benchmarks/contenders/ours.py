@@ -47,7 +47,7 @@ class FixedProblem(Problem):
         return value[tf.newaxis]
 
     def get_config(self) -> dict[str, Any]:
-        return {"workload": self.workload}
+        return {"workload": repr(self.workload)}
 
 
 def make_rule() -> CoordinatewiseLSTM:

@@ -180,7 +180,7 @@ def test_with_the_same_tasks_the_weights_are_those_of_one_device(one_process, wo
     theirs = _weights(one_process["default"])
     assert ours.keys() == theirs.keys()
     for name, weight in theirs.items():
-        # Sums of float32 in another order: 1.4e-7 of the largest, after 300 meta-steps.
+        # Sums of float32 in another order: 1.4e-7 of the largest, after 100 meta-steps.
         largest = np.abs(weight).max()
         np.testing.assert_allclose(ours[name], weight, rtol=0, atol=1e-5 * largest, err_msg=name)
         # A new rule's output weights are zero.
