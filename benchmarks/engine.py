@@ -51,7 +51,6 @@ def main(arguments: Sequence[str]) -> None:
             plan = plan.with_rounds(_ROUNDS.value)
         measurements += measure(name, plan, memory_limit, lambda line: print(line, flush=True))
     results = Results(measurements, _measure_floors(_WORKLOADS.value) if _FLOORS.value else {})
-    print(f"\n{format_results(results)}")
     write_json(
         Path(_OUTPUT.value),
         {
@@ -64,6 +63,7 @@ def main(arguments: Sequence[str]) -> None:
             "bars": check_bars(results),
         },
     )
+    print(f"\n{format_results(results)}")
 
 
 def _measure_floors(workloads: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -108,7 +108,8 @@ class Worker:
     def _reason(self) -> str:
         """Returns why a process has ended without a word."""
         code = self._process.wait()
+        if code < 0:
+            return f"ended by {signal.Signals(-code).name}"
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"{cause}: {lines[-1]}" if lines else cause
+        return f"exit code {code}: {lines[-1] if lines else 'nothing on stderr'}"
