@@ -44,12 +44,12 @@ class MLP:
 
 @dataclasses.dataclass(frozen=True)
 class ConvNet:
-    """The paper's network for CIFAR-10 (Andrychowicz et al. 2016, section 3.3, arXiv 1606.04474).
+    """A network like the paper's for CIFAR-10 (Andrychowicz et al. 2016, section 3.3, 1606.04474).
 
     Three blocks of 5 x 5 convolution (same padding), batch normalisation, ReLU and 2 x 2 max
     pooling; a dense layer with batch normalisation and ReLU; a dense layer to the classes. What is
     batch-normalised has no bias: the normalisation would take it out again. Statistics are those of
-    the batch.
+    the batch. `l2l_tf.problems.networks.conv_net` has biases in place of scales, and is as large.
 
     Its parameters are kernel `[5, 5, inputs, channels]`, scale and offset for each block; kernel,
     scale and offset; kernel and bias. By default those are 1,200 + 2 * 6,400 + 3 * 32, 8,192 + 64
