@@ -91,7 +91,7 @@ def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
             experiment(strategy)
         except tf.errors.UnavailableError as error:
             logging.debug("Where it came from:", exc_info=True)
-            reason = error.message.splitlines()[0].split("}} ")[-1].rstrip(".")
+            reason = error.message.partition("\n")[0].split("}} ")[-1].rstrip(".")
             sys.exit(
                 f"\nerror: All workers must stay reachable. Received: {reason}. Give the same "
                 "command on every host again; it goes on from the last checkpoint."

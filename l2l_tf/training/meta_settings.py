@@ -28,9 +28,9 @@ class MetaTrainingSettings:
         seed: of training and validation tasks.
 
     Raises:
-        TypeError: a count or the seed is no integer.
-        ValueError: a count is below 1, the metric is unknown, or there are not as many step weights
-            as steps in an unroll.
+        TypeError: a count, the size of a chunk or the seed is no integer.
+        ValueError: a count is below 1, the metric is unknown, there are not as many step weights as
+            steps in an unroll, or chunks are negative or asked for with second derivatives.
     """
 
     num_steps: int = 100
@@ -62,6 +62,11 @@ class MetaTrainingSettings:
             raise ValueError(
                 f"validation_metric must be one of {sorted(VALIDATION_METRICS)}. Received: "
                 f"validation_metric={self.validation_metric!r}. Choose one of them."
+            )
+        if not isinstance(self.chunk_size, int | None):
+            raise TypeError(
+                "chunk_size must be None or an integer. "
+                f"Received: chunk_size={self.chunk_size!r}. Leave it out to have it chosen."
             )
         if self.chunk_size is not None and self.chunk_size < 0:
             raise ValueError(

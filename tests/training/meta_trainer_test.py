@@ -742,6 +742,15 @@ def test_an_optimizer_that_is_none_of_keras_is_refused():
     )
 
 
+def test_a_chunk_that_is_no_whole_number_is_refused():
+    with pytest.raises(TypeError) as raised:
+        _settings(chunk_size=2.5)
+    assert str(raised.value) == (
+        "chunk_size must be None or an integer. Received: chunk_size=2.5. "
+        "Leave it out to have it chosen."
+    )
+
+
 def test_a_negative_chunk_is_refused():
     with pytest.raises(ValueError) as raised:
         _settings(chunk_size=-1)
