@@ -124,7 +124,12 @@ def origin(experiment: str) -> dict[str, str]:
 def write_flags(path: Path, experiment: str) -> None:
     """Writes the experiment's flags, in the format that `--flagfile` reads."""
     # absl knows the module that runs as a program by the path of its file.
-    own_modules = (sys.argv[0], "experiments.common", f"experiments.{experiment}")
+    own_modules = (
+        sys.argv[0],
+        "experiments.common",
+        "experiments.references",
+        f"experiments.{experiment}",
+    )
     own = [
         flag
         for module, module_flags in FLAGS.flags_by_module_dict().items()

@@ -21,6 +21,7 @@ from l2l_tf.training.tuning import tune
 def compare(
     experiment: str,
     problem: Problem,
+    tuning_problem: Problem,
     rules: dict[str, keras.layers.Layer],
     cards: Sequence[Path],
     output_dir: Path,
@@ -32,6 +33,7 @@ def compare(
     Args:
         experiment: the binary's name; the figure's too.
         problem: what the rules are compared on.
+        tuning_problem: what the baselines' learning rates are chosen on.
         rules: learned rules by name.
         cards: the folders of those rules to whose cards the scores are added.
         output_dir: where results, figure and flags go.
@@ -48,7 +50,7 @@ def compare(
     progress = keras.utils.Progbar(len(baselines), unit_name="baseline")
     for index, name in enumerate(baselines):
         make_rule = BASELINES[name]
-        tuning = tune(make_rule, problem, tuning_seeds, FLAGS.num_steps)
+        tuning = tune(make_rule, tuning_problem, tuning_seeds, FLAGS.num_steps)
         evaluation = evaluate(make_rule(tuning.learning_rate), problem, seeds, FLAGS.num_steps)
         rows.append(result_row(name, evaluation, tuning))
         progress.update(index + 1)

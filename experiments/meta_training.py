@@ -20,7 +20,11 @@ from l2l_tf.training.meta_trainer import MetaTrainer
 
 
 def meta_train(
-    experiment: str, problem: Problem, strategy: tf.distribute.Strategy, output_dir: Path
+    experiment: str,
+    problem: Problem,
+    validation_problem: Problem,
+    strategy: tf.distribute.Strategy,
+    output_dir: Path,
 ) -> None:
     """Meta-trains a rule, or goes on with it, and exports its best weights to `<output_dir>/rule`.
 
@@ -29,6 +33,7 @@ def meta_train(
     Args:
         experiment: the binary's name; its rule is called `<experiment>_lstm`.
         problem: what the rule is trained on.
+        validation_problem: what its weights are chosen on.
         strategy: on which devices.
         output_dir: where checkpoints, logs, flags and the rule go.
     """
@@ -52,6 +57,7 @@ def meta_train(
             problem,
             _meta_optimizer(settings),
             settings,
+            validation_problem,
             checkpoint_dir=output_dir / "checkpoints",
             checkpoint_seconds=FLAGS.checkpoint_seconds,
         )

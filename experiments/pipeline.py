@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -13,18 +14,32 @@ from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.figures import ReferenceCurve
 
 
+class Problems(NamedTuple):
+    """What an experiment draws its tasks from; the same thrice where draws never repeat.
+
+    Attributes:
+        train: what rules are trained on.
+        validation: what rules' weights and baselines' learning rates are chosen on.
+        test: what rules are compared on.
+    """
+
+    train: Problem
+    validation: Problem
+    test: Problem
+
+
 def train_and_evaluate(
     experiment: str,
-    problem: Problem,
+    problems: Problems,
     strategy: tf.distribute.Strategy,
     title: str,
     references: Sequence[ReferenceCurve] = (),
 ) -> None:
-    """Does what `--mode` says on a problem and writes everything under `--output_dir`.
+    """Does what `--mode` says on some problems and writes everything under `--output_dir`.
 
     Args:
         experiment: the binary's name; its rule is called `<experiment>_lstm`.
-        problem: what rules are trained and compared on.
+        problems: what rules are trained, chosen and compared on.
         strategy: on which devices rules are trained; they are compared on one.
         title: the figure's title.
         references: published curves, drawn behind ours.
@@ -44,7 +59,7 @@ def train_and_evaluate(
         )
     _make_folder(output_dir)
     if trains:
-        meta_train(experiment, problem, strategy, output_dir)
+        meta_train(experiment, problems.train, problems.validation, strategy, output_dir)
     if not strategy.extended.should_checkpoint:
         return  # The chief of the workers writes the rest.
     if trains or not paths:
@@ -52,7 +67,16 @@ def train_and_evaluate(
     if "evaluate" in FLAGS.mode:
         cards = paths if FLAGS.update_card else [path for path in paths if path == own_rule]
         rules = load_rules(paths)
-        compare(experiment, problem, rules, cards, output_dir, title, references)
+        compare(
+            experiment,
+            problems.test,
+            problems.validation,
+            rules,
+            cards,
+            output_dir,
+            title,
+            references,
+        )
 
 
 def _make_folder(path: Path) -> None:
