@@ -65,6 +65,26 @@ flags.DEFINE_float("output_scale", 0.1, "Factor from the rule's output to a delt
 
 FLAGS = flags.FLAGS
 
+# What TensorFlow raises where the fault is not in a program: what must be, and what to do.
+_ADVICE = {
+    tf.errors.UnavailableError: (
+        "All workers must stay reachable.",
+        "Give the same command on every host again; it goes on from the last checkpoint.",
+    ),
+    tf.errors.ResourceExhaustedError: (
+        "There must be memory, and space on the disk, for the run.",
+        "Free some, or run fewer tasks at once; the same command goes on from the last checkpoint.",
+    ),
+    tf.errors.PermissionDeniedError: (
+        "--output_dir must be a folder that may be written to.",
+        "Change its permissions, or choose another; the same command goes on from there.",
+    ),
+    tf.errors.UnknownError: (
+        "TensorFlow must be able to use this machine's files and ports.",
+        "Look whether the disk is full or the port of this worker in TF_CONFIG is taken.",
+    ),
+}
+
 
 def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
     """Runs an experiment under absl; wrong input ends it with one sentence on standard error.
@@ -89,13 +109,11 @@ def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
             _make_logical_cpus()
             strategy = _make_strategy()
             experiment(strategy)
-        except tf.errors.UnavailableError as error:
+        except tuple(_ADVICE) as error:
             logging.debug("Where it came from:", exc_info=True)
             reason = error.message.partition("\n")[0].split("}} ")[-1].rstrip(".")
-            sys.exit(
-                f"\nerror: All workers must stay reachable. Received: {reason}. Give the same "
-                "command on every host again; it goes on from the last checkpoint."
-            )
+            rule, advice = _ADVICE[type(error)]
+            sys.exit(f"\nerror: {rule} Received: {reason}. {advice}")
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
         except (ValueError, TypeError, OSError) as error:

@@ -72,6 +72,33 @@ def test_an_unknown_workload_is_refused_before_anything_runs():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ["mnist"],
+            "error: Arguments must be flags. Received: ['mnist']. Write --name=value.",
+        ),
+        (
+            [f"--output={ROOT}"],
+            "error: --output must be the path of a file that can be written. "
+            f"Received: --output={ROOT}. Choose another.",
+        ),
+        (
+            [f"--output={ROOT}/README.md/results.json"],
+            "error: --output must be the path of a file that can be written. "
+            f"Received: --output={ROOT}/README.md/results.json. Choose another.",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_runs(flags, sentence):
+    process = _run(*flags)
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1] == sentence
+    assert process.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("time_limit", "memory_limit", "reason"),
     [
         (0.1, 10**12, "more than 0 s until the end of its first step"),
