@@ -46,11 +46,12 @@ class Plan:
 
 
 _ALL = ("ours", "plain_tensorflow", "jax_scan", "pytorch", "pytorch_compiled")
+_WITH_ONE_THREAD = (*_ALL[:2], "plain_one_thread", *_ALL[2:])
 _INNER = Plan(_ALL, seconds=1.5, min_steps=3)
 
 PLANS: dict[str, Plan] = {
-    "mnist": Plan(_ALL, num_rounds=4, seconds=2.5),
-    "cifar": Plan(_ALL, num_rounds=3, seconds=4),
+    "mnist": Plan(_WITH_ONE_THREAD, num_rounds=4, seconds=2.5),
+    "cifar": Plan(_WITH_ONE_THREAD, num_rounds=3, seconds=4),
     # Without pytorch_compiled, which needs much as pytorch does and longer to begin.
     "mlp_1m": Plan(_ALL[:-1], seconds=12, trial_steps=(2, 4)),
     # Its one meta-step shows whether memory is what 1M coordinates let expect.

@@ -37,7 +37,12 @@ def serve(requests: TextIO, answer: Callable[..., None]) -> None:
     workload = WORKLOADS[_WORKLOAD.value]
     if _NUM_STEPS.value is not None and isinstance(workload, MetaStep):
         workload = dataclasses.replace(workload, num_steps=_NUM_STEPS.value)
-    module = importlib.import_module(CONTENDERS[_CONTENDER.value].module)
+    contender = CONTENDERS[_CONTENDER.value]
+    if contender.threads_per_operation:
+        # Before anything runs: it can't be changed any more then.
+        framework = importlib.import_module(contender.framework)
+        framework.config.threading.set_intra_op_parallelism_threads(contender.threads_per_operation)
+    module = importlib.import_module(contender.module)
     workload.load()
     baseline = peak_bytes()
     make = module.meta_step if isinstance(workload, MetaStep) else module.inner_step

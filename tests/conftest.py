@@ -30,3 +30,9 @@ def deterministic_operations():
     tf.config.experimental.enable_op_determinism()
     yield
     config.disable_op_determinism()
+
+
+@pytest.fixture
+def one_thread_per_operation(monkeypatch):
+    """As if TensorFlow ran each operation on one thread, which can't be changed once it runs."""
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)

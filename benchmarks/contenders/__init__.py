@@ -37,11 +37,14 @@ class Contender:
         framework: the package that it needs.
         is_bounded: whether its memory stays within bounds that it chooses itself, so that no
             workload needs to be tried on fewer steps first.
+        threads_per_operation: how many threads TensorFlow may give to one operation; 0: as many as
+            it likes.
     """
 
     module: str
     framework: str
     is_bounded: bool = False
+    threads_per_operation: int = 0
 
     @property
     def is_installed(self) -> bool:
@@ -49,12 +52,21 @@ class Contender:
         return importlib.util.find_spec(self.framework) is not None
 
 
+def _ours(module: str) -> Contender:
+    # One thread for each operation, as the experiments have it.
+    return Contender(f"benchmarks.contenders.{module}", "tensorflow", True, 1)
+
+
 CONTENDERS = {
-    "ours": Contender("benchmarks.contenders.ours", "tensorflow", is_bounded=True),
+    "ours": _ours("ours"),
     "plain_tensorflow": Contender("benchmarks.contenders.plain_tensorflow", "tensorflow"),
+    # What that setting alone does for the other one.
+    "plain_one_thread": Contender(
+        "benchmarks.contenders.plain_tensorflow", "tensorflow", threads_per_operation=1
+    ),
     "jax_scan": Contender("benchmarks.contenders.jax_scan", "jax"),
     "pytorch": Contender("benchmarks.contenders.pytorch", "torch"),
     "pytorch_compiled": Contender("benchmarks.contenders.pytorch_compiled", "torch"),
-    "one_device": Contender("benchmarks.contenders.one_device", "tensorflow", is_bounded=True),
-    "two_devices": Contender("benchmarks.contenders.two_devices", "tensorflow", is_bounded=True),
+    "one_device": _ours("one_device"),
+    "two_devices": _ours("two_devices"),
 }

@@ -19,7 +19,7 @@ from benchmarks.workloads import (
 )
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules import CoordinatewiseLSTM
-from l2l_tf.rules.chunks import in_chunks_if_large
+from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training import meta_gradient, start
 from l2l_tf.training.replay import bound_memory
 
@@ -87,7 +87,7 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
 
 def inner_step(workload: InnerStep) -> Callable[[], np.ndarray]:
     """Returns a function that does one inner step."""
-    rule = in_chunks_if_large(make_rule(), workload.num_coordinates)
+    rule = arrange(make_rule(), workload.num_coordinates)
     step = tf.function(lambda gradient, state: rule(gradient, state))
     gradient = tf.constant(workload.gradient)
     state = rule.initial_state(workload.num_coordinates)

@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem, StackedProblem
-from l2l_tf.rules.chunks import in_chunks_if_large
 from l2l_tf.rules.rule import Rule
+from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training.unroll import start, unroll
 
 # How many of the last losses make up the final loss of a problem with minibatches.
@@ -88,7 +88,7 @@ def evaluate(rule: Rule, problem: Problem, seeds: tf.Tensor, num_steps: int) -> 
         )
     num_tasks = seeds.shape[0] if rule.is_coordinatewise else 1
     stacked = StackedProblem(problem, num_tasks)
-    rule = in_chunks_if_large(rule, stacked.num_coordinates)
+    rule = arrange(rule, stacked.num_coordinates)
 
     def run_from_start(seeds: tf.Tensor) -> tf.Tensor:
         first = start(rule, stacked, seeds)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules.chunks import InChunks
+from l2l_tf.rules.side_by_side import SideBySide
 from l2l_tf.training.replay import replay_gradient
 from l2l_tf.training.unroll import Iterate, unroll
 
@@ -28,7 +29,7 @@ class MetaGradient(NamedTuple):
 
 
 def meta_gradient(
-    rule: keras.layers.Layer | InChunks,
+    rule: keras.layers.Layer | SideBySide | InChunks,
     problem: Problem,
     seed: tf.Tensor,
     iterate: Iterate,
@@ -52,9 +53,9 @@ def meta_gradient(
     kept.
 
     Args:
-        rule: a learned rule, or one in chunks: the tape of the unroll is kept for the former; for
-            the latter, only gradients are stored, and the backward pass runs the rule again
-            (`l2l_tf.training.replay.bound_memory` chooses).
+        rule: a learned rule, side by side or not, or one in chunks: for the latter, only gradients
+            are stored, and the backward pass runs the rule again; for the others, the tape of the
+            unroll is kept (`l2l_tf.training.replay.bound_memory` chooses).
         problem: the problem.
         seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
         iterate: where the unroll begins; a constant to the gradient (truncation).
@@ -82,7 +83,7 @@ def meta_gradient(
     with tf.GradientTape(watch_accessed_variables=not is_replayed) as tape:
         steps, last = unroll(rule, problem, seed, iterate, num_steps, record, second_derivatives)
         meta_loss = tf.reduce_sum(step_weights[:, tf.newaxis] * steps.losses)
-    if is_replayed:
+    if isinstance(rule, InChunks):
         gradients = replay_gradient(
             rule, iterate.rule_state, iterate.gradient, steps.gradients, step_weights
         )

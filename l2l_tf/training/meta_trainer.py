@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.tasks import task_seeds
-from l2l_tf.rules.chunks import in_chunks_if_large
+from l2l_tf.rules.chunks import InChunks
+from l2l_tf.rules.side_by_side import SideBySide, arrange
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaProgress, MetaTrainingSettings
@@ -124,11 +125,12 @@ class MetaTrainer:
         self.progress = MetaProgress()
         self._replicas = replicas
         self._tasks = StackedProblem(problem, settings.tasks_per_meta_step // replicas.count)
-        self._trained_rule = rule
-        if not settings.second_derivatives:
-            self._trained_rule = bound_memory(
-                rule, self._tasks.num_coordinates, settings.unroll_length, settings.chunk_size
-            )
+        self._trained_rule = bound_memory(
+            rule,
+            self._tasks.num_coordinates,
+            settings.unroll_length,
+            0 if settings.second_derivatives else settings.chunk_size,
+        )
         # Validation tasks that can't be shared evenly are run on every replica.
         self._shares_validation = settings.num_validation_tasks % replicas.count == 0
         self._validation_tasks = StackedProblem(
@@ -314,7 +316,7 @@ class MetaTrainer:
         problem, num_steps = self._validation_tasks, self.settings.num_steps
         if self._shares_validation:
             seeds = self._replicas.share(seeds)
-        rule = in_chunks_if_large(self.rule, problem.num_coordinates)
+        rule = arrange(self.rule, problem.num_coordinates)
         first = start(rule, problem, seeds)
         steps, _ = unroll(rule, problem, seeds, first, num_steps)
         losses = tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
@@ -330,9 +332,16 @@ class MetaTrainer:
             "validation_problem": self._validation_tasks.name,
             "validation_problem_config": self._validation_tasks.problem.get_config(),
             "num_replicas": self._replicas.count,
-            # The state of an open trajectory is in chunks of this size, or whole.
+            # The state of an open trajectory is cut up like this, or whole.
             "state_chunk_size": getattr(self._trained_rule, "chunk_size", 0),
+            "state_part_size": self._state_part_size(),
         } | settings
+
+    def _state_part_size(self) -> int:
+        rule = self._trained_rule
+        if isinstance(rule, InChunks):
+            rule = rule.rule
+        return rule.part_size if isinstance(rule, SideBySide) else 0
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
         # Processes restore together, so they must agree on that first.

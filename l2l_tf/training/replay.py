@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from l2l_tf.rules.chunks import CHUNK_SIZE, InChunks, nest_of_arrays, read_nest
 from l2l_tf.rules.rule import Rule
+from l2l_tf.rules.side_by_side import SideBySide, side_by_side_if_faster
 
 # Up to this much memory, the tape of an unroll is kept; it saves running the rule twice.
 _MAX_TAPE_BYTES = 2**31
@@ -21,8 +22,8 @@ def bound_memory(
     num_coordinates: int,
     num_steps: int,
     chunk_size: int | None = None,
-) -> keras.layers.Layer | InChunks:
-    """Returns a rule as it should be meta-trained: itself, or in chunks of coordinates.
+) -> keras.layers.Layer | SideBySide | InChunks:
+    """Returns a rule as it should be meta-trained: itself, side by side, or in chunks.
 
     A tape keeps about 24 S T N bytes in float32, where S is the size of the rule's state for one
     coordinate: 0.8 GB for a 2 x 20 LSTM, 20 steps and 20,000 coordinates. Where that is at most
@@ -31,6 +32,9 @@ def bound_memory(
     chunk after chunk: a third more arithmetic, and memory of 24 S T C bytes for the chunk in work
     and at most 8 N (S + T) for states and gradients, both of them once before and once after a
     step.
+
+    Either way, coordinates are cut into parts side by side where that is faster
+    (`l2l_tf.rules.side_by_side`).
 
     Args:
         rule: a learned rule. One that is not coordinatewise keeps its tape.
@@ -46,7 +50,10 @@ def bound_memory(
         kept = _KEPT_PER_STATE * sum(math.prod(leaf.shape) * leaf.dtype.size for leaf in state)
         fits = not rule.is_coordinatewise or kept * num_steps * num_coordinates <= _MAX_TAPE_BYTES
         chunk_size = 0 if fits else CHUNK_SIZE
-    return InChunks(rule, chunk_size) if chunk_size else rule
+    if not chunk_size:
+        return side_by_side_if_faster(rule, num_coordinates)
+    arranged = side_by_side_if_faster(rule, min(num_coordinates, chunk_size))
+    return InChunks(arranged, chunk_size)
 
 
 def replay_gradient(

@@ -22,7 +22,8 @@ META_STEPS = {
     "mlp": MetaStep(MLP((6, 4, 3)), batch_size=5, num_steps=3),
     "conv_net": MetaStep(ConvNet(8, num_channels=2, num_units=4), batch_size=5, num_steps=3),
 }
-OTHERS = [name for name in PLANS["mnist"].contenders if name != "plain_tensorflow"]
+REFERENCES = ("plain_tensorflow", "plain_one_thread")  # the same module
+OTHERS = [name for name in PLANS["mnist"].contenders if name not in REFERENCES]
 
 
 def _module(name):

@@ -6,9 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
-from l2l_tf.rules import SGD, CoordinatewiseLSTM
+from l2l_tf.rules import SGD, CoordinatewiseLSTM, side_by_side
 from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
@@ -455,6 +456,37 @@ def test_a_run_stopped_anywhere_and_resumed_ends_with_the_very_same_values(
         assert dataclasses.replace(trainer.progress, seconds=0) == dataclasses.replace(
             whole.progress, seconds=0
         )
+
+
+@pytest.mark.slow
+def test_a_rule_side_by_side_learns_the_same_and_can_be_stopped_too(
+    tmp_path, deterministic_operations, one_thread_per_operation, monkeypatch
+):
+    whole = _lstm_trainer(None)
+    whole.fit()
+    monkeypatch.setattr(side_by_side, "PART_SIZE", 3)
+    apart = _lstm_trainer(None)
+    apart.fit()
+    stopped = _lstm_trainer(tmp_path)
+    stopped.fit([StopAfter(stopped, 1)])
+    resumed = _lstm_trainer(tmp_path)
+    resumed.fit()
+    for ours, theirs in zip(_all_values(resumed), _all_values(apart), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(apart.rule.get_weights(), whole.rule.get_weights(), strict=True):
+        # Sums over coordinates in another order.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_checkpoint_of_a_rule_side_by_side_is_refused_where_it_is_whole(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)
+        patch.setattr(side_by_side, "PART_SIZE", 3)
+        trainer = _lstm_trainer(tmp_path)
+        trainer.fit([StopAfter(trainer, 1)])
+    with pytest.raises(ValueError) as raised:
+        _lstm_trainer(tmp_path)
+    assert "{'state_part_size': 3}, where this one has {'state_part_size': 0}" in str(raised.value)
 
 
 def test_the_best_weights_survive_a_stop(tmp_path):

@@ -7,6 +7,7 @@ import tensorflow as tf
 from l2l_tf.problems import Quadratic, task_seeds
 from l2l_tf.rules import CoordinatewiseLSTM
 from l2l_tf.rules.chunks import InChunks
+from l2l_tf.rules.side_by_side import PART_SIZE, SideBySide
 from l2l_tf.training import meta_gradient, start, unroll
 from l2l_tf.training.replay import answer, bound_memory, replay_gradient
 from tests.training.toys import LinearRule
@@ -63,9 +64,17 @@ def test_answering_known_gradients_gives_the_deltas_of_single_calls():
         np.testing.assert_allclose(delta, expected, rtol=1e-12)
 
 
+ARRANGEMENTS = {
+    "chunks": lambda rule: InChunks(rule, 16),
+    "side_by_side": lambda rule: SideBySide(rule, 16),
+    "side_by_side_in_chunks": lambda rule: InChunks(SideBySide(rule, 7), 16),
+}
+
+
 # A rule with two tensors of state for each layer, and one whose state is empty.
 @pytest.mark.parametrize("make_rule", [_lstm, lambda: LinearRule(dtype="float64")])
-def test_the_meta_gradient_in_chunks_is_that_of_the_kept_tape(make_rule):
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_the_meta_gradient_of_a_rule_cut_up_is_that_of_the_whole(make_rule, arrangement):
     rule, problem = make_rule(), Quadratic(num_functions=6, initial_stddev=1.0, dtype="float64")
     seed = task_seeds(0, "train", 0, 1)[0]
     # In the middle of a trajectory, with steps that do not count alike.
@@ -75,10 +84,22 @@ def test_the_meta_gradient_in_chunks_is_that_of_the_kept_tape(make_rule):
         _, iterate = unroll(rule, problem, seed, start(rule, problem, seed), 3)
         return meta_gradient(rule, problem, seed, iterate, 4, step_weights)
 
-    kept, replayed = gradient_of(rule), gradient_of(InChunks(rule, 16))
-    np.testing.assert_allclose(replayed.meta_loss, kept.meta_loss, rtol=1e-12)
-    np.testing.assert_allclose(replayed.iterate.parameters, kept.iterate.parameters, rtol=1e-12)
-    for actual, wanted in zip(replayed.gradients, kept.gradients, strict=True):
+    whole, cut = gradient_of(rule), gradient_of(ARRANGEMENTS[arrangement](rule))
+    np.testing.assert_allclose(cut.meta_loss, whole.meta_loss, rtol=1e-12)
+    np.testing.assert_allclose(cut.iterate.parameters, whole.iterate.parameters, rtol=1e-12)
+    for actual, wanted in zip(cut.gradients, whole.gradients, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-13)
+
+
+def test_second_derivatives_side_by_side_are_those_of_the_whole():
+    rule, problem = _lstm(), Quadratic(num_functions=6, initial_stddev=1.0, dtype="float64")
+    seed = task_seeds(0, "train", 0, 1)[0]
+
+    def gradients_of(rule):
+        iterate = start(rule, problem, seed)
+        return meta_gradient(rule, problem, seed, iterate, 4, second_derivatives=True).gradients
+
+    for actual, wanted in zip(gradients_of(SideBySide(rule, 16)), gradients_of(rule), strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-13)
 
 
@@ -100,3 +121,14 @@ def test_a_rule_that_is_not_coordinatewise_keeps_its_tape():
     rule = LinearRule()
     rule.is_coordinatewise = False
     assert bound_memory(rule, 10**9, 20) is rule
+
+
+def test_where_operations_run_on_one_thread_parts_go_side_by_side(one_thread_per_operation):
+    rule = CoordinatewiseLSTM()
+    assert bound_memory(rule, PART_SIZE, 20) is rule
+    kept, replayed = bound_memory(rule, 50_000, 20), bound_memory(rule, 1_000_000, 20)
+    assert isinstance(kept, SideBySide)
+    assert isinstance(replayed, InChunks)
+    assert isinstance(replayed.rule, SideBySide)
+    # Chunks no larger than a part.
+    assert bound_memory(rule, 1_000_000, 20, chunk_size=100).rule is rule
