@@ -14,10 +14,10 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from l2l_tf.rules.hand_designed import BASELINES
-from l2l_tf.rules.preprocess import PREPROCESSORS
 from l2l_tf.training.meta_settings import VALIDATION_METRICS
 
 MODES = ("train", "evaluate", "train_and_evaluate")
+STEP_WEIGHTS = ("all", "last")
 STRATEGIES = ("default", "mirrored", "multi_worker")
 
 flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
@@ -40,6 +40,7 @@ flags.DEFINE_integer("trajectories_per_meta_epoch", 100, "Trajectories of each."
 flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta-step.", 1)
 flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
+flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
 flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients.")
 flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once in training; 0: all.", 0)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
@@ -57,11 +58,6 @@ flags.DEFINE_enum(
     "all workers in TF_CONFIG.",
 )
 flags.DEFINE_integer("logical_cpus", 1, "Devices that the CPU is split into, where no GPU is.", 1)
-
-flags.DEFINE_list("units", ["20", "20"], "Units of each LSTM layer of the rule.")
-flags.DEFINE_enum("preprocessing", "none", sorted(PREPROCESSORS), "What the rule sees.")
-flags.DEFINE_float("p", 10, "Constant of log-and-sign preprocessing.")
-flags.DEFINE_float("output_scale", 0.1, "Factor from the rule's output to a delta.")
 
 FLAGS = flags.FLAGS
 
@@ -127,6 +123,7 @@ def write_flags(path: Path, experiment: str) -> None:
     own_modules = (
         sys.argv[0],
         "experiments.common",
+        "experiments.learned_rules",
         "experiments.references",
         f"experiments.{experiment}",
     )

@@ -11,10 +11,10 @@ import keras
 import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
+from experiments.learned_rules import chosen_rule, make_learned_rule
 from l2l_tf.delivery.export import check_destination, export_rule
 from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.callbacks import MetaProgressBar, MetaTensorBoard
-from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
 
@@ -31,7 +31,7 @@ def meta_train(
     Of several workers, the chief alone writes anything.
 
     Args:
-        experiment: the binary's name; its rule is called `<experiment>_lstm`.
+        experiment: the binary's name; its rule is called `<experiment>_<learned_rule>`.
         problem: what the rule is trained on.
         validation_problem: what its weights are chosen on.
         strategy: on which devices.
@@ -47,13 +47,14 @@ def meta_train(
         tasks_per_meta_step=FLAGS.tasks_per_meta_step,
         num_validation_tasks=FLAGS.num_validation_tasks,
         validation_metric=FLAGS.validation_metric,
+        step_weights=_step_weights(),
         second_derivatives=FLAGS.second_derivatives,
         chunk_size=FLAGS.chunk_size,
         seed=FLAGS.seed,
     )
     with strategy.scope():
         trainer = MetaTrainer(
-            _new_rule(),
+            make_learned_rule(),
             problem,
             _meta_optimizer(settings),
             settings,
@@ -77,30 +78,19 @@ def meta_train(
         return
     trainer.load_best()
     card = {
-        "name": f"{experiment}_lstm",
+        "name": f"{experiment}_{FLAGS.learned_rule}",
         "licence": "Apache-2.0",
-        "source": "Andrychowicz et al. 2016, arXiv 1606.04474",
+        "source": chosen_rule().source,
         "training": trainer.description() | origin(experiment),
     }
     path = export_rule(trainer.rule, output_dir / "rule", card)
     print(f"Wrote the rule of meta-epoch {trainer.progress.best_meta_epoch} to {path}")
 
 
-def _new_rule() -> CoordinatewiseLSTM:
-    try:
-        units = [int(units) for units in FLAGS.units]
-    except ValueError as error:
-        raise ValueError(
-            "--units must be integers, one for each LSTM layer. "
-            f"Received: --units={','.join(FLAGS.units)}. Give, say, --units=20,20."
-        ) from error
-    return CoordinatewiseLSTM(
-        units=units,
-        preprocessing=FLAGS.preprocessing,
-        p=FLAGS.p,
-        output_scale=FLAGS.output_scale,
-        seed=FLAGS.seed,
-    )
+def _step_weights() -> list[float] | None:
+    if FLAGS.step_weights == "all":
+        return None
+    return [0.0] * (FLAGS.unroll_length - 1) + [1.0]
 
 
 def _meta_optimizer(settings: MetaTrainingSettings) -> keras.optimizers.Optimizer:
