@@ -41,6 +41,18 @@ flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta
 flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
 flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
+flags.DEFINE_float(
+    "random_scale_range",
+    0,
+    "In training alone, each coordinate is scaled by exp(U(-range, range)); 0: none is.",
+    0,
+)
+flags.DEFINE_integer(
+    "num_convex_dimensions",
+    0,
+    "In training alone, coordinates of a convex term that is added to the loss; 0: no term.",
+    0,
+)
 flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients.")
 flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once in training; 0: all.", 0)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)

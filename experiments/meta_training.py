@@ -13,6 +13,7 @@ import tensorflow as tf
 from experiments.common import FLAGS, origin, write_flags
 from experiments.learned_rules import chosen_rule, make_learned_rule
 from l2l_tf.delivery.export import check_destination, export_rule
+from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
 from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.callbacks import MetaProgressBar, MetaTensorBoard
 from l2l_tf.training.meta_settings import MetaTrainingSettings
@@ -32,7 +33,7 @@ def meta_train(
 
     Args:
         experiment: the binary's name; its rule is called `<experiment>_<learned_rule>`.
-        problem: what the rule is trained on.
+        problem: what the rule is trained on, with scales and a convex term where flags ask for it.
         validation_problem: what its weights are chosen on.
         strategy: on which devices.
         output_dir: where checkpoints, logs, flags and the rule go.
@@ -55,7 +56,7 @@ def meta_train(
     with strategy.scope():
         trainer = MetaTrainer(
             make_learned_rule(),
-            problem,
+            _augmented(problem),
             _meta_optimizer(settings),
             settings,
             validation_problem,
@@ -85,6 +86,14 @@ def meta_train(
     }
     path = export_rule(trainer.rule, output_dir / "rule", card)
     print(f"Wrote the rule of meta-epoch {trainer.progress.best_meta_epoch} to {path}")
+
+
+def _augmented(problem: Problem) -> Problem:
+    if FLAGS.random_scale_range > 0:
+        problem = RandomlyScaled(problem, FLAGS.random_scale_range)
+    if FLAGS.num_convex_dimensions > 0:
+        problem = WithConvexTerm(problem, FLAGS.num_convex_dimensions)
+    return problem
 
 
 def _step_weights() -> list[float] | None:
