@@ -60,6 +60,14 @@ flags.DEFINE_float(
     "final_meta_learning_rate_share", 0.02, "What a cosine decay leaves of that rate.", 0, 1
 )
 flags.DEFINE_float("meta_clipnorm", 1, "Largest norm of a meta-gradient; 0 clips none.", 0)
+flags.DEFINE_float(
+    "weight_average",
+    0,
+    "Momentum of a moving average of the weights over meta-steps, which is validated and exported "
+    "in their place; 0: they are themselves.",
+    0,
+    0.999999,
+)
 flags.DEFINE_float("checkpoint_seconds", 60, "Seconds between checkpoints.", 0)
 
 flags.DEFINE_enum(

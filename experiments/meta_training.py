@@ -106,7 +106,12 @@ def _meta_optimizer(settings: MetaTrainingSettings) -> keras.optimizers.Optimize
     schedule = keras.optimizers.schedules.CosineDecay(
         FLAGS.meta_learning_rate, settings.num_meta_steps, FLAGS.final_meta_learning_rate_share
     )
-    return keras.optimizers.Adam(schedule, global_clipnorm=FLAGS.meta_clipnorm or None)
+    averages = {"use_ema": True, "ema_momentum": FLAGS.weight_average}
+    return keras.optimizers.Adam(
+        schedule,
+        global_clipnorm=FLAGS.meta_clipnorm or None,
+        **averages if FLAGS.weight_average > 0 else {},
+    )
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ COMMAND = (
     *("--num_tasks=2", "--num_tuning_tasks=2", "--num_validation_tasks=1", "--baselines=sgd"),
     *("--num_meta_epochs=2", "--trajectories_per_meta_epoch=2", "--units=3,4"),
     *("--learned_rule=rnnprop", "--step_weights=last"),
-    *("--random_scale_range=3", "--num_convex_dimensions=4"),
+    *("--random_scale_range=3", "--num_convex_dimensions=4", "--weight_average=0.9"),
 )
 
 
@@ -57,6 +57,8 @@ def test_the_card_names_the_rule_its_source_and_what_was_learned_from(trained):
     assert card["name"] == "quadratic_rnnprop"
     assert card["source"] == "Lv, Jiang and Li 2017, arXiv 1703.03633"
     assert card["training"]["step_weights"] == [0.0, 1.0]
+    optimizer = card["training"]["optimizer"]["config"]
+    assert (optimizer["use_ema"], optimizer["ema_momentum"]) == (True, 0.9)
 
 
 def test_the_rule_is_trained_with_scales_and_a_convex_term_and_chosen_and_compared_without(trained):
