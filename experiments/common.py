@@ -14,10 +14,10 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from l2l_tf.rules.hand_designed import BASELINES
-from l2l_tf.rules.preprocess import PREPROCESSORS
 from l2l_tf.training.meta_settings import VALIDATION_METRICS
 
 MODES = ("train", "evaluate", "train_and_evaluate")
+STEP_WEIGHTS = ("all", "last")
 STRATEGIES = ("default", "mirrored", "multi_worker")
 
 flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
@@ -40,6 +40,19 @@ flags.DEFINE_integer("trajectories_per_meta_epoch", 100, "Trajectories of each."
 flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta-step.", 1)
 flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
+flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
+flags.DEFINE_float(
+    "random_scale_range",
+    0,
+    "In training alone, each coordinate is scaled by exp(U(-range, range)); 0: none is.",
+    0,
+)
+flags.DEFINE_integer(
+    "num_convex_dimensions",
+    0,
+    "In training alone, coordinates of a convex term that is added to the loss; 0: no term.",
+    0,
+)
 flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients.")
 flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once in training; 0: all.", 0)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
@@ -47,6 +60,14 @@ flags.DEFINE_float(
     "final_meta_learning_rate_share", 0.02, "What a cosine decay leaves of that rate.", 0, 1
 )
 flags.DEFINE_float("meta_clipnorm", 1, "Largest norm of a meta-gradient; 0 clips none.", 0)
+flags.DEFINE_float(
+    "weight_average",
+    0,
+    "Momentum of a moving average of the weights over meta-steps, which is validated and exported "
+    "in their place; 0: they are themselves.",
+    0,
+    0.999999,
+)
 flags.DEFINE_float("checkpoint_seconds", 60, "Seconds between checkpoints.", 0)
 
 flags.DEFINE_enum(
@@ -65,11 +86,6 @@ flags.DEFINE_integer(
     "run side by side, which is faster where cores are few; 0: as many as TensorFlow likes.",
     0,
 )
-
-flags.DEFINE_list("units", ["20", "20"], "Units of each LSTM layer of the rule.")
-flags.DEFINE_enum("preprocessing", "none", sorted(PREPROCESSORS), "What the rule sees.")
-flags.DEFINE_float("p", 10, "Constant of log-and-sign preprocessing.")
-flags.DEFINE_float("output_scale", 0.1, "Factor from the rule's output to a delta.")
 
 FLAGS = flags.FLAGS
 
@@ -154,6 +170,7 @@ def write_flags(path: Path, experiment: str) -> None:
     own_modules = (
         sys.argv[0],
         "experiments.common",
+        "experiments.learned_rules",
         "experiments.references",
         f"experiments.{experiment}",
     )

@@ -11,10 +11,11 @@ import keras
 import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
+from experiments.learned_rules import chosen_rule, make_learned_rule
 from l2l_tf.delivery.export import check_destination, export_rule
+from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
 from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.callbacks import MetaProgressBar, MetaTensorBoard
-from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
 
@@ -31,8 +32,8 @@ def meta_train(
     Of several workers, the chief alone writes anything.
 
     Args:
-        experiment: the binary's name; its rule is called `<experiment>_lstm`.
-        problem: what the rule is trained on.
+        experiment: the binary's name; its rule is called `<experiment>_<learned_rule>`.
+        problem: what the rule is trained on, with scales and a convex term where flags ask for it.
         validation_problem: what its weights are chosen on.
         strategy: on which devices.
         output_dir: where checkpoints, logs, flags and the rule go.
@@ -47,14 +48,15 @@ def meta_train(
         tasks_per_meta_step=FLAGS.tasks_per_meta_step,
         num_validation_tasks=FLAGS.num_validation_tasks,
         validation_metric=FLAGS.validation_metric,
+        step_weights=_step_weights(),
         second_derivatives=FLAGS.second_derivatives,
         chunk_size=FLAGS.chunk_size,
         seed=FLAGS.seed,
     )
     with strategy.scope():
         trainer = MetaTrainer(
-            _new_rule(),
-            problem,
+            make_learned_rule(),
+            _augmented(problem),
             _meta_optimizer(settings),
             settings,
             validation_problem,
@@ -77,37 +79,39 @@ def meta_train(
         return
     trainer.load_best()
     card = {
-        "name": f"{experiment}_lstm",
+        "name": f"{experiment}_{FLAGS.learned_rule}",
         "licence": "Apache-2.0",
-        "source": "Andrychowicz et al. 2016, arXiv 1606.04474",
+        "source": chosen_rule().source,
         "training": trainer.description() | origin(experiment),
     }
     path = export_rule(trainer.rule, output_dir / "rule", card)
     print(f"Wrote the rule of meta-epoch {trainer.progress.best_meta_epoch} to {path}")
 
 
-def _new_rule() -> CoordinatewiseLSTM:
-    try:
-        units = [int(units) for units in FLAGS.units]
-    except ValueError as error:
-        raise ValueError(
-            "--units must be integers, one for each LSTM layer. "
-            f"Received: --units={','.join(FLAGS.units)}. Give, say, --units=20,20."
-        ) from error
-    return CoordinatewiseLSTM(
-        units=units,
-        preprocessing=FLAGS.preprocessing,
-        p=FLAGS.p,
-        output_scale=FLAGS.output_scale,
-        seed=FLAGS.seed,
-    )
+def _augmented(problem: Problem) -> Problem:
+    if FLAGS.random_scale_range > 0:
+        problem = RandomlyScaled(problem, FLAGS.random_scale_range)
+    if FLAGS.num_convex_dimensions > 0:
+        problem = WithConvexTerm(problem, FLAGS.num_convex_dimensions)
+    return problem
+
+
+def _step_weights() -> list[float] | None:
+    if FLAGS.step_weights == "all":
+        return None
+    return [0.0] * (FLAGS.unroll_length - 1) + [1.0]
 
 
 def _meta_optimizer(settings: MetaTrainingSettings) -> keras.optimizers.Optimizer:
     schedule = keras.optimizers.schedules.CosineDecay(
         FLAGS.meta_learning_rate, settings.num_meta_steps, FLAGS.final_meta_learning_rate_share
     )
-    return keras.optimizers.Adam(schedule, global_clipnorm=FLAGS.meta_clipnorm or None)
+    averages = {"use_ema": True, "ema_momentum": FLAGS.weight_average}
+    return keras.optimizers.Adam(
+        schedule,
+        global_clipnorm=FLAGS.meta_clipnorm or None,
+        **averages if FLAGS.weight_average > 0 else {},
+    )
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from experiments.common import FLAGS
 from experiments.comparison import chosen_baselines, compare, load_rules
+from experiments.learned_rules import chosen_rule
 from experiments.meta_training import meta_train
 from l2l_tf.delivery.pretrained import find_rule
 from l2l_tf.problems.problem import Problem
@@ -38,7 +39,7 @@ def train_and_evaluate(
     """Does what `--mode` says on some problems and writes everything under `--output_dir`.
 
     Args:
-        experiment: the binary's name; its rule is called `<experiment>_lstm`.
+        experiment: the binary's name; its rule is called `<experiment>_<learned_rule>`.
         problems: what rules are trained, chosen and compared on.
         strategy: on which devices rules are trained; they are compared on one.
         title: the figure's title.
@@ -46,6 +47,7 @@ def train_and_evaluate(
     """
     # What can be wrong is looked at before hours are spent.
     chosen_baselines()
+    chosen_rule()
     paths = [find_rule(rule) for rule in FLAGS.rule]
     load_rules(paths)
     output_dir = Path(FLAGS.output_dir)

@@ -2,6 +2,16 @@
 
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
+from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.rule import FlatLayout, Rule
 
-__all__ = ["BASELINES", "SGD", "Adam", "CoordinatewiseLSTM", "FlatLayout", "RMSprop", "Rule"]
+__all__ = [
+    "BASELINES",
+    "SGD",
+    "Adam",
+    "CoordinatewiseLSTM",
+    "FlatLayout",
+    "RMSprop",
+    "RNNprop",
+    "Rule",
+]

@@ -16,6 +16,7 @@ from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.chunks import InChunks
 from l2l_tf.rules.side_by_side import SideBySide, arrange
+from l2l_tf.training.averages import averaged
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaProgress, MetaTrainingSettings
@@ -48,7 +49,9 @@ class MetaTrainer:
     Args:
         rule: the learned rule; its trainable variables are changed in place.
         problem: the problem that the rule is trained on.
-        optimizer: the meta-optimizer: any Keras optimizer, with its own clipping and schedule.
+        optimizer: the meta-optimizer: any Keras optimizer, with its own clipping and schedule. With
+            `use_ema=True`, the moving averages of weights that it keeps are validated and kept as
+            the best in place of the weights, which training goes on from.
         settings: the run's settings.
         validation_problem: the problem of validation tasks, by default the same.
         checkpoint_dir: the folder of checkpoints; None keeps none.
@@ -274,13 +277,14 @@ class MetaTrainer:
         """Validates the rule and keeps its weights if they are the best so far."""
         began = time.monotonic()
         progress = self.progress
-        validation_loss, _ = self.validate()
-        progress.num_validations += 1
-        if validation_loss < progress.best_validation_loss:
-            progress.best_validation_loss = validation_loss
-            progress.best_meta_epoch = progress.num_validations
-            for best, weight in zip(self._best_weights, self._weights, strict=True):
-                best.assign(weight.value)
+        with averaged(self.optimizer, self._weights):
+            validation_loss, _ = self.validate()
+            progress.num_validations += 1
+            if validation_loss < progress.best_validation_loss:
+                progress.best_validation_loss = validation_loss
+                progress.best_meta_epoch = progress.num_validations
+                for best, weight in zip(self._best_weights, self._weights, strict=True):
+                    best.assign(weight.value)
         progress.seconds += time.monotonic() - began
         return validation_loss
 

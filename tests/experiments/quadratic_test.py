@@ -615,6 +615,17 @@ CASES = {
         "error: units must hold a positive number of units for each LSTM layer. "
         "Received: units=(0,). Give, say, (20, 20).",
     ),
+    "learned_rule": (
+        ["--learned_rule=gru"],
+        "FATAL Flags parsing error: flag --learned_rule=gru: value should be one of "
+        "<lstm|rnnprop>\nPass --helpshort or --helpfull to see help on flags.",
+    ),
+    "flag_of_another_rule": (
+        ["--learned_rule=rnnprop", "--preprocessing=log_and_sign"],
+        "error: --preprocessing must be left out where --learned_rule is not lstm, which alone has "
+        "it. Received: --preprocessing=log_and_sign with --learned_rule=rnnprop. Leave one of the "
+        "two out.",
+    ),
     "output_is_a_file": (
         ["--output_dir=@/curves.json"],
         "error: --output_dir must be a folder, or a path where one can be made. "

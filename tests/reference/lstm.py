@@ -56,6 +56,30 @@ def _cell(inputs, hidden, cell, kernel, recurrent_kernel, bias):
     return output_gate * np.tanh(cell), cell
 
 
+def outputs(weights: Weights, inputs: np.ndarray) -> np.ndarray:
+    """Returns the outputs `[T, N]` for inputs `[T, N, I]`, from a state of zeros."""
+    num_steps, num_coordinates, _ = inputs.shape
+    result = np.zeros([num_steps, num_coordinates])
+    for coordinate in range(num_coordinates):
+        state = [
+            (np.zeros(len(kernel)), np.zeros(len(kernel))) for kernel in weights.recurrent_kernels
+        ]
+        for step in range(num_steps):
+            values = inputs[step, coordinate]
+            for layer, (hidden, cell) in enumerate(state):
+                values, cell = _cell(
+                    values,
+                    hidden,
+                    cell,
+                    weights.kernels[layer],
+                    weights.recurrent_kernels[layer],
+                    weights.biases[layer],
+                )
+                state[layer] = values, cell
+            result[step, coordinate] = values @ weights.output_kernel[:, 0] + weights.output_bias[0]
+    return result
+
+
 def deltas(
     weights: Weights, gradients: np.ndarray, p: float | None, output_scale: float = 1.0
 ) -> np.ndarray:
@@ -63,25 +87,7 @@ def deltas(
 
     With `p` None the LSTM sees the gradients as they are, else their logarithms and signs.
     """
-    result = np.zeros(gradients.shape)
-    num_steps, num_coordinates = gradients.shape
-    for coordinate in range(num_coordinates):
-        state = [
-            (np.zeros(len(kernel)), np.zeros(len(kernel))) for kernel in weights.recurrent_kernels
-        ]
-        for step in range(num_steps):
-            gradient = float(gradients[step, coordinate])
-            inputs = np.array([gradient] if p is None else log_and_sign(gradient, p))
-            for layer, (hidden, cell) in enumerate(state):
-                inputs, cell = _cell(
-                    inputs,
-                    hidden,
-                    cell,
-                    weights.kernels[layer],
-                    weights.recurrent_kernels[layer],
-                    weights.biases[layer],
-                )
-                state[layer] = inputs, cell
-            output = inputs @ weights.output_kernel[:, 0] + weights.output_bias[0]
-            result[step, coordinate] = output_scale * output
-    return result
+    inputs = [
+        [[float(g)] if p is None else log_and_sign(float(g), p) for g in row] for row in gradients
+    ]
+    return output_scale * outputs(weights, np.array(inputs))

@@ -426,7 +426,7 @@ def test_units_that_are_no_sequence_of_integers_are_refused():
         (
             {"output_scale": float("nan")},
             "output_scale and output_stddev must be finite, the latter not negative. "
-            "Received: output_scale=nan, output_stddev=0.0. The paper scales outputs by 0.1.",
+            "Received: output_scale=nan, output_stddev=0.0. The papers scale outputs by 0.1.",
         ),
         (
             {"dtype": "mixed_float16"},

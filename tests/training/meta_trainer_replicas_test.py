@@ -115,8 +115,9 @@ def test_so_they_do_however_the_meta_gradient_is_taken(two_devices, choice):
     [
         lambda: keras.optimizers.SGD(1e-2, clipnorm=0.5),
         lambda: keras.optimizers.AdamW(0.01, weight_decay=0.5),
+        lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.75),
     ],
-    ids=["clipnorm", "weight_decay"],
+    ids=["clipnorm", "weight_decay", "averages"],
 )
 def test_what_the_meta_optimizer_does_by_itself_it_does_as_on_one_device(two_devices, optimizer):
     settings = dataclasses.replace(SMALL, num_meta_epochs=1)

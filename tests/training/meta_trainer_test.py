@@ -318,6 +318,33 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss():
     assert rule.bias == 0
 
 
+def test_averages_of_weights_are_validated_and_kept_and_training_goes_on_from_the_weights():
+    rule, validation_problem = LinearRule(), Parabolas([0.7])
+    optimizer = _sgd(1e-3, use_ema=True, ema_momentum=0.75)
+    trainer = MetaTrainer(rule, Parabolas(), optimizer, SMALL, validation_problem)
+    plain = MetaTrainer(LinearRule(), Parabolas(), _sgd(1e-3), SMALL)
+    recorder = fit_recorded(trainer)
+    np.testing.assert_array_equal(recorder.weights, fit_recorded(plain).weights)
+    averages = []
+    for slope, bias in recorder.weights[1:]:
+        weights = np.array([slope, bias])
+        averages.append(0.75 * averages[-1] + 0.25 * weights if averages else weights)
+    expected = []
+    for slope, bias in (averages[5], averages[11]):
+        x = 1.0
+        for _ in range(SMALL.num_steps):
+            x += slope * 2 * 0.7 * x + bias
+        expected.append(0.7 * x**2)
+    losses = [log["validation_loss"] for log in recorder.logs("epoch")]
+    # Float32 weights and 7 steps.
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert trainer.progress.best_validation_loss == min(losses)
+    trainer.load_best()
+    best = averages[5 if trainer.progress.best_meta_epoch == 1 else 11]
+    np.testing.assert_allclose(np.array(rule.get_weights()), best, rtol=1e-6)
+    assert not np.allclose(best, np.array(recorder.weights[-1]), rtol=0.01)
+
+
 def test_before_the_first_validation_the_best_weights_are_the_initial_ones():
     rule = LinearRule()
     rule.slope.assign(-0.25)
@@ -413,12 +440,12 @@ def test_a_meta_gradient_that_is_not_finite_is_skipped_though_its_loss_is_finite
 # Stopping and resuming
 
 
-def _lstm_trainer(folder: Path | None) -> MetaTrainer:
+def _lstm_trainer(folder: Path | None, **optimizer_arguments) -> MetaTrainer:
     """Returns a new trainer of a small LSTM, as a new process would make it: 8 meta-steps."""
     return MetaTrainer(
         CoordinatewiseLSTM((2,), "log_and_sign", output_stddev=1.0, seed=0),
         NoisyBowls(),
-        keras.optimizers.Adam(0.01),
+        keras.optimizers.Adam(0.01, **optimizer_arguments),
         _settings(num_steps=6),
         checkpoint_dir=folder,
     )
@@ -487,6 +514,23 @@ def test_a_checkpoint_of_a_rule_side_by_side_is_refused_where_it_is_whole(tmp_pa
     with pytest.raises(ValueError) as raised:
         _lstm_trainer(tmp_path)
     assert "{'state_part_size': 3}, where this one has {'state_part_size': 0}" in str(raised.value)
+
+
+@pytest.mark.slow
+def test_so_does_a_run_with_averages_of_its_weights(tmp_path, deterministic_operations):
+    averages = {"use_ema": True, "ema_momentum": 0.75}
+    whole = _lstm_trainer(None, **averages)
+    whole.fit()
+    expected = _all_values(whole)
+    # In the first meta-epoch, at its end, and in the second.
+    for stop in (2, 4, 7):
+        folder = tmp_path / str(stop)
+        stopped = _lstm_trainer(folder, **averages)
+        stopped.fit([StopAfter(stopped, stop)])
+        trainer = _lstm_trainer(folder, **averages)
+        trainer.fit()
+        for ours, theirs in zip(_all_values(trainer), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_best_weights_survive_a_stop(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, task_seeds
-from l2l_tf.rules import CoordinatewiseLSTM
+from l2l_tf.rules import CoordinatewiseLSTM, RNNprop
 from l2l_tf.rules.chunks import InChunks
 from l2l_tf.rules.side_by_side import PART_SIZE, SideBySide
 from l2l_tf.training import meta_gradient, start, unroll
@@ -64,6 +64,10 @@ def test_answering_known_gradients_gives_the_deltas_of_single_calls():
         np.testing.assert_allclose(delta, expected, rtol=1e-12)
 
 
+def _rnnprop() -> RNNprop:
+    return RNNprop((4, 3), output_stddev=1.0, seed=0, dtype="float64")
+
+
 ARRANGEMENTS = {
     "chunks": lambda rule: InChunks(rule, 16),
     "side_by_side": lambda rule: SideBySide(rule, 16),
@@ -71,8 +75,8 @@ ARRANGEMENTS = {
 }
 
 
-# A rule with two tensors of state for each layer, and one whose state is empty.
-@pytest.mark.parametrize("make_rule", [_lstm, lambda: LinearRule(dtype="float64")])
+# A rule with two tensors of state for each layer, one whose state is empty, and one with a scalar.
+@pytest.mark.parametrize("make_rule", [_lstm, lambda: LinearRule(dtype="float64"), _rnnprop])
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 def test_the_meta_gradient_of_a_rule_cut_up_is_that_of_the_whole(make_rule, arrangement):
     rule, problem = make_rule(), Quadratic(num_functions=6, initial_stddev=1.0, dtype="float64")

@@ -1,0 +1,75 @@
+"""Which rule is learned, as the flags say."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+from absl import flags
+
+from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
+from l2l_tf.rules.preprocess import PREPROCESSORS
+from l2l_tf.rules.rnnprop import RNNprop
+
+
+class LearnedRule(NamedTuple):
+    """A kind of learned rule, how it is made of flags, and where it comes from."""
+
+    make: Callable[..., keras.layers.Layer]
+    own_flags: tuple[str, ...]
+    source: str
+
+
+# By the key that ends a rule's name. Flags that not all of them have are those of one alone.
+LEARNED_RULES = {
+    "lstm": LearnedRule(
+        CoordinatewiseLSTM,
+        ("preprocessing", "p"),
+        "Andrychowicz et al. 2016, arXiv 1606.04474",
+    ),
+    "rnnprop": LearnedRule(RNNprop, (), "Lv, Jiang and Li 2017, arXiv 1703.03633"),
+}
+
+flags.DEFINE_enum("learned_rule", "lstm", sorted(LEARNED_RULES), "Which rule is trained.")
+flags.DEFINE_list("units", ["20", "20"], "Units of each LSTM layer of the rule.")
+flags.DEFINE_float("output_scale", 0.1, "Factor from the rule's output to a delta.")
+flags.DEFINE_enum("preprocessing", "none", sorted(PREPROCESSORS), "lstm: what the rule sees.")
+flags.DEFINE_float("p", 10, "lstm: constant of log-and-sign preprocessing.")
+
+FLAGS = flags.FLAGS
+
+
+def chosen_rule() -> LearnedRule:
+    """Returns the rule that `--learned_rule` names.
+
+    Raises:
+        ValueError: a flag of another rule is set.
+    """
+    chosen = LEARNED_RULES[FLAGS.learned_rule]
+    for name, other in LEARNED_RULES.items():
+        for flag in other.own_flags:
+            # Not whether it is present: a run's file of flags holds all of them.
+            if flag not in chosen.own_flags and FLAGS[flag].value != FLAGS[flag].default:
+                raise ValueError(
+                    f"--{flag} must be left out where --learned_rule is not {name}, which alone "
+                    f"has it. Received: --{flag}={FLAGS[flag].value} with "
+                    f"--learned_rule={FLAGS.learned_rule}. Leave one of the two out."
+                )
+    return chosen
+
+
+def make_learned_rule() -> keras.layers.Layer:
+    """Returns a new rule as the flags say.
+
+    Raises:
+        ValueError: a flag of another rule is set, or one is out of range.
+    """
+    chosen = chosen_rule()
+    try:
+        units = [int(units) for units in FLAGS.units]
+    except ValueError as error:
+        raise ValueError(
+            "--units must be integers, one for each LSTM layer. "
+            f"Received: --units={','.join(FLAGS.units)}. Give, say, --units=20,20."
+        ) from error
+    own = {flag: FLAGS[flag].value for flag in chosen.own_flags}
+    return chosen.make(units=units, output_scale=FLAGS.output_scale, seed=FLAGS.seed, **own)

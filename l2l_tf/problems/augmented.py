@@ -1,0 +1,167 @@
+"""What is added to a problem so that rules learned on it do well on others.
+
+Both ideas are those of Lv, Jiang and Li 2017 (arXiv 1703.03633): random scaling and the combination
+with a convex function. They are for training; rules are chosen and compared on the problem itself.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from l2l_tf.problems.problem import Problem
+from l2l_tf.problems.tasks import fold_in, uniform
+
+# What the seed of a task is folded with, far from the small numbers of the problems themselves:
+# the task within stays the one that its seed names.
+_SCALES_TAG, _CONVEX_TAG = 1_000_000, 1_000_001
+# Beyond, gradients with respect to scaled parameters come too close to the largest float32.
+_MAX_LOG_RANGE = 20.0
+
+
+class RandomlyScaled(Problem):
+    """A problem f(theta) in scaled parameters: f(c theta') from theta'_0 = theta_0 / c.
+
+    Each coordinate's c is exp(r) with r uniform on [-R, R), drawn once for a task. Losses at the
+    start are those of f; but no coordinate's gradient, nor the delta that it needs, is of a size
+    that a rule could learn by heart.
+
+    Args:
+        problem: f.
+        log_range: R; the paper has 3.
+
+    Raises:
+        TypeError: `problem` is no problem.
+        ValueError: `log_range` is not positive or too large.
+    """
+
+    def __init__(self, problem: Problem, log_range: float = 3.0):
+        _check_problem(problem)
+        _check_log_range(log_range, includes_zero=False)
+        self.problem = problem
+        self.log_range = log_range
+        self.name = f"{problem.name}_scaled"
+        self.num_functions = problem.num_functions
+        self.is_stochastic = problem.is_stochastic
+
+    def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
+        parameters = self.problem.initial_parameters(seed)
+        scales = self._scales(seed, [parameter.shape for parameter in parameters])
+        return [
+            parameter / tf.cast(scale, parameter.dtype)
+            for parameter, scale in zip(parameters, scales, strict=True)
+        ]
+
+    def batch(self, seed: tf.Tensor, step: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
+        """Returns the problem's batch and the scales, of the shapes of the parameters."""
+        return self.problem.batch(seed, step), self._scales(seed, self.parameter_shapes)
+
+    def loss(self, parameters: list[tf.Tensor], batch: tuple[Any, list[tf.Tensor]]) -> tf.Tensor:
+        batch_of_problem, scales = batch
+        scaled = [
+            parameter * tf.cast(scale, parameter.dtype)
+            for parameter, scale in zip(parameters, scales, strict=True)
+        ]
+        return self.problem.loss(scaled, batch_of_problem)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"problem": self.problem.get_config(), "log_range": self.log_range}
+
+    def _scales(self, seed: tf.Tensor, shapes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
+        seed = fold_in(seed, _SCALES_TAG)
+        return [
+            _random_scales(shape, fold_in(seed, index), self.log_range)
+            for index, shape in enumerate(shapes)
+        ]
+
+
+class WithConvexTerm(Problem):
+    """A problem f(theta) with a convex term in further parameters: f(theta) + mean of (c x - v)^2.
+
+    Each function has K coordinates x of its own, which start at zero, targets v uniform on [-1, 1),
+    and scales c = exp(r) with r uniform on [-R, R), all drawn once for a task. In the middle of the
+    erratic gradients of a network, a rule so sees some whose minimum it must reach.
+
+    That is what the authors' code does (github.com/vfleaking/rnnprop), but for one thing: there,
+    the square counts at most 10, beyond which a coordinate that went astray has no gradient.
+
+    Args:
+        problem: f.
+        num_dimensions: K; the paper's authors have 20.
+        log_range: R; the paper's authors have 1.
+
+    Raises:
+        TypeError: `problem` is no problem.
+        ValueError: `num_dimensions` is no integer from 1 on, or `log_range` is negative or too
+            large.
+    """
+
+    def __init__(self, problem: Problem, num_dimensions: int = 20, log_range: float = 1.0):
+        _check_problem(problem)
+        if not isinstance(num_dimensions, int) or num_dimensions < 1:
+            raise ValueError(
+                "num_dimensions must be an integer from 1 on. "
+                f"Received: num_dimensions={num_dimensions}. Give a positive count."
+            )
+        _check_log_range(log_range, includes_zero=True)
+        self.problem = problem
+        self.num_dimensions = num_dimensions
+        self.log_range = log_range
+        self.name = f"{problem.name}_with_convex_term"
+        self.num_functions = problem.num_functions
+        self.is_stochastic = problem.is_stochastic
+
+    def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the problem's parameters and x, `[F, K]`."""
+        parameters = self.problem.initial_parameters(seed)
+        return [*parameters, tf.zeros(self._shape, parameters[0].dtype)]
+
+    def batch(self, seed: tf.Tensor, step: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """Returns the problem's batch, c and v, `[F, K]` each."""
+        own_seed = fold_in(seed, _CONVEX_TAG)
+        scales = _random_scales(self._shape, fold_in(own_seed, 0), self.log_range)
+        targets = 2 * uniform(self._shape, fold_in(own_seed, 1)) - 1
+        return self.problem.batch(seed, step), scales, targets
+
+    def loss(
+        self, parameters: list[tf.Tensor], batch: tuple[Any, tf.Tensor, tf.Tensor]
+    ) -> tf.Tensor:
+        *of_problem, x = parameters
+        batch_of_problem, scales, targets = batch
+        residuals = tf.cast(scales, x.dtype) * x - tf.cast(targets, x.dtype)
+        convex_terms = tf.reduce_mean(tf.square(residuals), axis=-1)
+        return self.problem.loss(of_problem, batch_of_problem) + convex_terms
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "problem": self.problem.get_config(),
+            "num_dimensions": self.num_dimensions,
+            "log_range": self.log_range,
+        }
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.num_functions, self.num_dimensions
+
+
+def _random_scales(shape: Sequence[int], seed: tf.Tensor, log_range: float) -> tf.Tensor:
+    """Returns exp(r), float32 of a shape, with r uniform on [-log_range, log_range)."""
+    return tf.exp(log_range * (2 * uniform(shape, seed) - 1))
+
+
+def _check_problem(problem: Problem) -> None:
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            "problem must be a Problem. "
+            f"Received: problem={problem!r}. Give an instance of one of its subclasses."
+        )
+
+
+def _check_log_range(log_range: float, includes_zero: bool) -> None:
+    # Written so that NaN is out of range.
+    if not (0 < log_range <= _MAX_LOG_RANGE or (includes_zero and log_range == 0)):
+        least = "not negative" if includes_zero else "positive"
+        raise ValueError(
+            f"log_range must be {least} and at most {_MAX_LOG_RANGE:g}. "
+            f"Received: log_range={log_range}. Give, say, 1: scales from 1/e to e."
+        )

@@ -1,0 +1,207 @@
+"""What rules with LSTM layers share: the cell, the weights, what they accept."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# For each LSTM layer, the hidden values and the cells of all coordinates.
+LSTMState = tuple[tuple[tf.Tensor, tf.Tensor], ...]
+
+
+def lstm_step(
+    inputs: tf.Tensor,
+    hidden: tf.Tensor,
+    cell: tf.Tensor,
+    kernel: tf.Tensor,
+    recurrent_kernel: tf.Tensor,
+    bias: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the next hidden values and cells, float `[N, H]` each, of one LSTM layer.
+
+    The formula and the order of gates (input, forget, cell, output) are those of
+    `keras.layers.LSTMCell`.
+
+    Args:
+        inputs: float `[N, I]`.
+        hidden: float `[N, H]`.
+        cell: float `[N, H]`.
+        kernel: float `[I, 4H]`.
+        recurrent_kernel: float `[H, 4H]`.
+        bias: float `[4H]`.
+    """
+    # One product of [inputs, hidden] with the stacked kernels is faster than two.
+    kernels = tf.concat([kernel, recurrent_kernel], axis=0)
+    gates = tf.matmul(tf.concat([inputs, hidden], axis=1), kernels) + bias
+    input_gate, forget_gate, candidate, output_gate = tf.split(gates, 4, axis=1)
+    cell = tf.sigmoid(forget_gate) * cell + tf.sigmoid(input_gate) * tf.tanh(candidate)
+    return tf.sigmoid(output_gate) * tf.tanh(cell), cell
+
+
+class LSTMRule(keras.layers.Layer):
+    """A coordinatewise learned rule that is made of LSTM layers and a linear output.
+
+    The weights are shared by all coordinates; each coordinate has its own hidden values and cells.
+    Coordinates are the batch axis: one call updates N of them. The weights of layer l are
+    `kernel_l` `[inputs, 4H]`, `recurrent_kernel_l` `[H, 4H]` and `bias_l` `[4H]`; those of the
+    output, `output_kernel` `[H, 1]` and `output_bias` `[1]`. Subclasses say what the first layer
+    sees and how the output becomes a delta.
+
+    Args:
+        num_inputs: how many numbers the first layer sees of each coordinate.
+        units: H of each LSTM layer.
+        output_scale: what the output is multiplied by to give the delta.
+        output_stddev: standard deviation of the initial output weights.
+        seed: an integer seeds the initial weights; None draws them from Keras's global seed.
+        dtype: dtype of weights, states and deltas. float32 whatever the global dtype policy is;
+            float64 serves derivative tests.
+        name: the layer's name.
+        trainable: whether the weights count as trainable, as in any Keras layer.
+
+    Raises:
+        ValueError: no units or a count below 1, a seed, dtype or output scale out of range.
+        TypeError: units that are no sequence of integers.
+    """
+
+    is_coordinatewise = True
+
+    def __init__(
+        self,
+        num_inputs: int,
+        units: Sequence[int],
+        output_scale: float,
+        output_stddev: float,
+        seed: int | None,
+        dtype: str,
+        name: str | None,
+        trainable: bool,
+    ):
+        if not isinstance(units, Sequence) or not all(isinstance(one, int) for one in units):
+            raise TypeError(
+                "units must be a sequence of integers, one for each LSTM layer. "
+                f"Received: units={units!r}. Give, say, (20, 20)."
+            )
+        if not units or min(units) < 1:
+            raise ValueError(
+                "units must hold a positive number of units for each LSTM layer. "
+                f"Received: units={tuple(units)}. Give, say, (20, 20)."
+            )
+        if seed is not None and seed < 0:
+            raise ValueError(
+                f"seed must be None or an integer from 0 on. Received: seed={seed}. Give, say, 0."
+            )
+        if not (math.isfinite(output_scale) and 0 <= output_stddev < math.inf):
+            raise ValueError(
+                "output_scale and output_stddev must be finite, the latter not negative. Received: "
+                f"output_scale={output_scale}, output_stddev={output_stddev}. The papers scale "
+                "outputs by 0.1."
+            )
+        if dtype not in ("float32", "float64"):
+            raise ValueError(
+                "dtype must be 'float32' or 'float64': a rule computes in full precision whatever "
+                f"the model does. Received: dtype={dtype!r}. Leave it out for float32."
+            )
+        # Without autocast, a gradient of another dtype is refused (`_check_gradient`), not cast.
+        super().__init__(dtype=dtype, name=name, trainable=trainable, autocast=False)
+        self.units = tuple(units)
+        self.output_scale = output_scale
+        self.output_stddev = output_stddev
+        self.seed = seed
+        self._add_lstm_weights(num_inputs)
+        self.built = True
+
+    def _add_lstm_weights(self, num_inputs: int) -> None:
+        # One independent seed for each matrix: kernel and recurrent kernel of every layer, output.
+        seeds = self._matrix_seeds(2 * len(self.units) + 1)
+        self._kernels, self._recurrent_kernels, self._biases = [], [], []
+        for layer, num_units in enumerate(self.units):
+            self._kernels.append(
+                self._add_named_weight(
+                    f"kernel_{layer}",
+                    (num_inputs, 4 * num_units),
+                    keras.initializers.GlorotUniform(seeds[2 * layer]),
+                )
+            )
+            self._recurrent_kernels.append(
+                self._add_named_weight(
+                    f"recurrent_kernel_{layer}",
+                    (num_units, 4 * num_units),
+                    keras.initializers.Orthogonal(seed=seeds[2 * layer + 1]),
+                )
+            )
+            self._biases.append(
+                self._add_named_weight(f"bias_{layer}", (4 * num_units,), _forget_gates_open)
+            )
+            num_inputs = num_units
+        self._add_named_weight(
+            "output_kernel",
+            (num_inputs, 1),
+            keras.initializers.RandomNormal(stddev=self.output_stddev, seed=seeds[-1]),
+        )
+        self._add_named_weight("output_bias", (1,), "zeros")
+
+    def _add_named_weight(self, name: str, shape: tuple[int, ...], initializer: Any) -> Any:
+        """Returns a new weight, which is also the attribute of its name with an underscore."""
+        weight = self.add_weight(name=name, shape=shape, initializer=initializer)
+        # tf.train.Checkpoint sees weights that are attributes themselves, not those held in lists.
+        setattr(self, f"_{name}", weight)
+        return weight
+
+    def _matrix_seeds(self, count: int) -> list[int | None]:
+        """Returns independent seeds of initial weights; more of them begin with the same ones."""
+        if self.seed is None:
+            return [None] * count
+        return [int(word) for word in np.random.SeedSequence(self.seed).generate_state(count)]
+
+    def _initial_lstm_state(self, num_coordinates: int | tf.Tensor) -> LSTMState:
+        """Returns zero hidden values and cells for N coordinates."""
+        return tuple(
+            (
+                tf.zeros([num_coordinates, num_units], self.compute_dtype),
+                tf.zeros([num_coordinates, num_units], self.compute_dtype),
+            )
+            for num_units in self.units
+        )
+
+    def _run_lstm(self, inputs: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
+        """Returns the output, float `[N]`, before it is scaled, and the next state."""
+        next_state = []
+        for (hidden, cell), *weights in zip(
+            state, self._kernels, self._recurrent_kernels, self._biases, strict=True
+        ):
+            inputs, cell = lstm_step(inputs, hidden, cell, *weights)
+            next_state.append((inputs, cell))
+        output = tf.matmul(inputs, self._output_kernel) + self._output_bias
+        return tf.squeeze(output, axis=1), tuple(next_state)
+
+    def _check_gradient(self, gradient: tf.Tensor) -> None:
+        if gradient.dtype != self.compute_dtype:
+            raise TypeError(
+                f"gradient must be of dtype {self.compute_dtype}. "
+                f"Received: gradient.dtype={gradient.dtype.name}. Cast it, or build the rule with "
+                "that dtype."
+            )
+        if gradient.shape.rank != 1:
+            raise ValueError(
+                "gradient must be a vector over the coordinates. "
+                f"Received: gradient.shape={gradient.shape}. Flatten the variables "
+                "(l2l_tf.rules.FlatLayout)."
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "units": list(self.units),
+            "output_scale": self.output_scale,
+            "output_stddev": self.output_stddev,
+            "seed": self.seed,
+        }
+
+
+def _forget_gates_open(shape: tuple[int], dtype: str | None = None) -> tf.Tensor:
+    """Returns biases of zero, and one for the forget gates, so that a new cell remembers."""
+    num_units = shape[0] // 4
+    zeros = tf.zeros([num_units], dtype)
+    return tf.concat([zeros, zeros + 1, zeros, zeros], axis=0)

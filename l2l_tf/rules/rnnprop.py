@@ -1,0 +1,173 @@
+"""RNNprop: an LSTM that sees gradients as Adam and RMSprop do, and whose deltas are bounded."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2l_tf.rules.lstm import LSTMRule, LSTMState
+
+# How many steps were taken, `[]`; mean and root mean square of the gradients so far, `[N]` each,
+# not corrected for their start at zero; the LSTM's state.
+RNNpropState = tuple[tf.Tensor, tf.Tensor, tf.Tensor, LSTMState]
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf")
+class RNNprop(LSTMRule):
+    """An LSTM that reads each coordinate's gradient and its mean, relative to their usual size.
+
+    With mean m and mean square v of the gradients so far, both exponentially weighted and corrected
+    for their start at zero, a coordinate's inputs are g / (sqrt(v) + epsilon) and
+    m / (sqrt(v) + epsilon). They go through a dense layer with ELU and the LSTM layers to one
+    output, and the delta is output_scale tanh(output). So a delta does not depend on the scale of
+    the loss, and none is larger than `output_scale`.
+    Source: Lv, Jiang and Li 2017 (arXiv 1703.03633).
+
+    Departures from the paper's code: the delta is added, not subtracted; the output weights start
+    at `output_stddev`, by default zero, so that an untrained rule stands still; and v is kept as
+    its square root, since the square of a gradient above 2e19 overflows float32.
+
+    Beside those of the LSTM (`LSTMRule`), its weights are `input_kernel` `[2, I]` and `input_bias`
+    `[I]`. A gradient that is not finite makes all later deltas of its coordinate NaN.
+
+    Args:
+        units: H of each LSTM layer.
+        input_units: I, units of the dense layer.
+        beta_1: the decay of the mean.
+        beta_2: the decay of the mean square.
+        epsilon: added to the root mean square; far smaller gradients count as zero.
+        output_scale: the bound of a delta.
+        output_stddev: standard deviation of the initial output weights.
+        seed: an integer seeds the initial weights; None draws them from Keras's global seed.
+        dtype: dtype of weights, states and deltas. float32 whatever the global dtype policy is;
+            float64 serves derivative tests.
+        name: the layer's name.
+        trainable: whether the weights count as trainable, as in any Keras layer.
+
+    Call arguments:
+        gradient: float `[N]`.
+        state: what `initial_state` or the previous call returned: the number of steps `[]`, mean
+            `[N]`, root mean square `[N]`, and a pair (hidden, cell), each `[N, H]`, for each LSTM
+            layer.
+
+    Returns:
+        The delta, float `[N]`, and the next state.
+
+    Raises:
+        ValueError: no units or a count below 1, a decay, `epsilon`, seed, dtype or output scale out
+            of range, or, at a call, a gradient that is no vector or a state of another number of
+            coordinates or layers.
+        TypeError: units that are no sequence of integers or, at a call, a gradient of another
+            dtype.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int] = (20, 20),
+        input_units: int = 20,
+        beta_1: float = 0.95,
+        beta_2: float = 0.95,
+        epsilon: float = 1e-8,
+        output_scale: float = 0.1,
+        output_stddev: float = 0.0,
+        seed: int | None = None,
+        dtype: str = "float32",
+        name: str | None = None,
+        trainable: bool = True,
+    ):
+        if not isinstance(input_units, int) or input_units < 1:
+            raise ValueError(
+                "input_units must be an integer from 1 on. "
+                f"Received: input_units={input_units}. The paper has 20."
+            )
+        if not (0 < beta_1 < 1 and 0 < beta_2 < 1):
+            raise ValueError(
+                "beta_1 and beta_2 must be between 0 and 1. "
+                f"Received: beta_1={beta_1}, beta_2={beta_2}. The paper has 0.95 for both."
+            )
+        if not 0 < epsilon < math.inf:
+            raise ValueError(
+                "epsilon must be positive and finite, or a zero gradient would be divided by zero. "
+                f"Received: epsilon={epsilon}. The paper has 1e-8."
+            )
+        super().__init__(
+            input_units, units, output_scale, output_stddev, seed, dtype, name, trainable
+        )
+        self.input_units = input_units
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        input_seed = self._matrix_seeds(2 * len(units) + 2)[-1]
+        self._add_named_weight(
+            "input_kernel", (2, input_units), keras.initializers.GlorotUniform(input_seed)
+        )
+        self._add_named_weight("input_bias", (input_units,), "zeros")
+
+    def initial_state(self, num_coordinates: int | tf.Tensor) -> RNNpropState:
+        """Returns zeros for the number of steps and all that is kept of N coordinates."""
+        zeros = tf.zeros([num_coordinates], self.compute_dtype)
+        step = tf.zeros([], self.compute_dtype)
+        return step, zeros, zeros, self._initial_lstm_state(num_coordinates)
+
+    def call(self, gradient: tf.Tensor, state: RNNpropState) -> tuple[tf.Tensor, RNNpropState]:
+        self._check_gradient(gradient)
+        self._check_state(gradient, state)
+        step, mean, root_mean_square, lstm_state = state
+        step += 1
+        mean = self.beta_1 * mean + (1 - self.beta_1) * gradient
+        root_mean_square = next_root_mean_square(root_mean_square, gradient, self.beta_2)
+        mean_correction = -tf.math.expm1(step * math.log(self.beta_1))
+        root_correction = tf.sqrt(-tf.math.expm1(step * math.log(self.beta_2)))
+        # Both fractions are multiplied by the root's correction, which is at most 1: the other way,
+        # dividing the root by it, could overflow.
+        size = root_mean_square + self.epsilon * root_correction
+        relative_gradient = root_correction * gradient / size
+        relative_mean = root_correction * (mean / mean_correction) / size
+        relative = tf.stack([relative_gradient, relative_mean], axis=1)
+        inputs = tf.nn.elu(tf.matmul(relative, self._input_kernel) + self._input_bias)
+        output, lstm_state = self._run_lstm(inputs, lstm_state)
+        delta = self.output_scale * tf.tanh(output)
+        return delta, (step, mean, root_mean_square, lstm_state)
+
+    def _check_state(self, gradient: tf.Tensor, state: RNNpropState) -> None:
+        count = gradient.shape[0]
+        layers = [[(count, num_units)] * 2 for num_units in self.units]
+        expected = [(), (count,), (count,), layers]
+        # As flat lists, since a nest of shapes would itself be one of numbers.
+        wanted = [*expected[:3], *(shape for layer in layers for shape in layer)]
+        found = [part.shape for part in tf.nest.flatten(state)]
+        if len(found) != len(wanted) or not all(
+            part.is_compatible_with(want) for part, want in zip(found, wanted, strict=True)
+        ):
+            raise ValueError(
+                f"state must hold tensors of the shapes {expected}. "
+                f"Received: state with shapes {found}. Begin with rule.initial_state(N) for a "
+                "gradient of N coordinates."
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "input_units": self.input_units,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+
+def next_root_mean_square(root: tf.Tensor, gradient: tf.Tensor, decay: float) -> tf.Tensor:
+    """Returns sqrt(decay root^2 + (1 - decay) gradient^2), `[N]`, without squaring large numbers.
+
+    Both are divided by the larger of the two before, and the result multiplied by it after. The
+    derivative at two zeros, which has no value, is zero.
+    """
+    # A constant, since the result does not depend on it.
+    scale = tf.stop_gradient(tf.maximum(root, tf.abs(gradient)))
+    # Below the smallest normal number, processors may or may not take numbers for zeros.
+    is_zero = scale < np.finfo(scale.dtype.as_numpy_dtype).tiny
+    divisor = tf.where(is_zero, tf.ones_like(scale), scale)
+    mean_square = decay * tf.square(root / divisor) + (1 - decay) * tf.square(gradient / divisor)
+    # Zeros are kept out of the root: its derivative would be 0 * inf = NaN.
+    return scale * tf.sqrt(tf.where(is_zero, tf.ones_like(mean_square), mean_square))

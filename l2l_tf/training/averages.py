@@ -1,0 +1,33 @@
+"""Moving averages of a rule's weights over meta-steps, which Keras's optimizers can keep."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import keras
+
+
+@contextlib.contextmanager
+def averaged(
+    optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
+) -> Iterator[None]:
+    """Has weights hold their moving averages within its scope, if the optimizer keeps any.
+
+    An optimizer with `use_ema=True` does: after its step t, average_t = m average_(t-1) +
+    (1 - m) weights_t, with m its `ema_momentum`, from average_1 = weights_1. So the average is
+    never that of zeros, but the weights of the first step count m^(t-1), until late.
+
+    Args:
+        optimizer: any Keras optimizer that was built with the weights.
+        weights: what it optimises. After the scope they are what they were before.
+    """
+    # Before the first step, averages are zeros.
+    if not optimizer.use_ema or optimizer.iterations.numpy() == 0:
+        yield
+        return
+    before = [weight.numpy() for weight in weights]
+    optimizer.finalize_variable_values(weights)
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, before, strict=True):
+            weight.assign(value)
