@@ -53,6 +53,12 @@ flags.DEFINE_integer(
     "In training alone, coordinates of a convex term that is added to the loss; 0: no term.",
     0,
 )
+flags.DEFINE_float(
+    "backtrack_ratio",
+    0,
+    "Go on from the best weights so far where a validation is so many times worse; 0: never.",
+    0,
+)
 flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients.")
 flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once in training; 0: all.", 0)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)

@@ -48,6 +48,7 @@ def meta_train(
         tasks_per_meta_step=FLAGS.tasks_per_meta_step,
         num_validation_tasks=FLAGS.num_validation_tasks,
         validation_metric=FLAGS.validation_metric,
+        backtrack_ratio=FLAGS.backtrack_ratio,
         step_weights=_step_weights(),
         second_derivatives=FLAGS.second_derivatives,
         chunk_size=FLAGS.chunk_size,

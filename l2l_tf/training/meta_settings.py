@@ -21,6 +21,8 @@ class MetaTrainingSettings:
         tasks_per_meta_step: tasks that run side by side; the meta-gradient is their mean.
         num_validation_tasks: fixed held-out tasks on which the rule is validated over the horizon.
         validation_metric: one of `VALIDATION_METRICS`; the lowest decides which rule is kept.
+        backtrack_ratio: where a validation's loss exceeds this multiple of the best so far,
+            training goes on from the weights of the best; 0 never goes back.
         step_weights: w_t of each step of an unroll; all ones if None.
         second_derivatives: whether to differentiate through the optimizee's gradients.
         chunk_size: coordinates that are taken at once; chosen by size if None, all if 0
@@ -29,7 +31,8 @@ class MetaTrainingSettings:
 
     Raises:
         TypeError: a count, the size of a chunk or the seed is no integer.
-        ValueError: a count is below 1, the metric is unknown, there are not as many step weights as
+        ValueError: a count is below 1, the metric is unknown, the ratio is neither 0 nor from 1 on,
+            there are not as many step weights as
             steps in an unroll, or chunks are negative or asked for with second derivatives.
     """
 
@@ -40,6 +43,7 @@ class MetaTrainingSettings:
     tasks_per_meta_step: int = 1
     num_validation_tasks: int = 1
     validation_metric: str = "final_loss"
+    backtrack_ratio: float = 0.0
     step_weights: Sequence[float] | None = None
     second_derivatives: bool = False
     chunk_size: int | None = None
@@ -62,6 +66,12 @@ class MetaTrainingSettings:
             raise ValueError(
                 f"validation_metric must be one of {sorted(VALIDATION_METRICS)}. Received: "
                 f"validation_metric={self.validation_metric!r}. Choose one of them."
+            )
+        # Written so that NaN is out of range.
+        if not (self.backtrack_ratio == 0 or self.backtrack_ratio >= 1):
+            raise ValueError(
+                "backtrack_ratio must be 0 or at least 1. Received: "
+                f"backtrack_ratio={self.backtrack_ratio}. Give, say, 1.5."
             )
         if not isinstance(self.chunk_size, int | None):
             raise TypeError(
@@ -107,6 +117,7 @@ class MetaProgress:
         num_unrolls: unrolls of the present trajectory that have ended.
         num_skipped: meta-steps that were skipped because something in them was not finite.
         num_validations: meta-epochs whose validation has ended.
+        num_backtracks: how often training went back to the best weights so far.
         best_validation_loss: the lowest so far; infinite before the first.
         best_meta_epoch: the meta-epoch (from 1) that gave it; 0 before the first.
         seconds: time spent in meta-training, over all resumptions of the run.
@@ -116,6 +127,7 @@ class MetaProgress:
     num_unrolls: int = 0
     num_skipped: int = 0
     num_validations: int = 0
+    num_backtracks: int = 0
     best_validation_loss: float = float("inf")
     best_meta_epoch: int = 0
     seconds: float = 0.0

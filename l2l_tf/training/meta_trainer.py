@@ -31,8 +31,9 @@ class MetaTrainer:
     A meta-step runs one unroll of one or more tasks and applies the meta-gradient. The trajectory
     goes on through further unrolls to its horizon; then the next tasks are drawn. After each
     meta-epoch the frozen rule is validated on fixed tasks over the whole horizon, and the best
-    weights are kept. A meta-step with a non-finite loss or gradient is never applied: it is
-    counted, and its trajectory is given up.
+    weights are kept; where training has gone astray it can go on from them (`backtrack_ratio`). A
+    meta-step with a non-finite loss or gradient is never applied: it is counted, and its
+    trajectory is given up.
     Source: Andrychowicz et al. 2016, section 3 (arXiv 1606.04474).
 
     Tasks, and so the whole run, are a function of the settings. With a checkpoint folder, a run
@@ -147,10 +148,14 @@ class MetaTrainer:
         self._checkpoint_time = 0.0
         self._weights = rule.trainable_variables
         optimizer.build(self._weights)
-        self._best_weights = [
-            tf.Variable(weight.value, trainable=False, name=f"best_{index}")
-            for index, weight in enumerate(self._weights)
+        # Momenta and averages; the number of meta-steps and the learning rate only go forward.
+        self._slots = [
+            variable
+            for variable in optimizer.variables
+            if variable is not optimizer.iterations and variable is not optimizer.learning_rate
         ]
+        self._best_weights = _copies(self._weights)
+        self._best_slots = _copies(self._slots)
         self._start = tf.function(lambda seeds: replicas.run(self._start_tasks, seeds))
         self._meta_gradient = tf.function(
             lambda seeds, iterate, num_steps: replicas.run(
@@ -167,7 +172,7 @@ class MetaTrainer:
                 self._fingerprint(),
                 rule=rule,
                 optimizer=optimizer,
-                best_weights=self._best_weights,
+                best_weights=[*self._best_weights, *self._best_slots],
             )
             self._restore(self._checkpoint)
 
@@ -229,8 +234,7 @@ class MetaTrainer:
 
     def load_best(self) -> None:
         """Gives the rule the weights of the best validation so far."""
-        for weight, best in zip(self._weights, self._best_weights, strict=True):
-            weight.assign(best)
+        _assign(self._weights, self._best_weights)
 
     def description(self) -> dict[str, Any]:
         """Returns what the run is and how far it has come, plain enough for JSON."""
@@ -276,15 +280,22 @@ class MetaTrainer:
     def _end_meta_epoch(self) -> float:
         """Validates the rule and keeps its weights if they are the best so far."""
         began = time.monotonic()
-        progress = self.progress
+        settings, progress = self.settings, self.progress
         with averaged(self.optimizer, self._weights):
             validation_loss, _ = self.validate()
             progress.num_validations += 1
             if validation_loss < progress.best_validation_loss:
                 progress.best_validation_loss = validation_loss
                 progress.best_meta_epoch = progress.num_validations
-                for best, weight in zip(self._best_weights, self._weights, strict=True):
-                    best.assign(weight.value)
+                _assign(self._best_weights, self._weights)
+                _assign(self._best_slots, self._slots)
+        # Not before weights are no longer averages.
+        if settings.backtrack_ratio and not (
+            validation_loss <= settings.backtrack_ratio * progress.best_validation_loss
+        ):
+            self.load_best()
+            _assign(self._slots, self._best_slots)
+            progress.num_backtracks += 1
         progress.seconds += time.monotonic() - began
         return validation_loss
 
@@ -395,6 +406,18 @@ class MetaTrainer:
         # A request that came in the meantime stays for the next time.
         self._stop_requested |= agreed
         return agreed
+
+
+def _copies(variables: Sequence[keras.Variable]) -> list[tf.Variable]:
+    return [
+        tf.Variable(variable.value, trainable=False, name=f"best_{index}")
+        for index, variable in enumerate(variables)
+    ]
+
+
+def _assign(targets: Sequence[Any], sources: Sequence[Any]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.assign(source.value if isinstance(source, keras.Variable) else source)
 
 
 def _without_names(config: Any) -> Any:

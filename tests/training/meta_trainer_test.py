@@ -97,6 +97,16 @@ def test_an_unknown_validation_metric_is_refused():
     )
 
 
+@pytest.mark.parametrize("ratio", [0.5, -1.0, np.nan])
+def test_a_ratio_that_would_go_back_from_better_weights_is_refused(ratio):
+    with pytest.raises(ValueError) as raised:
+        _settings(backtrack_ratio=ratio)
+    assert str(raised.value) == (
+        "backtrack_ratio must be 0 or at least 1. "
+        f"Received: backtrack_ratio={ratio}. Give, say, 1.5."
+    )
+
+
 def test_another_number_of_step_weights_than_steps_is_refused():
     with pytest.raises(ValueError) as raised:
         _settings(step_weights=[1.0, 2.0])
@@ -318,6 +328,42 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss():
     assert rule.bias == 0
 
 
+def test_training_gone_astray_goes_on_from_the_best_weights():
+    class Astray(keras.callbacks.Callback):
+        """Sets the slope before each validation, and notes what training goes on from after it."""
+
+        slopes = (-0.4, -0.39, 1.0, np.nan)
+
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def on_train_batch_end(self, batch, logs=None):
+            rule.slope.assign(self.slopes[len(self.seen)])
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seen.append([rule.slope.numpy()] + [v.numpy() for v in optimizer.variables])
+
+    rule, optimizer = LinearRule(), keras.optimizers.Adam(1e-3)
+    settings = MetaTrainingSettings(
+        2, 2, num_meta_epochs=4, trajectories_per_meta_epoch=1, backtrack_ratio=5.0
+    )
+    trainer = MetaTrainer(rule, Parabolas(), optimizer, settings)
+    astray = Astray()
+    trainer.fit([astray])
+    best, worse, back, back_again = astray.seen
+    # x_2 = (1 + 2 w)^2 gives a loss of .2^4, then .22^4 = 1.5 of it, then 81, then none.
+    assert trainer.progress.best_meta_epoch == 1
+    assert trainer.progress.num_backtracks == 2
+    assert worse[0] == np.float32(-0.39)
+    for later in (back, back_again):
+        assert later[0] == best[0] == np.float32(-0.4)
+        # Momenta too; the number of meta-steps and the learning rate go on.
+        np.testing.assert_array_equal(later[3:], best[3:])
+    assert not np.array_equal(worse[3:], best[3:])
+    assert [values[1] for values in astray.seen] == [1, 2, 3, 4]
+
+
 def test_averages_of_weights_are_validated_and_kept_and_training_goes_on_from_the_weights():
     rule, validation_problem = LinearRule(), Parabolas([0.7])
     optimizer = _sgd(1e-3, use_ema=True, ema_momentum=0.75)
@@ -483,6 +529,31 @@ def test_a_run_stopped_anywhere_and_resumed_ends_with_the_very_same_values(
         assert dataclasses.replace(trainer.progress, seconds=0) == dataclasses.replace(
             whole.progress, seconds=0
         )
+
+
+@pytest.mark.slow
+def test_so_does_one_that_goes_back_to_its_best_weights(tmp_path, deterministic_operations):
+    def make(folder):
+        return MetaTrainer(
+            CoordinatewiseLSTM((2,), "log_and_sign", output_stddev=1.0, seed=0),
+            NoisyBowls(),
+            keras.optimizers.Adam(0.3),
+            _settings(num_steps=6, num_meta_epochs=4, backtrack_ratio=1.0),
+            checkpoint_dir=folder,
+        )
+
+    whole = make(None)
+    whole.fit()
+    assert whole.progress.num_backtracks > 0
+    for stop in (5, 8, 13):
+        folder = tmp_path / str(stop)
+        stopped = make(folder)
+        stopped.fit([StopAfter(stopped, stop)])
+        resumed = make(folder)
+        resumed.fit()
+        assert resumed.progress.num_backtracks == whole.progress.num_backtracks
+        for ours, theirs in zip(_all_values(resumed), _all_values(whole), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.slow
