@@ -5,7 +5,6 @@ from absl import flags
 
 from l2l_tf.problems import datasets
 from l2l_tf.problems.classification import ClassificationProblem
-from l2l_tf.problems.networks import mlp
 
 flags.DEFINE_enum("dataset", "mnist", ("digits", "mnist"), "Images; digits need no download.")
 flags.DEFINE_string(
@@ -31,11 +30,6 @@ def load_dataset() -> datasets.Dataset:
             f"Received: --data_dir={FLAGS.data_dir}. Leave one of the two out."
         )
     return datasets.load(FLAGS.dataset, FLAGS.data_dir)
-
-
-def mlp_for(dataset: datasets.Dataset, units: int, num_layers: int, activation: str) -> keras.Model:
-    """Returns a multilayer perceptron for the images and classes of a data set."""
-    return mlp(dataset.image_shape, units, num_layers, activation, dataset.num_classes)
 
 
 def classification(

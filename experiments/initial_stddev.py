@@ -1,8 +1,8 @@
 """From which initial parameters do our tuned SGD and NAG follow the paper's curves best?
 
 The paper draws initial parameters from a Gaussian and does not say how wide (Andrychowicz et al.
-2016, section 3.2, arXiv 1606.04474). Its curves of SGD and NAG, which have no constants but the
-rate, tell.
+2016, section 3.2, arXiv 1606.04474). Its curves of SGD and NAG tell: in these rules only the rate
+and NAG's momentum are open.
 """
 
 import math
@@ -13,19 +13,18 @@ import tensorflow as tf
 from absl import flags
 
 from experiments import common
-from experiments.images import classification, load_dataset, mlp_for
+from experiments.images import classification, load_dataset
+from experiments.mnist_variants import VARIANTS, network
 from experiments.pipeline import make_folder
 from experiments.references import reference_curves
-from experiments.tuned_rates import known_searches, tune_baselines
+from experiments.tuned_rates import chosen_baselines, known_searches, tune_baselines
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.reporting.figures import ReferenceCurve
 from l2l_tf.reporting.results import format_markdown, write_json
 from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.training.evaluation import evaluate
 
-# The networks by the paper's figures that show them: units, hidden layers, activation.
-NETWORKS = {"fig4_mnist": (20, 1, "sigmoid"), "fig5_2layers": (20, 2, "sigmoid")}
-HEADINGS = {"fig4_mnist": "base", "fig5_2layers": "2 layers"}
+COMPARED = ("base", "layers2")
 
 flags.DEFINE_list(
     "initial_stddevs",
@@ -44,7 +43,13 @@ def main(strategy: tf.distribute.Strategy) -> None:
             "--reference_curves must be given: curves are compared with the paper's. "
             "Received: none. Give the path of a JSON file (--helpfull says in which form)."
         )
-    references = {figure: reference_curves(figure) for figure in NETWORKS}
+    references = {name: reference_curves(*VARIANTS[name].figures) for name in COMPARED}
+    published = {curve.rule for curve in references[COMPARED[0]]} & BASELINES.keys()
+    if not published >= set(chosen_baselines()):
+        raise ValueError(
+            f"--baselines must be among {sorted(published)}, of which there are published curves. "
+            f"Received: --baselines={','.join(FLAGS.baselines)}. Leave it out for sgd and nag."
+        )
     known_searches()
     dataset = load_dataset()
     output_dir = Path(FLAGS.output_dir)
@@ -53,15 +58,16 @@ def main(strategy: tf.distribute.Strategy) -> None:
     rows = []
     for stddev in stddevs:
         row: dict[str, float] = {"initial_stddev": stddev}
-        for figure, network in NETWORKS.items():
-            model = mlp_for(dataset, *network)
+        for variant in COMPARED:
+            model = network(VARIANTS[variant], dataset)
             tunings = tune_baselines(classification(model, dataset.validation, stddev))
             problem = classification(model, dataset.test, stddev)
             for name, tuning in tunings.items():
                 rule = BASELINES[name](tuning.learning_rate)
                 evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps)
-                column = f"{HEADINGS[figure]}, {name}"
-                row[f"{column}: error"] = log_error(evaluation.curve, references[figure], name)
+                error = log_error(evaluation.curve, references[variant], name)
+                column = f"{VARIANTS[variant].heading}, {name}"
+                row[f"{column}: error"] = error
                 row[f"{column}: final"] = evaluation.final_loss
         errors = [value for key, value in row.items() if key.endswith("error")]
         row["all: error"] = math.sqrt(np.mean(np.square(errors)))

@@ -3,37 +3,17 @@
 Andrychowicz et al. 2016, section 3.2 and figures 4 (centre, right), 5 and 6, arXiv 1606.04474.
 """
 
-from typing import NamedTuple
-
 import tensorflow as tf
 from absl import flags
 
 from experiments import common, pipeline
 from experiments.figure6 import figure6
-from experiments.images import classification, load_dataset, mlp_for
+from experiments.images import classification, load_dataset
+from experiments.mnist_variants import VARIANTS, Variant, network
 from experiments.references import reference_curves
 from l2l_tf.problems.datasets import Dataset
 from l2l_tf.problems.networks import ACTIVATIONS
 from l2l_tf.reporting.figures import ReferenceCurve
-
-
-class Variant(NamedTuple):
-    """A network and a horizon, and the paper's figures that show them."""
-
-    units: int = 20
-    num_layers: int = 1
-    activation: str = "sigmoid"
-    num_steps: int = 100
-    figures: tuple[str, ...] = ()
-
-
-VARIANTS = {
-    "base": Variant(figures=("fig4_mnist",)),
-    "units40": Variant(units=40, figures=("fig5_40units",)),
-    "layers2": Variant(num_layers=2, figures=("fig5_2layers",)),
-    "relu": Variant(activation="relu", figures=("fig5_relu",)),
-    "steps200": Variant(num_steps=200, figures=("fig4_mnist", "fig4_mnist_100_200")),
-}
 
 flags.DEFINE_enum(
     "variant", "base", sorted(VARIANTS), "Network and horizon; the next three flags change it."
@@ -56,7 +36,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
     if FLAGS.figure6:
         _check_figure6()
         dataset = load_dataset()
-        figure6(lambda units, num_layers: _problems(dataset, Variant(units, num_layers)))
+        figure6(lambda *layers: _problems(dataset, Variant("figure 6", *layers)))
         return
     variant = _variant()
     FLAGS.set_default("num_steps", variant.num_steps)
@@ -108,7 +88,7 @@ def _check_figure6() -> None:
 
 
 def _problems(dataset: Dataset, variant: Variant) -> pipeline.Problems:
-    model = mlp_for(dataset, variant.units, variant.num_layers, variant.activation)
+    model = network(variant, dataset)
     parts = (dataset.train, dataset.validation, dataset.test)
     train, validation, test = (classification(model, part, FLAGS.initial_stddev) for part in parts)
     # The paper does not say which images its curves are of.
