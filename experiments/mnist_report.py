@@ -87,7 +87,7 @@ def _losses(variant: str, results: Results, loss: str) -> Column:
         ratio = f"{results['ratio_to_best_baseline']:.3g} ({results['best_baseline']})"
         column["best learned rule over best baseline"] = ratio
     for curve in reference_curves(*VARIANTS[variant].figures):
-        # In the paper's figures a baseline's curve ends one step before the horizon.
+        # The paper's baselines are drawn one step before: their curves end one step early.
         if curve.steps[-1] >= results["num_steps"] - 1:
             mean = sum(curve.losses) / len(curve.losses)
             published = curve.losses[-1] if loss == "final_loss" else mean
