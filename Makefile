@@ -3,10 +3,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test benchmark lint format clean
+.PHONY: help env demo test benchmark reproduce-mnist lint format clean
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 env: .venv/.installed ## Create .venv with the project and its tools, at the pinned versions.
 
@@ -25,6 +25,23 @@ test: env ## Run all the tests that this machine can run.
 
 benchmark: env ## Time meta-steps and inner steps beside JAX and PyTorch, where installed.
 	.venv/bin/python -m benchmarks.engine --output=benchmarks/results.json
+
+# Rules by name, and the paper's curves to draw behind ours: make reproduce-mnist REFERENCE_CURVES=FILE
+MNIST_RULES = $(notdir $(patsubst %/card.json,%,$(wildcard saved_models/mnist_*/card.json)))
+MNIST = .venv/bin/python -m experiments.mnist --flagfile=experiments/configs/mnist_tables.flags \
+	--rule=$(subst $(eval) ,$(comma),$(MNIST_RULES)) $(MNIST_REFERENCES)
+MNIST_REFERENCES = $(if $(REFERENCE_CURVES),--reference_curves=$(REFERENCE_CURVES))
+comma = ,
+
+reproduce-mnist: env ## Remake MNIST tables and figures from the saved rules (TFDS_DATA_DIR).
+	for variant in base steps200 units40 layers2 relu; do \
+		$(MNIST) --variant=$$variant --output_dir=results/mnist/$$variant || exit; \
+	done
+	for variant in steps2000 relu_steps2000; do \
+		$(MNIST) --variant=$$variant --num_tasks=4 --output_dir=results/mnist/$$variant || exit; \
+	done
+	$(MNIST) --figure6 --num_tasks=8 --baselines=adam,nag --output_dir=results/mnist/figure6
+	.venv/bin/python -m experiments.mnist_report --output_dir=results/mnist $(MNIST_REFERENCES)
 
 lint: env ## Check style, formatting and types.
 	.venv/bin/ruff check .

@@ -13,7 +13,6 @@ from pathlib import Path
 import tensorflow as tf
 from absl import app, flags, logging
 
-from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.training.meta_settings import VALIDATION_METRICS
 
 MODES = ("train", "evaluate", "train_and_evaluate")
@@ -28,11 +27,9 @@ flags.DEFINE_list(
     "Saved rules to evaluate, by name or path; without it, the one trained in output_dir.",
 )
 flags.DEFINE_bool("update_card", False, "Add the scores to the cards of rules given by --rule.")
-flags.DEFINE_list("baselines", sorted(BASELINES), "Hand-designed rules to tune and compare with.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0)
 flags.DEFINE_integer("num_steps", 100, "Horizon: steps of a trajectory.", 1)
 flags.DEFINE_integer("num_tasks", 8, "Fresh tasks that rules are compared on.", 1)
-flags.DEFINE_integer("num_tuning_tasks", 8, "Tasks that baselines' rates are chosen on.", 1)
 
 flags.DEFINE_integer("unroll_length", 20, "Steps that a meta-gradient flows through.", 1)
 flags.DEFINE_integer("num_meta_epochs", 20, "Meta-epochs, each ended by a validation.", 1)
@@ -170,20 +167,13 @@ def origin(experiment: str) -> dict[str, str]:
     return {"command": command, "commit": commit}
 
 
-def write_flags(path: Path, experiment: str) -> None:
+def write_flags(path: Path) -> None:
     """Writes the experiment's flags, in the format that `--flagfile` reads."""
-    # absl knows the module that runs as a program by the path of its file.
-    own_modules = (
-        sys.argv[0],
-        "experiments.common",
-        "experiments.learned_rules",
-        "experiments.references",
-        f"experiments.{experiment}",
-    )
     own = [
         flag
         for module, module_flags in FLAGS.flags_by_module_dict().items()
-        if module in own_modules
+        # absl knows the module that runs as a program by the path of its file.
+        if module == sys.argv[0] or module.startswith("experiments.")
         for flag in module_flags
     ]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,20 +7,27 @@ from typing import Any
 import keras
 
 from experiments.common import FLAGS, origin, write_flags
+from experiments.tuned_rates import tune_baselines
 from l2l_tf.delivery.export import load_card, update_card
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
-from l2l_tf.reporting.figures import ReferenceCurve, draw_curves
-from l2l_tf.reporting.results import compare_with_baselines, format_table, result_row, write_json
+from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves
+from l2l_tf.reporting.results import (
+    Row,
+    compare_with_baselines,
+    format_table,
+    result_row,
+    write_json,
+)
 from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.training.evaluation import evaluate
-from l2l_tf.training.tuning import tune
+from l2l_tf.training.tuning import Tuning
 
 
 def compare(
     experiment: str,
-    problem: Problem,
+    problems: dict[str, Problem],
     tuning_problem: Problem,
     rules: dict[str, keras.layers.Layer],
     cards: Sequence[Path],
@@ -30,68 +37,66 @@ def compare(
 ) -> None:
     """Tunes the baselines, runs all rules on the same fresh tasks and writes what came out.
 
+    The baselines are tuned once, for all tables.
+
     Args:
         experiment: the binary's name; the figure's too.
-        problem: what the rules are compared on.
+        problems: what the rules are compared on: a table for each, by what it is of. The first goes
+            to `results.json`, others to `results_<name>.json`.
         tuning_problem: what the baselines' learning rates are chosen on.
         rules: learned rules by name.
         cards: the folders of those rules to whose cards the scores are added.
-        output_dir: where results, figure and flags go.
-        title: the figure's title.
+        output_dir: where results, figures and flags go.
+        title: the figures' title.
         references: published curves, drawn behind ours.
     """
-    baselines = chosen_baselines()
+    tunings = tune_baselines(tuning_problem)
+    tables = []
+    for index, (part, problem) in enumerate(problems.items()):
+        rows = compared_rows(problem, rules, tunings)
+        suffix = f"_{part.replace(' ', '_')}" if index else ""
+        # What a table is of need only be said where there are several.
+        part_entry, part_title = ({"part": part}, f", {part}") if len(problems) > 1 else ({}, "")
+        results = {
+            "experiment": experiment,
+            "problem": problem.name,
+            "problem_config": problem.get_config(),
+            **part_entry,
+            "num_steps": FLAGS.num_steps,
+            "num_tasks": FLAGS.num_tasks,
+            "seed": FLAGS.seed,
+            "rows": rows,
+            **compare_with_baselines(rows),
+        }
+        write_json(output_dir / f"results{suffix}.json", results)
+        figure = output_dir / f"{experiment}{suffix}.png"
+        draw_curves(figure, [Panel(title + part_title, rows, references)])
+        for path in cards:
+            _add_scores(path, results, origin(experiment))
+        tables.append((title + part_title, results, f"results{suffix}.json and {figure.name}"))
+    write_flags(output_dir / "evaluate_flags.txt")
+    for heading, results, files in tables:
+        _print_table(heading if len(tables) > 1 else None, results)
+        print(f"Wrote {files} to {output_dir}")
+
+
+def compared_rows(
+    problem: Problem, rules: dict[str, keras.layers.Layer], tunings: dict[str, Tuning]
+) -> list[Row]:
+    """Returns the rows of learned rules and tuned baselines, all run on the same fresh tasks."""
     seeds = task_seeds(FLAGS.seed, "test", 0, FLAGS.num_tasks)
-    tuning_seeds = task_seeds(FLAGS.seed, "tuning", 0, FLAGS.num_tuning_tasks)
-    rows = [
-        result_row(name, evaluate(rule, problem, seeds, FLAGS.num_steps), learned=True)
-        for name, rule in rules.items()
-    ]
-    progress = keras.utils.Progbar(len(baselines), unit_name="baseline")
-    for index, name in enumerate(baselines):
-        make_rule = BASELINES[name]
-        tuning = tune(make_rule, tuning_problem, tuning_seeds, FLAGS.num_steps)
-        evaluation = evaluate(make_rule(tuning.learning_rate), problem, seeds, FLAGS.num_steps)
+    progress = keras.utils.Progbar(len(rules) + len(tunings), unit_name="rule")
+    rows = []
+    for name, rule in rules.items():
+        evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps)
+        rows.append(result_row(name, evaluation, learned=True))
+        progress.update(len(rows))
+    for name, tuning in tunings.items():
+        rule = BASELINES[name](tuning.learning_rate)
+        evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps)
         rows.append(result_row(name, evaluation, tuning))
-        progress.update(index + 1)
-    comparison = compare_with_baselines(rows)
-    results = {
-        "experiment": experiment,
-        "problem": problem.name,
-        "problem_config": problem.get_config(),
-        "num_steps": FLAGS.num_steps,
-        "num_tasks": FLAGS.num_tasks,
-        "seed": FLAGS.seed,
-        "rows": rows,
-        **comparison,
-    }
-    write_json(output_dir / "results.json", results)
-    draw_curves(output_dir / f"{experiment}.png", rows, title, references)
-    write_flags(output_dir / "evaluate_flags.txt", experiment)
-    for path in cards:
-        _add_scores(path, results, origin(experiment))
-    print(format_table(rows))
-    if comparison["ratio_to_best_baseline"] is not None:
-        print(
-            f"Final loss of the best learned rule over that of the best baseline, "
-            f"{comparison['best_baseline']}: {comparison['ratio_to_best_baseline']:.3f}"
-        )
-    print(f"Wrote results.json and {experiment}.png to {output_dir}")
-
-
-def chosen_baselines() -> list[str]:
-    """Returns the names that `--baselines` holds.
-
-    Raises:
-        ValueError: one of them is unknown.
-    """
-    unknown = sorted(set(FLAGS.baselines) - BASELINES.keys())
-    if unknown:
-        raise ValueError(
-            f"--baselines must be among {sorted(BASELINES)}. Received: {unknown}. "
-            "Check the spelling, or leave the flag out for all."
-        )
-    return list(dict.fromkeys(FLAGS.baselines))
+        progress.update(len(rows))
+    return rows
 
 
 def load_rules(paths: Sequence[Path]) -> dict[str, keras.layers.Layer]:
@@ -103,10 +108,22 @@ def load_rules(paths: Sequence[Path]) -> dict[str, keras.layers.Layer]:
     }
 
 
+def _print_table(heading: str | None, results: dict[str, Any]) -> None:
+    if heading is not None:
+        print(f"\n{heading}")
+    print(format_table(results["rows"]))
+    if results["ratio_to_best_baseline"] is not None:
+        print(
+            "Final loss of the best learned rule over that of the best baseline, "
+            f"{results['best_baseline']}: {results['ratio_to_best_baseline']:.3f}"
+        )
+
+
 def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> None:
     """Adds an evaluation's numbers to a card, in place of older ones on the same problem."""
     what = {key: results[key] for key in ("problem", "problem_config", "num_steps")}
-    scores = {key: results[key] for key in ("num_tasks", "seed", "ratio_to_best_baseline")}
+    kept = ("part", "num_tasks", "seed", "ratio_to_best_baseline")
+    scores = {key: results[key] for key in kept if key in results}
     # Curves and searches are in results.json.
     rows = [
         {key: value for key, value in row.items() if key not in ("curve", "tuning")}

@@ -67,7 +67,7 @@ def meta_train(
     is_chief = strategy.extended.should_checkpoint
     callbacks: list[keras.callbacks.Callback] = []
     if is_chief:
-        write_flags(output_dir / "train_flags.txt", experiment)
+        write_flags(output_dir / "train_flags.txt")
         callbacks = [MetaProgressBar(), MetaTensorBoard(output_dir / "logs")]
     with _stop_on_signals(trainer):
         trainer.fit(callbacks)

@@ -7,26 +7,27 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from experiments.common import FLAGS
-from experiments.comparison import chosen_baselines, compare, load_rules
+from experiments.comparison import compare, load_rules
 from experiments.learned_rules import chosen_rule
 from experiments.meta_training import meta_train
+from experiments.tuned_rates import chosen_baselines, known_searches
 from l2l_tf.delivery.pretrained import find_rule
 from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.figures import ReferenceCurve
 
 
 class Problems(NamedTuple):
-    """What an experiment draws its tasks from; the same thrice where draws never repeat.
+    """What an experiment draws its tasks from; one problem for all where draws never repeat.
 
     Attributes:
         train: what rules are trained on.
         validation: what rules' weights and baselines' learning rates are chosen on.
-        test: what rules are compared on.
+        tests: what rules are compared on, in one table each, by what the table is of.
     """
 
     train: Problem
     validation: Problem
-    test: Problem
+    tests: dict[str, Problem]
 
 
 def train_and_evaluate(
@@ -42,46 +43,70 @@ def train_and_evaluate(
         experiment: the binary's name; its rule is called `<experiment>_<learned_rule>`.
         problems: what rules are trained, chosen and compared on.
         strategy: on which devices rules are trained; they are compared on one.
-        title: the figure's title.
+        title: the figures' title.
         references: published curves, drawn behind ours.
     """
-    # What can be wrong is looked at before hours are spent.
-    chosen_baselines()
-    chosen_rule()
-    paths = [find_rule(rule) for rule in FLAGS.rule]
-    load_rules(paths)
-    output_dir = Path(FLAGS.output_dir)
-    own_rule = output_dir / "rule"
     trains = "train" in FLAGS.mode
-    if not trains and not paths and not own_rule.exists():
-        raise FileNotFoundError(
-            "--output_dir must hold a trained rule where --rule names none. Received: "
-            f"--output_dir={FLAGS.output_dir}, which has no folder 'rule'. Train one with "
-            "--mode=train, or give --rule."
-        )
-    _make_folder(output_dir)
+    paths = find_rules(trains)
+    output_dir = Path(FLAGS.output_dir)
+    make_folder(output_dir)
     if trains:
         meta_train(experiment, problems.train, problems.validation, strategy, output_dir)
     if not strategy.extended.should_checkpoint:
         return  # The chief of the workers writes the rest.
-    if trains or not paths:
+    own_rule = output_dir / "rule"
+    if trains:
         paths.append(own_rule)
     if "evaluate" in FLAGS.mode:
-        cards = paths if FLAGS.update_card else [path for path in paths if path == own_rule]
-        rules = load_rules(paths)
         compare(
             experiment,
-            problems.test,
+            problems.tests,
             problems.validation,
-            rules,
-            cards,
+            load_rules(paths),
+            paths if FLAGS.update_card else [path for path in paths if path == own_rule],
             output_dir,
             title,
             references,
         )
 
 
-def _make_folder(path: Path) -> None:
+def find_rules(trains: bool) -> list[Path]:
+    """Returns the folders of the saved rules to evaluate, beside one that is trained first.
+
+    What can be wrong with an evaluation is looked at here, before hours are spent.
+
+    Args:
+        trains: whether a rule is trained first; if not, and if `--rule` names none, it is the one
+            in `--output_dir`.
+
+    Raises:
+        FileNotFoundError: a rule does not exist.
+        ValueError: a rule can't be loaded, a baseline is unknown, a flag is of another learned rule
+            than the one that is trained, or `--tuned_rates` is no file of searches.
+    """
+    chosen_baselines()
+    chosen_rule()
+    known_searches()
+    paths = [find_rule(rule) for rule in FLAGS.rule]
+    load_rules(paths)
+    if trains or paths:
+        return paths
+    own_rule = Path(FLAGS.output_dir) / "rule"
+    if not own_rule.exists():
+        raise FileNotFoundError(
+            "--output_dir must hold a trained rule where --rule names none. Received: "
+            f"--output_dir={FLAGS.output_dir}, which has no folder 'rule'. Train one with "
+            "--mode=train, or give --rule."
+        )
+    return [own_rule]
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, if need be.
+
+    Raises:
+        ValueError: there can be none.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

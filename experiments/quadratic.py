@@ -25,7 +25,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
         FLAGS.variant, FLAGS.num_functions, FLAGS.num_dimensions, FLAGS.initial_stddev
     )
     title = f"{FLAGS.num_dimensions}-dimensional quadratics ({FLAGS.variant})"
-    problems = pipeline.Problems(problem, problem, problem)
+    problems = pipeline.Problems(problem, problem, {"fresh tasks": problem})
     pipeline.train_and_evaluate("quadratic", problems, strategy, title, _references())
 
 

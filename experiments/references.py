@@ -1,7 +1,9 @@
 """The paper's curves, drawn behind ours where a flag names a file of them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -11,7 +13,8 @@ flags.DEFINE_string(
     "reference_curves",
     None,
     "JSON file of the paper's curves, {figure: {'ADAM': {'step': [...], 'loss': [...]}, ...}, "
-    "...}; those of the figure that shows this experiment are drawn behind ours.",
+    "...}; those of the figure that shows this experiment are drawn behind ours. Of figure 6, "
+    "'fig6_1layer' and 'fig6_2layers' have 'units' in place of 'step'.",
 )
 
 FLAGS = flags.FLAGS
@@ -33,25 +36,57 @@ def reference_curves(*figures: str) -> list[ReferenceCurve]:
     if FLAGS.reference_curves is None:
         return []
     try:
-        published = json.loads(Path(FLAGS.reference_curves).read_text())
-        first, *rest = (published[figure] for figure in figures)
+        first, *rest = _entries(figures)
         return [
             _joined(name, [curve, *(part[name] for part in rest)]) for name, curve in first.items()
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"--reference_curves must be a JSON file with an entry {' and '.join(figures)!r} that "
-            "holds 'step' and 'loss' of each rule. "
-            f"Received: --reference_curves={FLAGS.reference_curves}, where {error!r}. "
-            "Check the path, or leave the flag out."
-        ) from error
+    except _WRONG_CONTENTS as error:
+        raise _refusal(" and ".join(figures), "step", error) from error
+
+
+def reference_points(figure: str) -> list[ReferenceCurve]:
+    """Returns the points of a figure against hidden units, with those in place of steps.
+
+    Raises:
+        ValueError: there is no such file, or it lacks the figure.
+    """
+    if FLAGS.reference_curves is None:
+        return []
+    try:
+        (entry,) = _entries([figure])
+        return [
+            ReferenceCurve(name.lower(), *zip(*_points(points, "units"), strict=True))
+            for name, points in entry.items()
+        ]
+    except _WRONG_CONTENTS as error:
+        raise _refusal(figure, "units", error) from error
+
+
+_WRONG_CONTENTS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+def _entries(figures: Sequence[str]) -> list[dict[str, Any]]:
+    published = json.loads(Path(FLAGS.reference_curves).read_text())
+    return [published[figure] for figure in figures]
+
+
+def _refusal(figures: str, axis: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"--reference_curves must be a JSON file with an entry {figures!r} that "
+        f"holds '{axis}' and 'loss' of each rule. "
+        f"Received: --reference_curves={FLAGS.reference_curves}, where {error!r}. "
+        "Check the path, or leave the flag out."
+    )
 
 
 def _joined(name: str, parts: list[dict[str, list[float]]]) -> ReferenceCurve:
     points = [
-        (float(step) - 1 + _FIRST_ITERATE[name], float(loss))
+        (step - 1 + _FIRST_ITERATE[name], loss)
         for part in parts
-        for step, loss in zip(part["step"], part["loss"], strict=True)
+        for step, loss in _points(part, "step")
     ]
-    steps, losses = zip(*points, strict=True)
-    return ReferenceCurve(name.lower(), steps, losses)
+    return ReferenceCurve(name.lower(), *zip(*points, strict=True))
+
+
+def _points(curve: dict[str, list[float]], axis: str) -> list[tuple[float, float]]:
+    return [(float(x), float(loss)) for x, loss in zip(curve[axis], curve["loss"], strict=True)]

@@ -179,9 +179,9 @@ def update_card(path: str | Path, **entries: Any) -> None:
     partial.replace(path / CARD_FILE)
 
 
-def strict_json(contents: Any) -> str:
+def strict_json(contents: Any, indent: int | None = 1) -> str:
     """Returns JSON with null for each number that is not finite, as JSON has no such numbers."""
-    return json.dumps(_finite_or_none(contents), indent=1, allow_nan=False) + "\n"
+    return json.dumps(_finite_or_none(contents), indent=indent, allow_nan=False) + "\n"
 
 
 def _finite_or_none(value: Any) -> Any:

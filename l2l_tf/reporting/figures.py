@@ -1,11 +1,13 @@
 """Figures of an evaluation."""
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from l2l_tf.reporting.results import Row
@@ -30,44 +32,119 @@ class ReferenceCurve(NamedTuple):
     losses: Sequence[float]
 
 
-def draw_curves(
-    path: str | Path,
-    rows: Sequence[Row],
-    title: str,
-    references: Sequence[ReferenceCurve] = (),
-) -> None:
+class Panel(NamedTuple):
+    """The curves of one comparison, as one part of a figure.
+
+    Attributes:
+        title: its title.
+        rows: what `result_row` returned, one for each rule.
+        references: published curves of the same problem.
+        first_step: the first step that is shown.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    references: Sequence[ReferenceCurve] = ()
+    first_step: int = 0
+
+
+class WidthPanel(NamedTuple):
+    """Final losses on networks of several widths, as one part of a figure.
+
+    Attributes:
+        title: its title.
+        rows: by width, what `result_row` returned, the same rules in the same order for each.
+        references: published points, with widths in place of steps.
+    """
+
+    title: str
+    rows: Mapping[int, Sequence[Row]]
+    references: Sequence[ReferenceCurve] = ()
+
+
+def draw_curves(path: str | Path, panels: Sequence[Panel]) -> None:
     """Draws the loss of each rule, on a logarithmic axis, against the step, as a PNG.
 
     Args:
         path: the file to write; its folder is made if missing.
-        rows: what `result_row` returned, one for each rule.
-        title: the title.
-        references: published curves of the same problem.
+        panels: the parts of the figure, from left to right.
     """
-    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    for reference in references:
-        colour = (_COLOURS | {"lstm": _LEARNED_COLOURS[0]}).get(reference.rule, _OTHER_COLOUR)
-        axes.plot(reference.steps, reference.losses, color=colour, linewidth=0.7, alpha=0.55)
-    learned_colours = iter(_LEARNED_COLOURS * (1 + len(rows) // len(_LEARNED_COLOURS)))
-    for row in rows:
-        own_colour = _COLOURS.get(row["rule"], _OTHER_COLOUR)
-        colour = next(learned_colours) if row["learned"] else own_colour
-        curve = np.array(row["curve"])
-        curve[~np.isfinite(curve)] = np.nan
-        label = row["rule"] if row["learning_rate"] is None else _label_with_rate(row)
-        axes.plot(curve, color=colour, linewidth=2.2 if row["learned"] else 1.4, label=label)
-    if references:
+    figure = _new_figure(len(panels))
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for reference in panel.references:
+            steps, losses = np.array(reference.steps), np.array(reference.losses)
+            shown = steps >= panel.first_step
+            axes.plot(steps[shown], losses[shown], **_thin(reference))
+        for row, style in zip(panel.rows, _styles(panel.rows), strict=True):
+            curve = _drawable(row["curve"])[panel.first_step :]
+            label = row["rule"] if row["learning_rate"] is None else _label_with_rate(row)
+            axes.plot(panel.first_step + np.arange(len(curve)), curve, label=label, **style)
+        _finish(axes, panel, "step", "loss")
+    _save(figure, path)
+
+
+def draw_widths(path: str | Path, panels: Sequence[WidthPanel]) -> None:
+    """Draws the final loss of each rule, on a logarithmic axis, against the hidden units, as a PNG.
+
+    Args:
+        path: the file to write; its folder is made if missing.
+        panels: the parts of the figure, from left to right.
+    """
+    figure = _new_figure(len(panels))
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for reference in panel.references:
+            axes.plot(reference.steps, reference.losses, marker="o", ms=2, **_thin(reference))
+        rules = list(zip(*panel.rows.values(), strict=True))
+        for rows, style in zip(rules, _styles([rows[0] for rows in rules]), strict=True):
+            losses = _drawable([row["final_loss"] for row in rows])
+            axes.plot(list(panel.rows), losses, marker="o", ms=4, label=rows[0]["rule"], **style)
+        _finish(axes, panel, "hidden units of a layer", "final loss")
+    _save(figure, path)
+
+
+def _styles(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Returns how each rule's line is drawn."""
+    learned_colours = itertools.cycle(_LEARNED_COLOURS)
+    return [
+        {"color": next(learned_colours), "linewidth": 2.2}
+        if row["learned"]
+        else {"color": _COLOURS.get(row["rule"], _OTHER_COLOUR), "linewidth": 1.4}
+        for row in rows
+    ]
+
+
+def _thin(reference: ReferenceCurve) -> dict[str, Any]:
+    colour = (_COLOURS | {"lstm": _LEARNED_COLOURS[0]}).get(reference.rule, _OTHER_COLOUR)
+    return {"color": colour, "linewidth": 0.7, "alpha": 0.55}
+
+
+def _drawable(losses: Sequence[float | None]) -> np.ndarray:
+    """Returns losses with NaN for those that are not finite, or null in a file."""
+    values = np.array(losses, float)
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _label_with_rate(row: Row) -> str:
+    return f"{row['rule']}, rate {row['learning_rate']:.3g}"
+
+
+def _new_figure(num_panels: int) -> Figure:
+    width = 6.4 if num_panels == 1 else 4.8 * num_panels
+    return Figure(figsize=(width, 4.4), dpi=150, layout="constrained")
+
+
+def _finish(axes: Axes, panel: Panel | WidthPanel, xlabel: str, ylabel: str) -> None:
+    if panel.references:
         axes.plot([], [], color="0.4", linewidth=0.7, label="thin: Andrychowicz et al. 2016")
-    axes.set(yscale="log", xlabel="step", ylabel="loss", title=title)
+    axes.set(yscale="log", xlabel=xlabel, ylabel=ylabel, title=panel.title)
     axes.grid(which="both", alpha=0.2)
     axes.legend()
+
+
+def _save(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     figure.savefig(partial, format="png")
     partial.replace(path)
-
-
-def _label_with_rate(row: Row) -> str:
-    return f"{row['rule']}, rate {row['learning_rate']:.3g}"

@@ -110,3 +110,10 @@ def format_table(rows: Sequence[Row]) -> str:
         )
         for line in lines
     )
+
+
+def format_markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table, each line of it ended."""
+    return "".join(
+        f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *lines)
+    )

@@ -1,17 +1,22 @@
 """Rules run on fresh tasks: the curves that everything reported comes from."""
 
 import dataclasses
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem, StackedProblem
-from l2l_tf.rules.rule import Rule
+from l2l_tf.rules.rule import FlatLayout, Rule
 from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training.unroll import start, unroll
 
 # How many of the last losses make up the final loss of a problem with minibatches.
 NUM_FINAL_MINIBATCHES = 5
+# Coordinates that run side by side. The state of a 2 x 20 LSTM for so many is 336 MB; of the
+# paper's networks, 65 (MNIST) and 46 (CIFAR-10) have as many together.
+MAX_COORDINATES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,18 +68,62 @@ class Evaluation:
         return self.losses.mean(axis=1)
 
 
-def evaluate(rule: Rule, problem: Problem, seeds: tf.Tensor, num_steps: int) -> Evaluation:
+def evaluate(
+    rule: Rule,
+    problem: Problem,
+    seeds: tf.Tensor,
+    num_steps: int,
+    max_coordinates: int = MAX_COORDINATES,
+) -> Evaluation:
     """Runs a rule on tasks and returns the loss of each function at each step.
+
+    A coordinatewise rule runs many tasks side by side, in one call for each step; another rule runs
+    one task after the other. Losses are the same either way, up to rounding.
 
     Args:
         rule: a learned or hand-designed rule.
         problem: the problem that the tasks are drawn from.
-        seeds: the tasks, int32 `[M, 2]`. A coordinatewise rule runs them side by side in one call
-            for each step, another rule one after the other.
+        seeds: the tasks, int32 `[M, 2]`.
         num_steps: T.
+        max_coordinates: how many coordinates run side by side, which bounds memory: tasks with more
+            of them together run in groups. One task always runs whole.
 
     Raises:
-        ValueError: the seeds have another shape or name no task, or T is below 1.
+        ValueError: the seeds have another shape or name no task, or T or `max_coordinates` is below
+            1.
+    """
+    return evaluate_rates(
+        lambda _: rule,
+        problem,
+        seeds,
+        [0.0] * len(seeds),
+        num_steps,
+        max_coordinates if rule.is_coordinatewise else 1,
+    )
+
+
+def evaluate_rates(
+    make_rule: Callable[[tf.Tensor], Rule],
+    problem: Problem,
+    seeds: tf.Tensor,
+    learning_rates: Sequence[float],
+    num_steps: int,
+    max_coordinates: int = MAX_COORDINATES,
+) -> Evaluation:
+    """Runs each task with a learning rate of its own.
+
+    Args:
+        make_rule: a coordinatewise rule for a vector of learning rates, float32 `[N]`, N being the
+            coordinates of the tasks that run side by side; see `BASELINES`.
+        problem: the problem that the tasks are drawn from.
+        seeds: the tasks, int32 `[M, 2]`; one may be given several times.
+        learning_rates: M of them, one for each task.
+        num_steps: T.
+        max_coordinates: how many coordinates run side by side, as in `evaluate`.
+
+    Raises:
+        ValueError: the seeds have another shape or name no task, or T or `max_coordinates` is below
+            1.
     """
     seeds = tf.convert_to_tensor(seeds)
     if seeds.shape.rank != 2 or seeds.shape[1] != 2 or not seeds.shape[0]:
@@ -86,20 +135,46 @@ def evaluate(rule: Rule, problem: Problem, seeds: tf.Tensor, num_steps: int) -> 
         raise ValueError(
             f"num_steps must be at least 1. Received: num_steps={num_steps}. Give a horizon."
         )
-    num_tasks = seeds.shape[0] if rule.is_coordinatewise else 1
-    stacked = StackedProblem(problem, num_tasks)
-    rule = arrange(rule, stacked.num_coordinates)
+    if max_coordinates < 1:
+        raise ValueError(
+            "max_coordinates must be at least 1. Received: "
+            f"max_coordinates={max_coordinates}. Leave it out, or give less than {MAX_COORDINATES} "
+            "to save memory."
+        )
+    num_tasks = seeds.shape[0]
+    num_groups = math.ceil(num_tasks / max(1, max_coordinates // problem.num_coordinates))
+    group_size = math.ceil(num_tasks / num_groups)
+    stacked = StackedProblem(problem, group_size)
 
-    def run_from_start(seeds: tf.Tensor) -> tf.Tensor:
+    def run_from_start(seeds: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:
+        rule = make_rule(_rate_of_each_coordinate(stacked, rates))
+        rule = arrange(rule, stacked.num_coordinates)
         first = start(rule, stacked, seeds)
         steps, _ = unroll(rule, stacked, seeds, first, num_steps)
         return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
 
-    run = tf.function(run_from_start).get_concrete_function(tf.TensorSpec([num_tasks, 2], tf.int32))
-    losses = [run(part).numpy() for part in tf.split(seeds, seeds.shape[0] // num_tasks)]
+    run = tf.function(run_from_start).get_concrete_function(
+        tf.TensorSpec([group_size, 2], tf.int32), tf.TensorSpec([group_size], tf.float32)
+    )
+    # The last group is filled up with the first tasks, so that one trace serves all groups.
+    order = np.arange(num_groups * group_size) % num_tasks
+    rates = np.array(learning_rates, np.float32)
+    losses = [
+        run(tf.gather(seeds, group), tf.constant(rates[group])).numpy()
+        for group in np.split(order, num_groups)
+    ]
+    num_runs = num_tasks * problem.num_functions
     return Evaluation(
-        _with_divergence(np.concatenate(losses, axis=1)),
+        _with_divergence(np.concatenate(losses, axis=1)[:, :num_runs]),
         num_final=min(NUM_FINAL_MINIBATCHES, num_steps) if problem.is_stochastic else 1,
+    )
+
+
+def _rate_of_each_coordinate(stacked: StackedProblem, rates: tf.Tensor) -> tf.Tensor:
+    """Returns the rates `[M]` of tasks side by side, each at its task's coordinates, `[N]`."""
+    shapes = stacked.parameter_shapes
+    return FlatLayout(shapes).flatten(
+        [tf.broadcast_to(tf.reshape(rates, [-1] + [1] * (len(s) - 1)), s) for s in shapes]
     )
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from l2l_tf.problems.problem import Problem, StackedProblem
-from l2l_tf.rules.rule import FlatLayout, Rule
-from l2l_tf.training.evaluation import Evaluation, evaluate
+from l2l_tf.problems.problem import Problem
+from l2l_tf.rules.rule import Rule
+from l2l_tf.training.evaluation import MAX_COORDINATES, Evaluation, evaluate_rates
 
 # Quarter decades from 1e-6 to 10: 29 rates.
 DEFAULT_LEARNING_RATES = tuple(float(f"{10 ** (k / 4):.4g}") for k in range(-24, 5))
@@ -42,10 +42,11 @@ def tune(
     seeds: tf.Tensor,
     num_steps: int,
     learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
+    max_coordinates: int = MAX_COORDINATES,
 ) -> Tuning:
     """Returns the learning rate with the lowest final loss on validation tasks.
 
-    All rates run at once, side by side, each on the same tasks.
+    All rates run side by side, each on the same tasks, as far as memory allows.
 
     Args:
         make_rule: a coordinatewise rule for a vector of learning rates `[N]`; see `BASELINES`.
@@ -53,10 +54,12 @@ def tune(
         seeds: the tasks, int32 `[M, 2]`; not those that results are reported on.
         num_steps: the horizon.
         learning_rates: what to try: positive numbers, two or more, in any order.
+        max_coordinates: how many coordinates run side by side, as in `evaluate`: where the tasks
+            at all rates have more of them together, they run in groups.
 
     Raises:
         ValueError: fewer than two rates, a rate that is not positive and finite, a rule that is not
-            coordinatewise, or at each rate a run diverged.
+            coordinatewise, at each rate a run diverged, or what `evaluate` refuses.
 
     Warns:
         UserWarning: the best rate is the lowest or highest.
@@ -68,19 +71,20 @@ def tune(
             f"Received: learning_rates={tuple(learning_rates)}. Give a grid, say in half decades."
         )
     num_rates, num_tasks = len(rates), seeds.shape[0]
-    # One copy of all tasks for each rate; copies are the leading axis of every parameter.
-    shapes = StackedProblem(problem, num_rates * num_tasks).parameter_shapes
-    copies = np.repeat(np.array(rates, np.float32), num_tasks)
-    rate_of_coordinate = FlatLayout(shapes).flatten(
-        [tf.broadcast_to(copies.reshape([-1] + [1] * (len(s) - 1)), s) for s in shapes]
-    )
-    rule = make_rule(rate_of_coordinate)
-    if not rule.is_coordinatewise:
+    if not make_rule(tf.constant(rates)).is_coordinatewise:
         raise ValueError(
             "make_rule must make coordinatewise rules, for rates to run side by side. "
             f"Received: make_rule={make_rule!r}. Evaluate another rule at each rate apart."
         )
-    runs = evaluate(rule, problem, tf.tile(seeds, [num_rates, 1]), num_steps)
+    # All tasks at the first rate, all tasks at the second, ...
+    runs = evaluate_rates(
+        make_rule,
+        problem,
+        tf.tile(seeds, [num_rates, 1]),
+        np.repeat(rates, num_tasks).tolist(),
+        num_steps,
+        max_coordinates,
+    )
     per_rate = np.split(runs.losses, num_rates, axis=1)
     final_losses = [Evaluation(losses, runs.num_final).final_loss for losses in per_rate]
     best = int(np.argmin(final_losses))

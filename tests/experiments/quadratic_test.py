@@ -4,14 +4,12 @@ TensorFlow takes seconds to start, so runs are shared: a fixture makes one, many
 """
 
 import itertools
-import json
 import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -26,11 +24,19 @@ from l2l_tf.problems.quadratic import Quadratic
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.training.tuning import tune
+from tests.experiments.binaries import (
+    ROOT,
+    Refusal,
+    own_lines,
+    refusals,
+    run,
+    start,
+    strict_json,
+)
 from tests.reference import quadratic as reference
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_STEPS, NUM_FUNCTIONS, NUM_TASKS, SEED = 4, 3, 2, 5
 SETTINGS = (
     f"--num_steps={NUM_STEPS}",
@@ -57,7 +63,6 @@ LONG_TRAINING = (
     "--checkpoint_seconds=0.2",
 )
 LONG_META_STEPS = 80 * 10
-COMMAND = (sys.executable, "-m", "experiments.quadratic")
 PROBLEM_CONFIG = {
     "family": "uniform",
     "num_functions": NUM_FUNCTIONS,
@@ -67,30 +72,12 @@ PROBLEM_CONFIG = {
 }
 
 
-def _start(*arguments: str, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _start(*arguments: str) -> subprocess.Popen:
+    return start("quadratic", *arguments)
 
 
 def _run(*arguments: str, **environment: str) -> str:
-    """Runs the binary to its end and returns what it printed: nothing on standard error."""
-    process = _start(*arguments, **environment)
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert _own_lines(errors) == ""
-    return output
-
-
-def _own_lines(errors: str) -> str:
-    """Returns standard error without what TensorFlow's C++ says at its start."""
-    noise = re.compile(r"WARNING: All log messages|[IWE]0000 ")
-    return "\n".join(line for line in errors.splitlines() if not noise.match(line))
+    return run("quadratic", *arguments, **environment)
 
 
 def _weights(folder: Path) -> dict[str, np.ndarray]:
@@ -103,13 +90,6 @@ def _assert_same_weights(one: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name, weight in ours.items():
         np.testing.assert_array_equal(weight, theirs[name], err_msg=name)
-
-
-def _json(path: Path) -> dict:
-    def refuse(constant):
-        raise AssertionError(constant)
-
-    return json.loads(path.read_text(), parse_constant=refuse)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +118,7 @@ def test_a_run_writes_a_rule_results_a_figure_flags_checkpoints_and_logs(trained
 def test_a_run_shows_its_progress_the_table_and_where_things_are(trained):
     folder, output = trained
     lines = re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()
-    results = _json(folder / "results.json")
+    results = strict_json(folder / "results.json")
     for epoch in (1, 2):
         assert f"Meta-epoch {epoch}/2" in lines
     # Three trajectories of two unrolls.
@@ -157,7 +137,7 @@ def test_a_run_shows_its_progress_the_table_and_where_things_are(trained):
 
 
 def test_the_results_say_what_was_run(trained):
-    results = _json(trained[0] / "results.json")
+    results = strict_json(trained[0] / "results.json")
     assert {name: value for name, value in results.items() if name != "rows"} == {
         "experiment": "quadratic",
         "problem": "quadratic_uniform",
@@ -174,7 +154,7 @@ def test_the_results_say_what_was_run(trained):
 
 
 def test_each_row_of_the_results_is_whole_and_agrees_with_its_curve(trained):
-    for row in _json(trained[0] / "results.json")["rows"]:
+    for row in strict_json(trained[0] / "results.json")["rows"]:
         curve = row["curve"]
         assert len(curve) == NUM_STEPS + 1
         assert row["final_loss"] == curve[-1]
@@ -201,13 +181,13 @@ def test_all_rules_start_at_the_same_points_of_the_same_fresh_tasks(trained):
             losses.append(reference.loss(*(part.numpy() for part in function)))
     # Float32 losses of two dimensions against float64 ones.
     expected = pytest.approx(np.mean(losses), rel=1e-6)
-    rows = _json(trained[0] / "results.json")["rows"]
+    rows = strict_json(trained[0] / "results.json")["rows"]
     assert [row["curve"][0] for row in rows] == [expected] * 3
     assert len({row["final_loss"] for row in rows}) == 3
 
 
 def test_the_comparison_is_with_the_baseline_of_the_lowest_final_loss(trained):
-    results = _json(trained[0] / "results.json")
+    results = strict_json(trained[0] / "results.json")
     learned, *baselines = results["rows"]
     best = min(baselines, key=lambda row: row["final_loss"])
     assert results["best_baseline"] == best["rule"]
@@ -229,7 +209,7 @@ def test_the_rule_can_be_loaded_and_has_learned_something(trained):
 
 def test_the_card_tells_how_the_rule_was_trained_and_how_it_did(trained):
     folder, _ = trained
-    card = _json(folder / "rule" / "card.json")
+    card = strict_json(folder / "rule" / "card.json")
     assert card["name"] == "quadratic_lstm"
     assert card["licence"] == "Apache-2.0"
     assert card["source"] == "Andrychowicz et al. 2016, arXiv 1606.04474"
@@ -243,7 +223,7 @@ def test_the_card_tells_how_the_rule_was_trained_and_how_it_did(trained):
     progress = training["progress"]
     assert (progress["num_trajectories"], progress["num_validations"]) == (6, 2)
     assert progress["best_meta_epoch"] in (1, 2)
-    results = _json(folder / "results.json")
+    results = strict_json(folder / "results.json")
     (scores,) = card["scores"]
     assert (scores["problem"], scores["num_steps"]) == ("quadratic_uniform", 4)
     assert scores["problem_config"] == results["problem_config"]
@@ -278,7 +258,7 @@ def repeated(trained, tmp_path_factory) -> Path:
 
 def test_the_flags_that_a_run_wrote_repeat_it_number_for_number(trained, repeated):
     _assert_same_weights(trained[0], repeated)
-    results = [_json(folder / "results.json") for folder in (trained[0], repeated)]
+    results = [strict_json(folder / "results.json") for folder in (trained[0], repeated)]
     assert results[0] == results[1]
 
 
@@ -311,7 +291,7 @@ def test_a_rule_whose_validations_all_diverge_is_not_exported(tmp_path):
     process = _start(*TRAINING, *flags, f"--output_dir={tmp_path}")
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert _own_lines(errors) == (
+    assert own_lines(errors) == (
         "error: A validation must end with a finite loss for a rule to be kept. Received: none of "
         "2 did. Lower --meta_learning_rate or --output_scale."
     )
@@ -324,7 +304,7 @@ def test_what_stands_in_the_rules_place_is_seen_before_training(tmp_path):
     process = _start(*TRAINING, "--mode=train", f"--output_dir={tmp_path}")
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert _own_lines(errors) == (
+    assert own_lines(errors) == (
         "error: path must be new, empty or a saved rule to replace. Received: "
         f"path={str(tmp_path / 'rule')!r}, which holds something else. Choose another path."
     )
@@ -370,7 +350,7 @@ def evaluated_alone(trained, tmp_path_factory) -> tuple[Path, bytes]:
 
 def test_a_saved_rule_is_evaluated_on_another_variant(evaluated_alone):
     folder, _ = evaluated_alone
-    results = _json(folder / "results.json")
+    results = strict_json(folder / "results.json")
     assert results["problem"] == "quadratic_gaussian"
     assert [row["rule"] for row in results["rows"]] == ["quadratic_lstm"]
     assert not (folder / "rule").exists()
@@ -378,7 +358,7 @@ def test_a_saved_rule_is_evaluated_on_another_variant(evaluated_alone):
 
 
 def test_without_baselines_there_is_no_comparison(evaluated_alone):
-    results = _json(evaluated_alone[0] / "results.json")
+    results = strict_json(evaluated_alone[0] / "results.json")
     assert results["best_baseline"] is results["ratio_to_best_baseline"] is None
 
 
@@ -388,7 +368,7 @@ def test_the_card_of_a_rule_given_by_path_is_left_alone(trained, evaluated_alone
 
 def test_rules_of_one_name_are_told_apart_by_their_paths(trained, evaluated):
     folder, copy = evaluated
-    rows = _json(folder / "results.json")["rows"]
+    rows = strict_json(folder / "results.json")["rows"]
     assert [row["rule"] for row in rows] == [
         f"quadratic_lstm ({copy})",
         f"quadratic_lstm ({trained[0] / 'rule'})",
@@ -402,7 +382,7 @@ def test_update_card_adds_scores_beside_the_ones_that_are_there(evaluated):
     card = load_card(copy)
     names = [(scores["problem"], scores["num_steps"]) for scores in card["scores"]]
     assert names == [("quadratic_uniform", 4), ("quadratic_gaussian", 6)]
-    rows = _json(folder / "results.json")["rows"]
+    rows = strict_json(folder / "results.json")["rows"]
     scores = card["scores"][1]["rows"]
     assert [row["final_loss"] for row in scores] == [row["final_loss"] for row in rows]
     load_rule(copy)
@@ -411,7 +391,7 @@ def test_update_card_adds_scores_beside_the_ones_that_are_there(evaluated):
 def test_rates_are_tuned_on_other_tasks_than_results_are_of(trained):
     problem = Quadratic(**PROBLEM_CONFIG)
     tuning, test = (task_seeds(SEED, split, 0, 2) for split in ("tuning", "test"))
-    for row in _json(trained[0] / "results.json")["rows"]:
+    for row in strict_json(trained[0] / "results.json")["rows"]:
         if not row["learned"]:
             make_rule = BASELINES[row["rule"]]
             expected = tune(make_rule, problem, tuning, NUM_STEPS)
@@ -482,45 +462,6 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
 
 # Wrong flags
 
-# Each case runs in a fork of one process that has imported TensorFlow and not yet used it.
-FORKS = '''
-import json
-import os
-import sys
-import traceback
-
-from experiments import common, quadratic
-
-
-def interrupted(strategy):
-    raise KeyboardInterrupt
-
-
-def status_of(function):
-    """Does what Python does at its end, without the second that TensorFlow takes to close."""
-    try:
-        common.run(function)
-    except SystemExit as end:
-        if not isinstance(end.code, str):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    return 1
-
-
-for name, case in json.load(sys.stdin).items():
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(case["stderr"], os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.argv = ["quadratic.py", *case["arguments"]]
-        status = status_of(interrupted if name == "interrupted" else quadratic.main)
-        sys.stderr.flush()
-        os._exit(status)
-    _, status = os.waitpid(child, 0)
-    print(json.dumps([name, os.waitstatus_to_exitcode(status)]), flush=True)
-'''
 REFERENCE_ADVICE = "Check the path, or leave the flag out."
 REFERENCE_RULE = (
     "error: --reference_curves must be a JSON file with an entry 'fig4_quadratics' that holds "
@@ -650,25 +591,16 @@ DAMAGES = {
 }
 
 
-def _contents(folder: Path) -> dict[str, bytes | None]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
-
-
 def _truncate(file: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
 
 
 @pytest.fixture(scope="module")
-def refused(trained, tmp_path_factory) -> dict[str, tuple[Path, int, str, bool]]:
-    """By case: its folder, the exit status, standard error and whether all files stayed."""
+def refused(trained, tmp_path_factory) -> dict[str, Refusal]:
     root = tmp_path_factory.mktemp("refused")
-    cases, before = {}, {}
-    for name in itertools.chain(CASES, DAMAGES):
-        folder = root / name
+    folders = {name: root / name for name in itertools.chain(CASES, DAMAGES)}
+    for name, folder in folders.items():
         shutil.copytree(trained[0], folder / "out")
         if name in CURVES:
             (folder / "curves.json").write_text(CURVES[name])
@@ -676,33 +608,10 @@ def refused(trained, tmp_path_factory) -> dict[str, tuple[Path, int, str, bool]]
             _truncate(folder / "out" / "checkpoints" / DAMAGES[name])
         if name == "damaged_rule":
             _truncate(folder / "out" / "rule" / "weights.npz")
-        own, _ = CASES.get(name, ([], ""))
-        arguments = [*TRAINING, f"--output_dir={folder / 'out'}", *own]
-        cases[name] = {
-            "arguments": [argument.replace("@", str(folder)) for argument in arguments],
-            "stderr": str(root / f"{name}.stderr"),
-        }
-        before[name] = _contents(folder)
-    process = subprocess.run(
-        [sys.executable, "-c", FORKS],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    statuses = dict(json.loads(line) for line in process.stdout.splitlines())
-    assert statuses.keys() == cases.keys(), process.stderr
-    return {
-        name: (
-            root / name,
-            statuses[name],
-            _own_lines((root / f"{name}.stderr").read_text()),
-            _contents(root / name) == before[name],
-        )
-        for name in cases
+    arguments = {
+        name: [*TRAINING, "--output_dir=@/out", *CASES.get(name, ([], ""))[0]] for name in folders
     }
+    return refusals("quadratic", folders, arguments)
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if name != "interrupted"])

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from l2l_tf.reporting.figures import ReferenceCurve, draw_curves
+from l2l_tf.reporting.figures import Panel, ReferenceCurve, WidthPanel, draw_curves, draw_widths
 from l2l_tf.rules.hand_designed import BASELINES
 
 
@@ -17,8 +17,8 @@ def _row(rule: str, curve=(4.0, 2.0, 1.0), learned: bool = False) -> dict:
 
 
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """A function that draws rows and returns the axes that were saved."""
+def figures(monkeypatch) -> list[Figure]:
+    """The figures that were saved."""
     figures = []
     savefig = Figure.savefig
 
@@ -27,9 +27,15 @@ def drawn(monkeypatch, tmp_path):
         savefig(self, *arguments, **named)
 
     monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+@pytest.fixture
+def drawn(figures, tmp_path):
+    """A function that draws rows and returns the axes that were saved."""
 
     def draw(rows, references=(), title="Quadratics"):
-        draw_curves(tmp_path / "figure.png", rows, title, references)
+        draw_curves(tmp_path / "figure.png", [Panel(title, rows, references)])
         (axes,) = figures[-1].axes
         return axes
 
@@ -42,7 +48,7 @@ def _colours(axes) -> list[str]:
 
 def test_a_figure_is_a_png_of_the_stated_size_in_a_folder_that_is_made(tmp_path):
     path = tmp_path / "made" / "figure.png"
-    draw_curves(path, [_row("adam")], "Quadratics")
+    draw_curves(path, [Panel("Quadratics", [_row("adam")])])
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     image = matplotlib.image.imread(path)
     # 6.4 by 4.4 inches at 150 dots each, with red, green, blue and alpha.
@@ -53,7 +59,7 @@ def test_a_figure_is_a_png_of_the_stated_size_in_a_folder_that_is_made(tmp_path)
 
 def test_a_figure_that_fails_leaves_the_older_one_whole(tmp_path, monkeypatch):
     path = tmp_path / "figure.png"
-    draw_curves(path, [_row("adam")], "Quadratics")
+    draw_curves(path, [Panel("Quadratics", [_row("adam")])])
     before = path.read_bytes()
 
     def disk_full(self, file, **named):
@@ -62,7 +68,7 @@ def test_a_figure_that_fails_leaves_the_older_one_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", disk_full)
     with pytest.raises(OSError, match="No space left on device"):
-        draw_curves(path, [_row("sgd")], "Quadratics")
+        draw_curves(path, [Panel("Quadratics", [_row("sgd")])])
     assert path.read_bytes() == before
 
 
@@ -154,3 +160,57 @@ def test_drawing_leaves_the_rows_as_they_were(drawn):
     row = _row("sgd", [4.0, math.inf])
     drawn([row])
     assert row == _row("sgd", [4.0, math.inf])
+
+
+# Several panels
+
+
+def test_panels_stand_side_by_side_each_with_its_own_curves(figures, tmp_path):
+    panels = [Panel("left", [_row("sgd")]), Panel("right", [_row("adam"), _row("nag")])]
+    draw_curves(tmp_path / "figure.png", panels)
+    left, right = figures[0].axes
+    assert (left.get_title(), right.get_title()) == ("left", "right")
+    assert [len(axes.get_lines()) for axes in (left, right)] == [1, 2]
+    assert left.get_position().x1 <= right.get_position().x0
+
+
+def test_a_panel_can_begin_at_a_later_step(figures, tmp_path):
+    reference = ReferenceCurve("adam", [0, 1, 2, 3], [8.0, 4.0, 3.0, 2.0])
+    row = _row("adam", [4.0, 3.0, 2.0, 1.0])
+    draw_curves(tmp_path / "figure.png", [Panel("late", [row], [reference], first_step=2)])
+    thin, own, _ = figures[0].axes[0].get_lines()
+    np.testing.assert_array_equal(thin.get_xydata(), [[2, 3.0], [3, 2.0]])
+    np.testing.assert_array_equal(own.get_xydata(), [[2, 2.0], [3, 1.0]])
+
+
+def test_a_curve_that_comes_from_a_file_has_null_where_it_diverged(drawn):
+    (line,) = drawn([_row("adam", [4.0, None, None])]).get_lines()
+    np.testing.assert_array_equal(line.get_ydata(), [4.0, math.nan, math.nan])
+
+
+# Widths
+
+
+def _final(rule: str, final_loss: float | None, learned: bool = False) -> dict:
+    return {"rule": rule, "learned": learned, "final_loss": final_loss}
+
+
+def test_final_losses_are_drawn_against_widths_on_a_logarithmic_axis(figures, tmp_path):
+    rows = {
+        5: [_final("mine", 0.5, True), _final("yours", 0.6, True), _final("adam", 0.9)],
+        10: [_final("mine", 0.4, True), _final("yours", None, True), _final("adam", 0.8)],
+    }
+    reference = ReferenceCurve("lstm", [5, 10, 15], [0.6, 0.5, 0.4])
+    draw_widths(tmp_path / "figure.png", [WidthPanel("one", rows, [reference])])
+    (axes,) = figures[0].axes
+    assert axes.get_yscale() == "log"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("hidden units of a layer", "final loss")
+    thin, mine, yours, adam, _ = axes.get_lines()
+    np.testing.assert_array_equal(thin.get_xydata(), [[5, 0.6], [10, 0.5], [15, 0.4]])
+    np.testing.assert_array_equal(mine.get_xydata(), [[5, 0.5], [10, 0.4]])
+    np.testing.assert_array_equal(yours.get_xydata(), [[5, 0.6], [10, math.nan]])
+    np.testing.assert_array_equal(adam.get_xydata(), [[5, 0.9], [10, 0.8]])
+    assert len({mine.get_color(), yours.get_color(), adam.get_color()}) == 3
+    assert thin.get_color() == mine.get_color()
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["mine", "yours", "adam", "thin: Andrychowicz et al. 2016"]

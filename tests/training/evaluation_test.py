@@ -94,6 +94,31 @@ def test_the_same_tasks_start_from_the_same_losses_whatever_the_rule():
     assert np.all(first.losses[1:] != second.losses[1:])
 
 
+@pytest.mark.parametrize("max_coordinates", [6 * 5, 6 * 4, 6 * 2 + 5, 6, 1])
+def test_tasks_in_groups_give_what_they_give_side_by_side(max_coordinates):
+    # Five tasks of six coordinates: in one group, in groups of 3 and 2 (twice), and alone (twice).
+    problem, seeds = NoisyBowls(), task_seeds(0, "test", 0, 5)
+    together = evaluate(_lstm(), problem, seeds, 4).losses
+    in_groups = evaluate(_lstm(), problem, seeds, 4, max_coordinates).losses
+    assert in_groups.shape == (5, 10)
+    # The same float32 operations but for fused vector instructions.
+    np.testing.assert_allclose(in_groups, together, rtol=1e-5)
+
+
+def test_a_group_never_holds_more_coordinates_than_it_may():
+    class Counting(SGD):
+        num_coordinates = 0
+
+        def __call__(self, gradient, state):
+            self.num_coordinates = gradient.shape[0]
+            return super().__call__(gradient, state)
+
+    for max_coordinates in (6, 11, 12, 23, 29):
+        rule = Counting(0.1)
+        evaluate(rule, NoisyBowls(), task_seeds(0, "test", 0, 5), 1, max_coordinates)
+        assert rule.num_coordinates <= max_coordinates
+
+
 # Divergence
 
 
@@ -205,6 +230,15 @@ def test_seeds_of_another_shape_are_refused(shape):
     assert str(raised.value) == (
         "seeds must be of shape [M, 2], one for each of M tasks. "
         f"Received: seeds.shape={shape}. Draw them with task_seeds."
+    )
+
+
+def test_groups_of_no_coordinates_are_refused():
+    with pytest.raises(ValueError) as raised:
+        evaluate(SGD(0.1), Parabolas(), task_seeds(0, "test", 0, 1), 2, 0)
+    assert str(raised.value) == (
+        "max_coordinates must be at least 1. Received: max_coordinates=0. Leave it out, or give "
+        "less than 1048576 to save memory."
     )
 
 

@@ -1,8 +1,8 @@
 import re
+from typing import ClassVar
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, task_seeds
 from l2l_tf.rules import BASELINES, SGD
@@ -112,24 +112,36 @@ def test_rates_that_all_diverge_are_refused():
     )
 
 
+class _Counting(SGD):
+    """SGD that writes down for how many coordinates it is called."""
+
+    num_coordinates: ClassVar[list[int]] = []
+
+    def __call__(self, gradient, state):
+        self.num_coordinates.append(gradient.shape[0])
+        return super().__call__(gradient, state)
+
+
 def test_all_rates_are_run_in_one_call_of_the_rule_for_each_step():
-    class Counting(SGD):
-        num_calls = 0
+    _Counting.num_coordinates.clear()
+    tune(_Counting, Parabolas(), SEEDS, 3, [0.1, 0.4, 0.6, 0.7])
+    # One trace, of four rates on three tasks of one coordinate.
+    assert _Counting.num_coordinates == [4 * 3]
 
-        def __call__(self, gradient, state):
-            Counting.num_calls += 1
-            assert gradient.shape == (4 * 3,)
-            return super().__call__(gradient, state)
 
-    made = []
-
-    def make_rule(rate: tf.Tensor) -> SGD:
-        made.append(rate.numpy())
-        return Counting(rate)
-
-    tune(make_rule, Parabolas(), SEEDS, 3, [0.1, 0.4, 0.6, 0.7])
-    np.testing.assert_array_equal(made, [np.repeat(np.float32([0.1, 0.4, 0.6, 0.7]), 3)])
-    assert Counting.num_calls > 0
+@pytest.mark.parametrize(
+    ("max_coordinates", "at_once"), [(12, 12), (11, 6), (5, 4), (3, 3), (1, 1)]
+)
+def test_rates_run_in_groups_of_bounded_size_give_the_same(max_coordinates, at_once):
+    # Twelve runs of one coordinate. Groups of five are three, of which the last would be of two:
+    # three of four are as many.
+    rates = [0.1, 0.4, 0.6, 2.0]
+    problem = Parabolas([1.0, 0.3, 0.7])
+    together = tune(SGD, problem, SEEDS, 3, rates)
+    _Counting.num_coordinates.clear()
+    in_groups = tune(_Counting, problem, SEEDS, 3, rates, max_coordinates)
+    assert in_groups == together
+    assert _Counting.num_coordinates == [at_once]
 
 
 def test_a_rule_that_would_mix_rates_is_refused():

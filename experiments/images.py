@@ -1,0 +1,45 @@
+"""Problems of labelled images, as the flags say."""
+
+import keras
+from absl import flags
+
+from l2l_tf.problems import datasets
+from l2l_tf.problems.classification import ClassificationProblem
+
+flags.DEFINE_enum("dataset", "mnist", ("digits", "mnist"), "Images; digits need no download.")
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder in which TensorFlow Datasets has prepared MNIST; without it, TFDS_DATA_DIR.",
+)
+flags.DEFINE_integer("batch_size", 128, "Images of a minibatch.", 1)
+
+FLAGS = flags.FLAGS
+
+
+def load_dataset() -> datasets.Dataset:
+    """Returns the data set that `--dataset` names.
+
+    Raises:
+        FileNotFoundError: the data are not where they were looked for.
+        ValueError: a folder is named for data that need none.
+    """
+    if FLAGS.dataset == "digits" and FLAGS.data_dir is not None:
+        raise ValueError(
+            "--data_dir must go with --dataset=mnist: digits come with scikit-learn. "
+            f"Received: --data_dir={FLAGS.data_dir}. Leave one of the two out."
+        )
+    return datasets.load(FLAGS.dataset, FLAGS.data_dir)
+
+
+def classification(
+    model: keras.Model, examples: datasets.Examples, initial_stddev: float
+) -> ClassificationProblem:
+    """Returns the problem of a model on a part of the data set, named after both."""
+    return ClassificationProblem(
+        model,
+        *examples,
+        batch_size=FLAGS.batch_size,
+        initial_stddev=initial_stddev,
+        name=f"{FLAGS.dataset}_{model.name}",
+    )

@@ -1,0 +1,125 @@
+"""The baselines' learning rates: searched, or taken from the file of an earlier search."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import flags
+
+from experiments.common import FLAGS
+from l2l_tf.delivery.export import strict_json
+from l2l_tf.problems.problem import Problem
+from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.rules.hand_designed import BASELINES
+from l2l_tf.training.tuning import Tuning, tune
+
+flags.DEFINE_list("baselines", sorted(BASELINES), "Hand-designed rules to tune and compare with.")
+flags.DEFINE_integer("num_tuning_tasks", 8, "Tasks that baselines' rates are chosen on.", 1)
+flags.DEFINE_string(
+    "tuned_rates",
+    None,
+    "JSON Lines file of searches for baselines' rates: those that it holds are not done again, "
+    "others are added to it.",
+)
+
+
+def chosen_baselines() -> list[str]:
+    """Returns the names that `--baselines` holds.
+
+    Raises:
+        ValueError: one of them is unknown.
+    """
+    unknown = sorted(set(FLAGS.baselines) - BASELINES.keys())
+    if unknown:
+        raise ValueError(
+            f"--baselines must be among {sorted(BASELINES)}. Received: {unknown}. "
+            "Check the spelling, or leave the flag out for all."
+        )
+    return list(dict.fromkeys(FLAGS.baselines))
+
+
+def tune_baselines(problem: Problem) -> dict[str, Tuning]:
+    """Returns, by name, the searches for the rates of the chosen baselines.
+
+    Args:
+        problem: what rates are chosen on.
+
+    Raises:
+        ValueError: a baseline is unknown, or `--tuned_rates` is no file of searches.
+    """
+    baselines = chosen_baselines()
+    known = known_searches()
+    seeds = task_seeds(FLAGS.seed, "tuning", 0, FLAGS.num_tuning_tasks)
+    progress = keras.utils.Progbar(len(baselines), unit_name="baseline")
+    tunings = {}
+    for index, name in enumerate(baselines):
+        what = {"baseline": name, **_identity(problem)}
+        found = [search for search in known if what.items() <= search.items()]
+        if found:
+            tunings[name] = _tuning(found[0])
+        else:
+            tunings[name] = tune(BASELINES[name], problem, seeds, FLAGS.num_steps)
+            _add_search(what, tunings[name])
+        progress.update(index + 1)
+    return tunings
+
+
+def known_searches() -> list[dict[str, Any]]:
+    """Returns what the file holds that `--tuned_rates` names: none if it is yet to be written.
+
+    Raises:
+        ValueError: it holds something else than searches.
+    """
+    if FLAGS.tuned_rates is None or not Path(FLAGS.tuned_rates).exists():
+        return []
+    try:
+        lines = Path(FLAGS.tuned_rates).read_text().splitlines()
+        searches = [json.loads(line) for line in lines]
+        for search in searches:
+            _tuning(search)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "--tuned_rates must be a file of searches that an evaluation has written, or be yet to "
+            f"be written. Received: --tuned_rates={FLAGS.tuned_rates}, where {error!r}. "
+            "Check the path, or choose another."
+        ) from error
+    return searches
+
+
+def _identity(problem: Problem) -> dict[str, Any]:
+    """Returns what makes a search of one baseline the same as another."""
+    # How Keras writes a model down changes with its versions: the problem's name tells models
+    # apart.
+    config = {key: value for key, value in problem.get_config().items() if key != "model"}
+    return {
+        "problem": problem.name,
+        "problem_config": config,
+        "num_steps": FLAGS.num_steps,
+        "num_tasks": FLAGS.num_tuning_tasks,
+        "seed": FLAGS.seed,
+    }
+
+
+def _tuning(search: dict[str, Any]) -> Tuning:
+    losses = [float("inf") if loss is None else float(loss) for loss in search["final_losses"]]
+    rates = [float(rate) for rate in search["learning_rates"]]
+    _, best = min(zip(losses, rates, strict=True))
+    return Tuning(best, tuple(rates), tuple(losses))
+
+
+def _add_search(what: dict[str, Any], tuning: Tuning) -> None:
+    if FLAGS.tuned_rates is None:
+        return
+    search = {
+        **what,
+        "learning_rates": tuning.learning_rates,
+        "final_losses": tuning.final_losses,
+    }
+    path = Path(FLAGS.tuned_rates)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    before = path.read_text() if path.exists() else ""
+    partial.write_text(before + strict_json(search, indent=None))
+    partial.replace(path)
