@@ -72,7 +72,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
         errors = [value for key, value in row.items() if key.endswith("error")]
         row["all: error"] = math.sqrt(np.mean(np.square(errors)))
         rows.append(row)
-        print("  ".join(f"{key}: {value:.3g}" for key, value in row.items()))
+        print("  ".join(f"{key}: {value:.3g}" for key, value in row.items()), flush=True)
     table = format_markdown(
         list(rows[0]), [[f"{value:.3g}" for value in row.values()] for row in rows]
     )

@@ -123,7 +123,13 @@ def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer
             if different := sorted(weights.keys() ^ set(archive.files)):
                 raise ValueError(f"layer and {WEIGHTS_FILE} do not both have {different}")
             for name, weight in weights.items():
-                weight.assign(archive[name])
+                value = archive[name]
+                if value.shape != tuple(weight.shape):
+                    raise ValueError(
+                        f"{name} has the shape {value.shape} in {WEIGHTS_FILE} and "
+                        f"{tuple(weight.shape)} in the layer"
+                    )
+                weight.assign(value)
     except (ValueError, TypeError, KeyError, AttributeError, BadZipFile) as error:
         raise ValueError(
             f"A saved rule must hold a layer that this version can build. Received: "

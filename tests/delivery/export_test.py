@@ -433,6 +433,18 @@ def test_a_weight_in_one_of_layer_and_file_alone_is_refused(copy, change, differ
     )
 
 
+def test_weights_for_another_number_of_inputs_are_refused(copy):
+    weights = {weight.name: weight.numpy() for weight in _rule().weights}
+    num_inputs, num_gates = weights["kernel_0"].shape
+    np.savez(copy / "weights.npz", **weights | {"kernel_0": np.zeros((num_inputs + 1, num_gates))})
+    _accept(copy, "weights.npz")
+    assert _refused(copy, ValueError) == _cannot_build(
+        copy,
+        f"kernel_0 has the shape ({num_inputs + 1}, {num_gates}) in weights.npz and "
+        f"({num_inputs}, {num_gates}) in the layer",
+    )
+
+
 def test_weights_that_are_no_archive_are_refused(copy):
     (copy / "weights.npz").write_bytes(b"PK\x03\x04 and no more")
     _accept(copy, "weights.npz")

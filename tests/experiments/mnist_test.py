@@ -430,15 +430,12 @@ CASES = {
     "rule_of_another_input_size": (
         ["--mode=evaluate", "--rule=@/rule"],
         "error: A saved rule must hold a layer that this version can build. Received: "
-        "path='@/rule', where The shape of the target variable and the shape of the target value "
-        "in `variable.assign(value)` must match. variable.shape=(1, 12), Received: "
-        "value.shape=(2, 12). Target variable: <Variable path=coordinatewise_lstm/kernel_0, "
-        "shape=(1, 12), dtype=float32>. Install the versions that its card names, or export the "
-        "rule again.",
+        "path='@/rule', where kernel_0 has the shape (2, 12) in weights.npz and (1, 12) in the "
+        "layer. Install the versions that its card names, or export the rule again.",
     ),
     "horizon": (
         ["--num_steps=0"],
-        "FATAL Flags parsing error: flag --num_steps=0: 0 is below 1\n"
+        "FATAL Flags parsing error: flag --num_steps=0: 0 is not a positive integer\n"
         "Pass --helpshort or --helpfull to see help on flags.",
     ),
 }
