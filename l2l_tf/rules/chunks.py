@@ -4,10 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
-
-from l2l_tf.rules.rule import Rule
 
 # What a step of a 2 x 20 LSTM holds for so many coordinates fits into a processor's cache.
 CHUNK_SIZE = 16384
@@ -78,16 +75,6 @@ class InChunks:
         )
         delta = tf.reshape(deltas.stack(), [-1])[: gradient.shape[0]]
         return delta, tuple(read_nest(states, index) for index in range(num_chunks))
-
-
-def in_chunks_if_large(rule: Rule, num_coordinates: int) -> Rule:
-    """Returns a learned rule in chunks where there are more coordinates than one holds.
-
-    Rules that aren't coordinatewise and hand-designed ones, whose state is small and whose learning
-    rate may be one for each coordinate, are returned as they are.
-    """
-    is_learned = isinstance(rule, keras.layers.Layer) and rule.is_coordinatewise
-    return InChunks(rule) if is_learned and num_coordinates > CHUNK_SIZE else rule
 
 
 def nest_of_arrays(nests: Sequence[Any]) -> Any:

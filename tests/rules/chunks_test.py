@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, Rule
-from l2l_tf.rules.chunks import CHUNK_SIZE, InChunks, in_chunks_if_large
+from l2l_tf.rules.chunks import InChunks
 
 NUM_COORDINATES = 23
 
@@ -58,15 +58,6 @@ def test_a_state_with_scalars_is_kept_for_each_chunk():
 )
 def test_chunks_are_as_few_and_as_even_as_can_be(num_coordinates, partition):
     assert InChunks(_lstm(), 8).partition(num_coordinates) == partition
-
-
-def test_only_learned_rules_with_many_coordinates_are_cut_by_themselves():
-    lstm, sgd = CoordinatewiseLSTM(), SGD(0.1)
-    assert in_chunks_if_large(lstm, CHUNK_SIZE) is lstm
-    assert in_chunks_if_large(lstm, CHUNK_SIZE + 1).rule is lstm
-    assert in_chunks_if_large(sgd, 10**9) is sgd
-    lstm.is_coordinatewise = False
-    assert in_chunks_if_large(lstm, 10**9) is lstm
 
 
 def test_a_rule_that_is_not_coordinatewise_is_refused():
