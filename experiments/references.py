@@ -1,7 +1,6 @@
 """The paper's curves, drawn behind ours where a flag names a file of them."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ flags.DEFINE_string(
     None,
     "JSON file of the paper's curves, {figure: {'ADAM': {'step': [...], 'loss': [...]}, ...}, "
     "...}; those of the figure that shows this experiment are drawn behind ours. Of figure 6, "
-    "'fig6_1layer' and 'fig6_2layers' have 'units' in place of 'step'.",
+    "if they are there, 'fig6_1layer' and 'fig6_2layers' have 'units' in place of 'step'.",
 )
 
 FLAGS = flags.FLAGS
@@ -36,7 +35,8 @@ def reference_curves(*figures: str) -> list[ReferenceCurve]:
     if FLAGS.reference_curves is None:
         return []
     try:
-        first, *rest = _entries(figures)
+        published = _published()
+        first, *rest = (published[figure] for figure in figures)
         return [
             _joined(name, [curve, *(part[name] for part in rest)]) for name, curve in first.items()
         ]
@@ -47,16 +47,17 @@ def reference_curves(*figures: str) -> list[ReferenceCurve]:
 def reference_points(figure: str) -> list[ReferenceCurve]:
     """Returns the points of a figure against hidden units, with those in place of steps.
 
+    Files of curves need not have them: then there are none.
+
     Raises:
-        ValueError: there is no such file, or it lacks the figure.
+        ValueError: there is no such file, or it holds something else in their place.
     """
     if FLAGS.reference_curves is None:
         return []
     try:
-        (entry,) = _entries([figure])
         return [
             ReferenceCurve(name.lower(), *zip(*_points(points, "units"), strict=True))
-            for name, points in entry.items()
+            for name, points in _published().get(figure, {}).items()
         ]
     except _WRONG_CONTENTS as error:
         raise _refusal(figure, "units", error) from error
@@ -65,9 +66,8 @@ def reference_points(figure: str) -> list[ReferenceCurve]:
 _WRONG_CONTENTS = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
-def _entries(figures: Sequence[str]) -> list[dict[str, Any]]:
-    published = json.loads(Path(FLAGS.reference_curves).read_text())
-    return [published[figure] for figure in figures]
+def _published() -> dict[str, Any]:
+    return json.loads(Path(FLAGS.reference_curves).read_text())
 
 
 def _refusal(figures: str, axis: str, error: Exception) -> ValueError:

@@ -405,7 +405,7 @@ CASES = {
         [*FIGURE6, "--reference_curves=@/curves.json"],
         "error: --reference_curves must be a JSON file with an entry 'fig6_1layer' that holds "
         "'units' and 'loss' of each rule. Received: --reference_curves=@/curves.json, where "
-        "KeyError('fig6_1layer'). Check the path, or leave the flag out.",
+        "KeyError('units'). Check the path, or leave the flag out.",
     ),
     "figure6_of_no_rule": (
         FIGURE6,
@@ -440,7 +440,7 @@ CASES = {
     ),
 }
 FILES = {
-    "figure6_without_points": ("curves.json", "{}"),
+    "figure6_without_points": ("curves.json", '{"fig6_1layer": {"LSTM": {"loss": [1]}}}'),
     "rates_no_json": ("rates.jsonl", "no JSON"),
     "rates_of_something_else": ("rates.jsonl", '{"baseline": "sgd"}'),
     "rates_of_two_lengths": (
