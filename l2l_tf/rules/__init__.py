@@ -2,6 +2,7 @@
 
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
+from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import FlatLayout, Rule
 
-__all__ = ["BASELINES", "SGD", "Adam", "CoordinatewiseLSTM", "FlatLayout", "RMSprop", "Rule"]
+__all__ = ["BASELINES", "SGD", "Adam", "CoordinatewiseLSTM", "FlatLayout", "RMSprop", "Route", "Rule"]
