@@ -215,20 +215,22 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             for variable in variables
         ]
 
-        def update(anchor, gradients, variables, states, num_skipped_steps, learning_rate):
-            del anchor
-            given = {
-                position: _Update(*update)
-                for position, *update in zip(positions, gradients, variables, decays, strict=True)
-            }
-            self._update(given, states, num_skipped_steps, learning_rate)
-
         states = [group.state for group in self._hidden.groups]
+        of_devices = strategy.experimental_local_results(variables[0])
+
+        def update(anchor: tf.Variable, gradients: list[Any], learning_rate: Any) -> None:
+            # Inside loops and branches, TensorFlow no longer knows which device's variable is meant.
+            device = next(i for i, one in enumerate(of_devices) if one is anchor)
+            own_variables, own_states, num_skipped_steps = tf.nest.map_structure(
+                lambda variable: strategy.experimental_local_results(variable)[device],
+                (variables, states, self.num_skipped_steps.value),
+            )
+            parts = zip(positions, gradients, own_variables, decays, strict=True)
+            given = {position: _Update(*part) for position, *part in parts}
+            self._update(given, own_states, num_skipped_steps, learning_rate)
+
         strategy.extended.update(
-            variables[0],
-            update,
-            args=(gradients, variables, states, self.num_skipped_steps.value, learning_rate),
-            group=False,
+            variables[0], update, args=(gradients, learning_rate), group=False
         )
 
     def _update(
