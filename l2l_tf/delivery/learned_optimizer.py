@@ -148,7 +148,17 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             group.add_state(self.add_variable, f"state_{index}")
         if self._hidden.pending is not None:
             pending, self._hidden.pending = self._hidden.pending, None
-            self._restore(pending)
+            self._check_state(pending)
+
+    def add_variable(self, shape: Any, *arguments: Any, **named_arguments: Any) -> Any:
+        """Returns a new variable of the optimizer; one of a pending state begins with its value."""
+        if (pending := self._hidden.pending) is not None:
+            value = pending.get(str(len(self.variables)))
+            # What is of another shape is refused once all variables are there.
+            if value is not None and value.shape == tuple(shape):
+                # Keras may build an optimizer where assignments are lost: not so initial values.
+                named_arguments["initializer"] = lambda shape, dtype=None: tf.constant(value, dtype)
+        return super().add_variable(shape, *arguments, **named_arguments)
 
     def _make_groups(self, variables: Sequence[Any]) -> list[Group]:
         """Returns a group for each rule that has a coordinate to update."""
@@ -172,10 +182,12 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     # One step
 
+    @tf.autograph.experimental.do_not_convert
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
-        variables = self._trainable_variables if trainable_variables is None else (
-            trainable_variables := list(trainable_variables)
-        )
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+        variables = trainable_variables or self._trainable_variables
+        # Keras says what is wrong where there are not as many.
         if len(grads) == len(variables):
             grads = [
                 _dense(gradient, variable)
@@ -336,7 +348,9 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         elif _LAYOUT not in saved:
             raise self._mismatch("is that of another kind of optimizer")
         elif self.built or len(saved) == len(self.variables) + 1:
-            self._restore(saved)
+            self._check_state(saved)
+            for index, variable in enumerate(self.variables):
+                variable.assign(saved[str(index)])
         else:
             self._hidden.pending = saved
             for index, variable in enumerate(self.variables):
@@ -359,7 +373,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             numbers += [groups.get(position, -1), len(variable.shape), *variable.shape]
         return np.array(numbers, np.int64)
 
-    def _restore(self, saved: dict[str, np.ndarray]) -> None:
+    def _check_state(self, saved: dict[str, np.ndarray]) -> None:
+        """Raises ValueError if a saved state is not one of this optimizer."""
         values = [saved.get(str(index)) for index in range(len(self.variables))]
         shapes = [None if value is None else value.shape for value in values]
         wanted = [tuple(variable.shape) for variable in self.variables]
@@ -370,8 +385,6 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 raise self._mismatch(f"has {shape} instead of {want} for {variable.name}")
         if not np.array_equal(saved[_LAYOUT], self._layout()):
             raise self._mismatch("is for variables of other shapes, or in another order")
-        for variable, value in zip(self.variables, values, strict=True):
-            variable.assign(value)
 
     def _mismatch(self, what: str) -> ValueError:
         return ValueError(

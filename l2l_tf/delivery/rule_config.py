@@ -26,8 +26,11 @@ def rule_to_config(rule: Rule) -> dict[str, Any]:
             f"(keras.saving.register_keras_serializable). Received: rule={rule!r}. Add both."
         )
     weights = rule.get_weights() if isinstance(rule, keras.layers.Layer) else []
+    config = keras.saving.serialize_keras_object(rule)
+    # What shapes a layer was called with would differ before its first step and after.
+    config.pop("build_config", None)
     return {
-        "object": keras.saving.serialize_keras_object(rule),
+        "object": config,
         "weights": [_encode(np.asarray(weight)) for weight in weights],
     }
 
