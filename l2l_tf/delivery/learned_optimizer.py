@@ -28,8 +28,10 @@ STATE_DTYPES = ("bfloat16", "float32")
 
 _NOT_FINITE = "Gradients, deltas and the rule's state must be finite."
 
-# The entry of a saved state that says which variables it is for.
+# Entries of a saved state beside the variables: for which variables of a model it is, and the
+# weights of rules.
 _LAYOUT = "layout"
+_RULE = "rule_"
 
 
 def load(
@@ -63,9 +65,9 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     The rule's weights are copied: the optimizer never changes the rule that it was given. They are
     part of `get_config`, so that a configuration alone makes the same optimizer, wherever it is
-    read, and a `.keras` file depends on no other file. As a layer that the optimizer holds they are
-    also part of weights files and checkpoints, so that a state that is restored goes on with the
-    rule that made it. They are not trainable, and never among the variables of the model or of the
+    read, and a `.keras` file depends on no other file. They are also part of weights files and
+    checkpoints, which hold no configuration, so that a state that is restored goes on with the rule
+    that made it. They are not trainable, and never among the variables of the model or of the
     optimizer.
 
     A variable whose gradient is None stays as it is, and so does the state for it. Sparse gradients
@@ -127,13 +129,11 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         self.nan_policy = nan_policy
         self.state_dtype = state_dtype
         self.chunk_size = chunk_size
-        # An attribute, so that Keras and tf.train.Checkpoint save its weights.
-        self.rule = copy_rule(rule)
+        own_rule = copy_rule(rule)
         own_routes = [dataclasses.replace(one, rule=copy_rule(one.rule)) for one in routes]
-        self.routed_rules = [
-            one.rule for one in own_routes if isinstance(one.rule, keras.layers.Layer)
-        ]
-        self._hidden = _Hidden(own_routes)
+        self._hidden = _Hidden(own_rule, own_routes)
+        # An attribute, so that tf.train.Checkpoint saves it.
+        self._rule_layers = _Layers([own_rule, *(one.rule for one in own_routes)])
         self.num_skipped_steps = self.add_variable(
             shape=(), dtype="int64", aggregation="only_first_replica", name="num_skipped_steps"
         )
@@ -174,11 +174,16 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             shapes = [variables[position].shape for position in positions]
             if not sum(int(np.prod(shape)) for shape in shapes):
                 continue
-            rule = self.rule if route is None else self._hidden.routes[route].rule
+            rule = self._hidden.rule if route is None else self._hidden.routes[route].rule
             size = CHUNK_SIZE if self.chunk_size is None else self.chunk_size
             dtype = None if self.state_dtype == "float32" else self.state_dtype
             groups.append(Group(rule, positions, shapes, size, dtype))
         return groups
+
+    def rule_for(self, variable: Any) -> Rule:
+        """Returns the rule that updates a variable of the model: the optimizer's own copy."""
+        (route,) = assign_routes(self._hidden.routes, [variable])
+        return self._hidden.rule if route is None else self._hidden.routes[route].rule
 
     # One step
 
@@ -311,7 +316,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
-            "rule": rule_to_config(self.rule),
+            "rule": rule_to_config(self._hidden.rule),
             "routes": [route_to_config(route) for route in self._hidden.routes],
             "nan_policy": self.nan_policy,
             "state_dtype": self.state_dtype,
@@ -331,10 +336,14 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
+        for name, weight in self._rule_layers.named_weights().items():
+            store[name] = weight.numpy()
         store[_LAYOUT] = self._layout()
 
     def load_own_variables(self, store: Any) -> None:
-        """Sets the state to a saved one; before `build`, as soon as there are variables.
+        """Sets the state to a saved one, and the weights of the rules to those that made it.
+
+        Before `build`, the variables that are still to be made will begin with the saved values.
 
         Raises:
             ValueError: it is the state of another optimizer or for other variables.
@@ -345,16 +354,21 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 f"The file holds no state of the optimizer {self.name!r}, which stays as it is.",
                 stacklevel=2,
             )
-        elif _LAYOUT not in saved:
+            return
+        if _LAYOUT not in saved:
             raise self._mismatch("is that of another kind of optimizer")
-        elif self.built or len(saved) == len(self.variables) + 1:
+        weights = self._rule_layers.named_weights()
+        rules = {name: value.shape for name, value in saved.items() if name.startswith(_RULE)}
+        if rules != {name: tuple(weight.shape) for name, weight in weights.items()}:
+            raise self._mismatch("is that of other rules")
+        if self.built:
             self._check_state(saved)
-            for index, variable in enumerate(self.variables):
-                variable.assign(saved[str(index)])
         else:
             self._hidden.pending = saved
-            for index, variable in enumerate(self.variables):
-                variable.assign(saved[str(index)])
+        for index, variable in enumerate(self.variables):
+            variable.assign(saved[str(index)])
+        for name, weight in weights.items():
+            weight.assign(saved[name])
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         if self.built and len(weights) != len(self.variables):
@@ -375,14 +389,13 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def _check_state(self, saved: dict[str, np.ndarray]) -> None:
         """Raises ValueError if a saved state is not one of this optimizer."""
-        values = [saved.get(str(index)) for index in range(len(self.variables))]
-        shapes = [None if value is None else value.shape for value in values]
-        wanted = [tuple(variable.shape) for variable in self.variables]
-        if len(saved) != len(values) + 1:
-            raise self._mismatch(f"has {len(saved) - 1} variables instead of {len(values)}")
-        for shape, variable, want in zip(shapes, self.variables, wanted, strict=True):
-            if shape != want:
-                raise self._mismatch(f"has {shape} instead of {want} for {variable.name}")
+        count = sum(name.isdecimal() for name in saved)
+        if count != len(self.variables):
+            raise self._mismatch(f"has {count} variables instead of {len(self.variables)}")
+        for index, variable in enumerate(self.variables):
+            shape, wanted = saved[str(index)].shape, tuple(variable.shape)
+            if shape != wanted:
+                raise self._mismatch(f"has {shape} instead of {wanted} for {variable.name}")
         if not np.array_equal(saved[_LAYOUT], self._layout()):
             raise self._mismatch("is for variables of other shapes, or in another order")
 
@@ -390,7 +403,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         return ValueError(
             "An optimizer's state must be of the same rules, options and model variables. "
             f"Received: for the optimizer {self.name!r}, a state that {what}. Make model and "
-            "optimizer as they were when it was saved, or load the model's weights alone."
+            "optimizer as they were when it was saved, or load weights before the model is compiled."
         )
 
 
@@ -398,15 +411,37 @@ class _Hidden:
     """What Keras and tf.train.Checkpoint are not to find when they look for variables to save.
 
     Attributes:
+        rule: the optimizer's own copy of its rule.
         routes: with the optimizer's own copies of their rules.
         groups: once there are variables.
         pending: a state that was loaded before there were variables.
     """
 
-    def __init__(self, routes: list[Route]):
+    def __init__(self, rule: Rule, routes: list[Route]):
+        self.rule = rule
         self.routes = routes
         self.groups: list[Group] = []
         self.pending: dict[str, np.ndarray] | None = None
+
+
+class _Layers(tf.Module):
+    """The learned ones among an optimizer's rules, as tf.train.Checkpoint saves them.
+
+    Keras would save layers that are attributes of an optimizer too, but would then load no file
+    that holds a model's weights alone.
+    """
+
+    def __init__(self, rules: Sequence[Rule]):
+        super().__init__()
+        self.layers = [rule for rule in rules if isinstance(rule, keras.layers.Layer)]
+
+    def named_weights(self) -> dict[str, Any]:
+        """Returns the weights by the names under which they are saved."""
+        return {
+            f"{_RULE}{index}_{position}": weight
+            for index, layer in enumerate(self.layers)
+            for position, weight in enumerate(layer.weights)
+        }
 
 
 class _Update(NamedTuple):
