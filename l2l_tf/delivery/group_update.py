@@ -199,9 +199,7 @@ class Group:
             return index + 1, deltas.write(index, delta), is_finite & chunk_is_finite, undo
 
         undo = [
-            tf.TensorArray(
-                variable.dtype, self.num_chunks, element_shape=variable.shape[1:]
-            )
+            tf.TensorArray(variable.dtype, self.num_chunks, element_shape=variable.shape[1:])
             for variable in chunk_state
         ]
         deltas = tf.TensorArray(self.dtype, self.num_chunks, element_shape=[self.chunk_size])
@@ -219,9 +217,7 @@ class Group:
         self, gradient: tf.Tensor, leaves: Sequence[Any], present: tf.Tensor | None
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         """Returns deltas, the tensors of the next state as they are kept, and finiteness."""
-        state = [
-            tf.cast(leaf, spec.dtype) for leaf, spec in zip(leaves, self._specs, strict=True)
-        ]
+        state = [tf.cast(leaf, spec.dtype) for leaf, spec in zip(leaves, self._specs, strict=True)]
         delta, next_state = self.rule(gradient, tf.nest.pack_sequence_as(self._structure, state))
         tf.nest.assert_same_structure(next_state, self._structure)
         next_leaves = tf.nest.flatten(next_state)

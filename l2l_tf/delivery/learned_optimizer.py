@@ -4,15 +4,18 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from l2l_tf.delivery.group_update import Group
+from l2l_tf.delivery.joint_update import Part, dense, update_jointly
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.delivery.rule_config import (
+    WEIGHT_PREFIX,
+    RuleLayers,
     copy_rule,
     route_from_config,
     route_to_config,
@@ -26,12 +29,10 @@ from l2l_tf.rules.rule import Rule
 NAN_POLICIES = ("skip", "raise")
 STATE_DTYPES = ("bfloat16", "float32")
 
-_NOT_FINITE = "Gradients, deltas and the rule's state must be finite."
+_NOT_FINITE = "Gradients, deltas and the state of the rule must be finite."
 
-# Entries of a saved state beside the variables: for which variables of a model it is, and the
-# weights of rules.
+# The entry of a saved state that says for which variables of a model it is.
 _LAYOUT = "layout"
-_RULE = "rule_"
 
 
 def load(
@@ -133,7 +134,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         own_routes = [dataclasses.replace(one, rule=copy_rule(one.rule)) for one in routes]
         self._hidden = _Hidden(own_rule, own_routes)
         # An attribute, so that tf.train.Checkpoint saves it.
-        self._rule_layers = _Layers([own_rule, *(one.rule for one in own_routes)])
+        self._rule_layers = RuleLayers([own_rule, *(one.rule for one in own_routes)])
         self.num_skipped_steps = self.add_variable(
             shape=(), dtype="int64", aggregation="only_first_replica", name="num_skipped_steps"
         )
@@ -195,7 +196,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         # Keras says what is wrong where there are not as many.
         if len(grads) == len(variables):
             grads = [
-                _dense(gradient, variable)
+                dense(gradient, variable)
                 for gradient, variable in zip(grads, variables, strict=True)
             ]
         super().apply(grads, trainable_variables)
@@ -236,74 +237,21 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         of_devices = strategy.experimental_local_results(variables[0])
 
         def update(anchor: tf.Variable, gradients: list[Any], learning_rate: Any) -> None:
-            # Inside loops and branches, TensorFlow no longer knows which device's variable is meant.
+            # Inside loops and branches TensorFlow no longer knows which device it updates.
             device = next(i for i, one in enumerate(of_devices) if one is anchor)
             own_variables, own_states, num_skipped_steps = tf.nest.map_structure(
                 lambda variable: strategy.experimental_local_results(variable)[device],
                 (variables, states, self.num_skipped_steps.value),
             )
-            parts = zip(positions, gradients, own_variables, decays, strict=True)
-            given = {position: _Update(*part) for position, *part in parts}
-            self._update(given, own_states, num_skipped_steps, learning_rate)
+            given = zip(positions, own_variables, gradients, decays, strict=True)
+            parts = {position: Part(*part) for position, *part in given}
+            groups = list(zip(self._hidden.groups, own_states, strict=True))
+            is_finite = update_jointly(groups, parts, learning_rate)
+            num_skipped_steps.assign_add(tf.cast(tf.logical_not(is_finite), tf.int64))
+            if self.nan_policy == "raise":
+                tf.debugging.Assert(is_finite, [_NOT_FINITE])
 
-        strategy.extended.update(
-            variables[0], update, args=(gradients, learning_rate), group=False
-        )
-
-    def _update(
-        self,
-        given: dict[int, "_Update"],
-        states: list[Any],
-        num_skipped_steps: tf.Variable,
-        learning_rate: Any,
-    ) -> None:
-        """Does the joint update of all groups on one device, or none of it.
-
-        Args:
-            given: what is to be updated, by position among the optimizer's variables.
-            states: of each group.
-            num_skipped_steps: int64 `[]`.
-            learning_rate: float `[]`.
-        """
-        is_finite = tf.constant(True)
-        steps = []
-        for group, state in zip(self._hidden.groups, states, strict=True):
-            parts = [position in given for position in group.positions]
-            if not any(parts):
-                continue
-            gradient = group.layout.flatten(
-                [
-                    tf.cast(given[position].gradient, group.dtype)
-                    if position in given
-                    else tf.zeros(shape, group.dtype)
-                    for position, shape in zip(group.positions, group.layout.shapes, strict=True)
-                ]
-            )
-            present = None
-            if not all(parts):
-                sizes = zip(parts, group.layout.sizes, strict=True)
-                present = tf.concat([tf.fill([size], part) for part, size in sizes], axis=0)
-            step = group.step(gradient, state, present)
-            is_finite &= tf.reduce_all(tf.math.is_finite(gradient)) & step.is_finite
-            steps.append((group, step))
-
-        def take() -> tf.Tensor:
-            for group, step in steps:
-                deltas = group.layout.unflatten(step.delta)
-                for position, delta in zip(group.positions, deltas, strict=True):
-                    if position in given:
-                        given[position].add(delta, learning_rate)
-                step.commit()
-            return tf.constant(0, tf.int64)
-
-        def leave() -> tf.Tensor:
-            for _, step in steps:
-                step.revert()
-            return tf.constant(1, tf.int64)
-
-        num_skipped_steps.assign_add(tf.cond(is_finite, take, leave))
-        if self.nan_policy == "raise":
-            tf.debugging.Assert(is_finite, [_NOT_FINITE])
+        strategy.extended.update(variables[0], update, args=(gradients, learning_rate), group=False)
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         super().finalize_variable_values(var_list)
@@ -358,7 +306,9 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         if _LAYOUT not in saved:
             raise self._mismatch("is that of another kind of optimizer")
         weights = self._rule_layers.named_weights()
-        rules = {name: value.shape for name, value in saved.items() if name.startswith(_RULE)}
+        rules = {
+            name: value.shape for name, value in saved.items() if name.startswith(WEIGHT_PREFIX)
+        }
         if rules != {name: tuple(weight.shape) for name, weight in weights.items()}:
             raise self._mismatch("is that of other rules")
         if self.built:
@@ -403,7 +353,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         return ValueError(
             "An optimizer's state must be of the same rules, options and model variables. "
             f"Received: for the optimizer {self.name!r}, a state that {what}. Make model and "
-            "optimizer as they were when it was saved, or load weights before the model is compiled."
+            "optimizer as they were when it was saved, or load weights into the model before it is "
+            "compiled."
         )
 
 
@@ -422,51 +373,6 @@ class _Hidden:
         self.routes = routes
         self.groups: list[Group] = []
         self.pending: dict[str, np.ndarray] | None = None
-
-
-class _Layers(tf.Module):
-    """The learned ones among an optimizer's rules, as tf.train.Checkpoint saves them.
-
-    Keras would save layers that are attributes of an optimizer too, but would then load no file
-    that holds a model's weights alone.
-    """
-
-    def __init__(self, rules: Sequence[Rule]):
-        super().__init__()
-        self.layers = [rule for rule in rules if isinstance(rule, keras.layers.Layer)]
-
-    def named_weights(self) -> dict[str, Any]:
-        """Returns the weights by the names under which they are saved."""
-        return {
-            f"{_RULE}{index}_{position}": weight
-            for index, layer in enumerate(self.layers)
-            for position, weight in enumerate(layer.weights)
-        }
-
-
-class _Update(NamedTuple):
-    """A variable, its gradient, and its weight decay or None."""
-
-    gradient: tf.Tensor
-    variable: tf.Variable
-    weight_decay: float | None
-
-    def add(self, delta: tf.Tensor, learning_rate: Any) -> None:
-        """Does what Keras's optimizers do: decay first, in the variable's precision."""
-        value = self.variable.read_value()
-        if self.weight_decay is not None:
-            rate = keras.ops.cast(learning_rate, value.dtype)
-            value -= value * tf.cast(self.weight_decay, value.dtype) * rate
-        delta *= keras.ops.cast(learning_rate, delta.dtype)
-        self.variable.assign(value + tf.cast(delta, value.dtype))
-
-
-def _dense(gradient: Any, variable: Any) -> Any:
-    """Returns a gradient as one tensor of the variable's shape; None stays None."""
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    # Unlike `tf.convert_to_tensor`, with a shape that XLA knows. Repeated rows are added.
-    return tf.scatter_nd(gradient.indices[:, tf.newaxis], gradient.values, variable.shape)
 
 
 def _check_rule(argument: str, rule: Any) -> None:

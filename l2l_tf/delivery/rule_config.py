@@ -1,6 +1,7 @@
-"""A rule as JSON values, its weights included."""
+"""Rules as JSON values and beside a saved state, their weights included."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,6 +10,9 @@ import tensorflow as tf
 
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
+
+# What the names of rules' weights begin with in the saved state of an optimizer.
+WEIGHT_PREFIX = "rule_"
 
 
 def rule_to_config(rule: Rule) -> dict[str, Any]:
@@ -71,6 +75,26 @@ def route_from_config(config: dict[str, Any]) -> Route:
     predicate = keras.saving.deserialize_keras_object(config["predicate"])
     rule = rule_from_config(config["rule"])
     return Route(rule, config["kind"], config["name"], predicate)
+
+
+class RuleLayers(tf.Module):
+    """The learned ones among an optimizer's rules, as tf.train.Checkpoint saves them.
+
+    Keras would save layers that are attributes of an optimizer too, but would then load no file
+    that holds a model's weights alone.
+    """
+
+    def __init__(self, rules: Sequence[Rule]):
+        super().__init__()
+        self.layers = [rule for rule in rules if isinstance(rule, keras.layers.Layer)]
+
+    def named_weights(self) -> dict[str, Any]:
+        """Returns the weights by the names under which they are saved."""
+        return {
+            f"{WEIGHT_PREFIX}{index}_{position}": weight
+            for index, layer in enumerate(self.layers)
+            for position, weight in enumerate(layer.weights)
+        }
 
 
 def _set_weights(rule: Any, weights: list[np.ndarray]) -> None:

@@ -35,6 +35,7 @@ def draw_curves(
     rows: Sequence[Row],
     title: str,
     references: Sequence[ReferenceCurve] = (),
+    unit: str = "step",
 ) -> None:
     """Draws the loss of each rule, on a logarithmic axis, against the step, as a PNG.
 
@@ -43,6 +44,7 @@ def draw_curves(
         rows: what `result_row` returned, one for each rule.
         title: the title.
         references: published curves of the same problem.
+        unit: what lies between one point of a curve and the next.
     """
     figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -59,7 +61,7 @@ def draw_curves(
         axes.plot(curve, color=colour, linewidth=2.2 if row["learned"] else 1.4, label=label)
     if references:
         axes.plot([], [], color="0.4", linewidth=0.7, label="thin: Andrychowicz et al. 2016")
-    axes.set(yscale="log", xlabel="step", ylabel="loss", title=title)
+    axes.set(yscale="log", xlabel=unit, ylabel="loss", title=title)
     axes.grid(which="both", alpha=0.2)
     axes.legend()
     path = Path(path)

@@ -5,4 +5,13 @@ from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import FlatLayout, Rule
 
-__all__ = ["BASELINES", "SGD", "Adam", "CoordinatewiseLSTM", "FlatLayout", "RMSprop", "Route", "Rule"]
+__all__ = [
+    "BASELINES",
+    "SGD",
+    "Adam",
+    "CoordinatewiseLSTM",
+    "FlatLayout",
+    "RMSprop",
+    "Route",
+    "Rule",
+]

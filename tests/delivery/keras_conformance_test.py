@@ -234,7 +234,8 @@ def test_three_accumulated_gradients_with_weight_decay_are_their_mean_in_one_ste
 
 
 @pytest.mark.parametrize(
-    "learning_rate", [0.1, lambda: 0.1, keras.optimizers.schedules.PiecewiseConstantDecay([9], [0.1, 1.0])]
+    "learning_rate",
+    [0.1, lambda: 0.1, keras.optimizers.schedules.PiecewiseConstantDecay([9], [0.1, 1.0])],
 )
 def test_the_learning_rate_multiplies_deltas(make, learning_rate):
     optimizer, variable = make(learning_rate=learning_rate), _variable()

@@ -113,7 +113,12 @@ def test_an_option_does_to_a_rule_that_is_sgd_what_it_does_to_sgd_of_keras(optio
 @pytest.mark.parametrize("rule", [SGD(0.1, 0.9), _lstm()], ids=["momentum", "lstm"])
 @pytest.mark.parametrize(
     "how",
-    [{"run_eagerly": True}, {"jit_compile": True}, {"jit_compile": "auto"}, {"steps_per_execution": 3}],
+    [
+        {"run_eagerly": True},
+        {"jit_compile": True},
+        {"jit_compile": "auto"},
+        {"steps_per_execution": 3},
+    ],
     ids=lambda how: "-".join(f"{key}={value}" for key, value in how.items()),
 )
 @pytest.mark.parametrize("chunk_size", [None, 10])

@@ -74,7 +74,9 @@ SHAPES = [(), (3,), (2, 3), (2, 1, 2), (2, 2, 1, 2), (1, 2, 1, 2, 1), (0,), (2, 
 def test_variables_of_any_rank_are_updated_as_one_vector(chunk_size):
     variables = _variables(*SHAPES)
     before = np.concatenate([value.ravel() for value in _values(variables)])
-    gradients = [[_normal(shape, 10 * step + i) for i, shape in enumerate(SHAPES)] for step in (1, 2)]
+    gradients = [
+        [_normal(shape, 10 * step + i) for i, shape in enumerate(SHAPES)] for step in (1, 2)
+    ]
     optimizer = LearnedOptimizer(_lstm(), chunk_size=chunk_size)
     for one in gradients:
         optimizer.apply(one, variables)
@@ -135,7 +137,9 @@ def test_sparse_gradients_move_rows_without_one_as_zeros_do():
 
 def test_an_embedding_is_trained_with_its_sparse_gradients():
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Embedding(7, 4), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Embedding(7, 4), keras.layers.Dense(1)]
+    )
     model.compile(LearnedOptimizer(SGD(0.1), global_clipnorm=1.0), loss="mse", jit_compile=True)
     before = model.get_weights()
     model.fit(np.array([[1, 2, 2]] * 4), np.ones([4, 3, 1]), epochs=2, verbose=0)
@@ -203,7 +207,10 @@ def test_each_variable_is_updated_by_the_first_rule_that_has_a_route_to_it():
 
 
 def test_a_route_to_no_variable_costs_nothing():
-    optimizer, variables = LearnedOptimizer(LinearRule(), [Route(_lstm(), kind="conv")]), _variables((3,))
+    optimizer, variables = (
+        LearnedOptimizer(LinearRule(), [Route(_lstm(), kind="conv")]),
+        _variables((3,)),
+    )
     optimizer.apply([tf.ones([3])], variables)
     assert set(_state(optimizer)) == {"state_0_0", "state_0_1", "state_0_2"}
 
@@ -256,7 +263,10 @@ def test_a_state_in_bfloat16_hardly_changes_the_trajectory(chunk_size):
     ("num_coordinates", "rest", "chunks"), [(9, 9, None), (10, 5, 1), (14, 9, 1), (19, 9, 2)]
 )
 def test_large_groups_are_cut_into_chunks_and_a_rest(num_coordinates, rest, chunks):
-    optimizer, variables = LearnedOptimizer(LinearRule(), chunk_size=5), _variables((num_coordinates,))
+    optimizer, variables = (
+        LearnedOptimizer(LinearRule(), chunk_size=5),
+        _variables((num_coordinates,)),
+    )
     gradients = [_normal([num_coordinates], seed) for seed in range(3)]
     before = variables[0].numpy()
     for gradient in gradients:
@@ -314,17 +324,15 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(first_built, o
     optimizer = LearnedOptimizer(LinearRule(), name="mine")
     variables = _variables((2, 3), (2,))
     store = _saved(other())
+    steps = [lambda: optimizer.build(variables), lambda: optimizer.load_own_variables(store)]
+    first, then = steps if first_built else reversed(steps)
+    first()
     with pytest.raises(ValueError) as raised:
-        if first_built:
-            optimizer.build(variables)
-            optimizer.load_own_variables(store)
-        else:
-            optimizer.load_own_variables(store)
-            optimizer.build(variables)
+        then()
     assert str(raised.value) == (
         "An optimizer's state must be of the same rules, options and model variables. Received: "
         f"for the optimizer 'mine', a state that {what}. Make model and optimizer as they were "
-        "when it was saved, or load weights before the model is compiled."
+        "when it was saved, or load weights into the model before it is compiled."
     )
     if first_built:
         assert not any(np.any(one) for one in _state(optimizer).values())
@@ -333,7 +341,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(first_built, o
 def test_the_state_of_another_kind_of_optimizer_is_refused():
     optimizer, adam = _built((2,)), keras.optimizers.Adam()
     adam.build(_variables((2,)))
-    with pytest.raises(ValueError, match="that is that of another kind of optimizer. Make model"):
+    with pytest.raises(ValueError, match="a state that is that of another kind of optimizer"):
         optimizer.load_own_variables(_saved(adam))
 
 
@@ -359,7 +367,7 @@ def test_weights_without_any_state_are_loaded_with_a_warning(tmp_path):
 
 def test_the_state_of_other_rules_is_refused():
     optimizer, other = LearnedOptimizer(_lstm()), LearnedOptimizer(_lstm(units=(5,)))
-    with pytest.raises(ValueError, match="a state that is that of other rules. Make model"):
+    with pytest.raises(ValueError, match="a state that is that of other rules"):
         optimizer.load_own_variables(_saved(other))
 
 
@@ -408,7 +416,9 @@ def test_a_configuration_that_was_read_is_not_changed():
 def test_any_rule_of_ours_can_be_saved(rule):
     rebuilt = LearnedOptimizer.from_config(LearnedOptimizer(rule).get_config())
     gradients = _normal([4, 5])
-    np.testing.assert_array_equal(_follow(rebuilt.rule_for(keras.Variable(0.0)), gradients), _follow(rule, gradients))
+    np.testing.assert_array_equal(
+        _follow(rebuilt.rule_for(keras.Variable(0.0)), gradients), _follow(rule, gradients)
+    )
 
 
 # What is refused
@@ -418,7 +428,9 @@ def test_any_rule_of_ours_can_be_saved(rule):
 def test_what_is_no_rule_is_refused(arguments):
     with pytest.raises(TypeError) as raised:
         LearnedOptimizer(**arguments)
-    which, what = ("rule", "'mnist'") if "routes" not in arguments else ("rule of each route", "None")
+    which, what = (
+        ("rule", "'mnist'") if "routes" not in arguments else ("rule of each route", "None")
+    )
     assert str(raised.value) == (
         f"{which} must be a rule (l2l_tf.rules.Rule). Received: {what}. "
         "Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
