@@ -204,15 +204,15 @@ def test_states_stay_bounded_over_many_steps_of_extreme_gradients(name, size):
 
     def largest() -> float:
         state = [one for one in optimizer.variables if one.name.startswith("state_")]
-        return max(float(np.abs(one.numpy()).max()) for one in state if one.shape)
+        return max(float(np.abs(one.numpy()).max()) for one in state if len(one.shape))
 
     run(NUM_STEPS // 2)
     halfway = largest()
     run(NUM_STEPS // 2)
     assert np.isfinite(largest())
-    # A cell adds at most 1 at a step, and momentum ends at 10 times the delta of one step.
+    # A cell adds at most 1 at a step; what is averaged stays below the largest, and its square.
     assert largest() <= max(2.01 * halfway, 1e-30)
-    assert largest() <= (NUM_STEPS if is_learned else 1.01 * max(10.0 * 1e-3 * size, size**2))
+    assert largest() <= (NUM_STEPS if is_learned else 1.01 * max(size, size**2))
     # The square of 1e30 is no float32: Adam's steps are skipped, and leave it usable.
     assert int(optimizer.num_skipped_steps) == (NUM_STEPS if (name, size) == ("adam", 1e30) else 0)
     before = variable.numpy()

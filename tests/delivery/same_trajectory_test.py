@@ -46,10 +46,10 @@ def unrolled(rule, task) -> np.ndarray:
 
 
 def _batches(problem, seed):
-    """Returns images `[T * B, ...]` and labels `[T * B]` of the steps, one after the other."""
+    """Returns images in [0, 1] `[T * B, ...]` and labels `[T * B]`, step after step."""
     batches = [problem.batch(seed, tf.constant(step)) for step in range(NUM_STEPS)]
     images, labels = zip(*batches, strict=True)
-    return np.concatenate(images), np.concatenate(labels)
+    return np.concatenate(images).astype(np.float32) / 255, np.concatenate(labels)
 
 
 def _layout(problem):
