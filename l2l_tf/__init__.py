@@ -2,17 +2,19 @@
 
     import l2l_tf
 
+    model.compile(optimizer=l2l_tf.load("quadratic_lstm"), loss="mse")
+
     rule = l2l_tf.load_rule("quadratic_lstm")
     state = rule.initial_state(num_coordinates)
     delta, state = rule(gradient, state)
 
 The subpackages stand in the order in which they build on each other: `problems` (what is
 optimised), `rules` (what updates), `training` (how a rule is learned and judged), `delivery` (how a
-rule is saved and loaded), `reporting` (how results are read).
+rule is saved, loaded and used), `reporting` (how results are read).
 """
 
-from l2l_tf.delivery import export_rule, list_rules, load_rule
+from l2l_tf.delivery import LearnedOptimizer, export_rule, list_rules, load, load_rule
 
 __version__ = "0.1.0"
 
-__all__ = ["export_rule", "list_rules", "load_rule"]
+__all__ = ["LearnedOptimizer", "export_rule", "list_rules", "load", "load_rule"]

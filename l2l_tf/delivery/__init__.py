@@ -1,8 +1,17 @@
-"""How a rule is saved, shipped and loaded. Needs nothing of `l2l_tf.training`."""
+"""How a rule is saved, shipped, loaded and used. Needs nothing of `l2l_tf.training`."""
 
 # Importing the rules registers them with Keras, so that saved ones can be rebuilt.
 import l2l_tf.rules  # noqa: F401
 from l2l_tf.delivery.export import export_rule, load_card, update_card
+from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load
 from l2l_tf.delivery.pretrained import list_rules, load_rule
 
-__all__ = ["export_rule", "list_rules", "load_card", "load_rule", "update_card"]
+__all__ = [
+    "LearnedOptimizer",
+    "export_rule",
+    "list_rules",
+    "load",
+    "load_card",
+    "load_rule",
+    "update_card",
+]

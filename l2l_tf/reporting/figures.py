@@ -62,12 +62,13 @@ class WidthPanel(NamedTuple):
     references: Sequence[ReferenceCurve] = ()
 
 
-def draw_curves(path: str | Path, panels: Sequence[Panel]) -> None:
+def draw_curves(path: str | Path, panels: Sequence[Panel], unit: str = "step") -> None:
     """Draws the loss of each rule, on a logarithmic axis, against the step, as a PNG.
 
     Args:
         path: the file to write; its folder is made if missing.
         panels: the parts of the figure, from left to right.
+        unit: what lies between one point of a curve and the next.
     """
     figure = _new_figure(len(panels))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -79,7 +80,7 @@ def draw_curves(path: str | Path, panels: Sequence[Panel]) -> None:
             curve = _drawable(row["curve"])[panel.first_step :]
             label = row["rule"] if row["learning_rate"] is None else _label_with_rate(row)
             axes.plot(panel.first_step + np.arange(len(curve)), curve, label=label, **style)
-        _finish(axes, panel, "step", "loss")
+        _finish(axes, panel, unit, "loss")
     _save(figure, path)
 
 

@@ -3,6 +3,7 @@
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from l2l_tf.rules.rnnprop import RNNprop
+from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import FlatLayout, Rule
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "FlatLayout",
     "RMSprop",
     "RNNprop",
+    "Route",
     "Rule",
 ]

@@ -2,6 +2,8 @@
 
 from typing import Any, TypeAlias
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from l2l_tf.rules.rule import Rule
@@ -10,6 +12,7 @@ from l2l_tf.rules.rule import Rule
 LearningRate: TypeAlias = float | tf.Tensor
 
 
+@keras.saving.register_keras_serializable(package="l2l_tf")
 class SGD(Rule):
     """Stochastic gradient descent, with momentum or Nesterov's momentum as `keras.optimizers.SGD`.
 
@@ -38,7 +41,19 @@ class SGD(Rule):
         velocity = self.momentum * state - step
         return (self.momentum * velocity - step if self.nesterov else velocity), velocity
 
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": _rate_to_config(self.learning_rate),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+        }
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SGD":
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf")
 class RMSprop(Rule):
     """RMSprop as `keras.optimizers.RMSprop`: Keras's epsilon of 1e-7, inside the square root.
 
@@ -64,7 +79,19 @@ class RMSprop(Rule):
         delta = -self.learning_rate * gradient * tf.math.rsqrt(mean_square + self.epsilon)
         return delta, mean_square
 
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": _rate_to_config(self.learning_rate),
+            "rho": self.rho,
+            "epsilon": self.epsilon,
+        }
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "RMSprop":
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf")
 class Adam(Rule):
     """Adam as `keras.optimizers.Adam` (Kingma and Ba 2014, arXiv 1412.6980).
 
@@ -101,6 +128,23 @@ class Adam(Rule):
         correction = tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
         delta = -self.learning_rate * correction * mean / (tf.sqrt(mean_square) + self.epsilon)
         return delta, (step, mean, mean_square)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": _rate_to_config(self.learning_rate),
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Adam":
+        return cls(**config)
+
+
+def _rate_to_config(learning_rate: LearningRate) -> float | list[float]:
+    rate = np.asarray(learning_rate)
+    return rate.tolist() if rate.ndim else float(rate)
 
 
 def _momentum(learning_rate: LearningRate) -> Rule:

@@ -1,0 +1,206 @@
+"""LearnedOptimizer beside Keras's Adam: time and memory of a step, time to trace one.
+
+    python -m benchmarks.keras_optimizers --output=benchmarks/keras_optimizers.json
+
+A step is `optimizer.apply` on given gradients of an MLP, compiled by TensorFlow or by XLA, each in
+a process of its own, which reports its peak of memory beyond what TensorFlow, the variables and
+the gradients take. `rule` is the rule's own step on a vector of as many gradients, as
+`benchmarks.engine` times it. Traced is the training step of the paper's network for CIFAR-10.
+"""
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks.machine import describe_machine, describe_software
+from benchmarks.networks import MLP
+from benchmarks.report import write_json
+from benchmarks.timing import peak_bytes, time_steps
+
+_NETWORKS = {
+    "mlp_10k": MLP((100, 90, 10)),
+    "mlp_1m": MLP((784, 1000, 200, 10)),
+    "mlp_10m": MLP((784, 5000, 1200, 10)),
+}
+_OPTIMIZERS = ("adam", "learned", "learned_bfloat16", "rule")
+_COMPILERS = ("graph", "xla")
+_CIFAR_NET = "cifar"
+# What the project sets itself as limits.
+_BARS = {"joint update / rule": 1.15, "tracing: learned / adam": 1.2}
+
+_OUTPUT = flags.DEFINE_string("output", "benchmarks/keras_optimizers.json", "Where results go.")
+_SIZES = flags.DEFINE_list("networks", list(_NETWORKS), "What is optimised.")
+_SECONDS = flags.DEFINE_float("seconds", 5.0, "Seconds of timed steps of each.", 0)
+_NUM_TRACES = flags.DEFINE_integer("num_traces", 5, "Traces of each optimizer.", 1)
+_MEASURE = flags.DEFINE_list("measure", None, "In a worker: network, optimizer, compiler.")
+
+
+def main(_: Sequence[str]) -> None:
+    """Runs the benchmark, or one measurement of it."""
+    if _MEASURE.value is not None:
+        network, optimizer, compiler = _MEASURE.value
+        is_trace = network == _CIFAR_NET
+        result = _trace(optimizer) if is_trace else _step(network, optimizer, compiler)
+        print(json.dumps(result))
+        return
+    rows = []
+    for network in _SIZES.value:
+        for compiler in _COMPILERS:
+            for optimizer in _OPTIMIZERS:
+                if (optimizer, compiler) != ("rule", "xla"):
+                    rows.append(_measure(network, optimizer, compiler))
+    rows += [_measure(_CIFAR_NET, optimizer, "graph") for optimizer in _OPTIMIZERS[:2]]
+    bars = _bars({(row["network"], row["optimizer"], row["compiler"]): row for row in rows})
+    contents: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "benchmarks.keras_optimizers", *sys.argv[1:]]),
+        "machine": describe_machine(),
+        **describe_software(),
+        "measurements": rows,
+        "bars": bars,
+    }
+    write_json(Path(_OUTPUT.value), contents)
+    for bar in bars:
+        print(f"{bar['bar']}, {bar['network']}: {bar['ratio']:.2f} (bar {bar['limit']})")
+
+
+def _measure(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
+    """Returns what a process of its own measures, and prints it."""
+    command = [sys.executable, "-m", "benchmarks.keras_optimizers"]
+    command += [f"--measure={network},{optimizer},{compiler}"]
+    command += [f"--seconds={_SECONDS.value}", f"--num_traces={_NUM_TRACES.value}"]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    row: dict[str, Any] = {"network": network, "optimizer": optimizer, "compiler": compiler}
+    if process.returncode:
+        row["error"] = f"exit code {process.returncode}"
+    else:
+        row |= json.loads(process.stdout.splitlines()[-1])
+    print(
+        " ".join(
+            f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in row.items()
+        ),
+        flush=True,
+    )
+    return row
+
+
+def _bars(rows: dict[tuple[str, str, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the ratios that have limits, of what was measured."""
+    pairs = [("joint update / rule", network, "rule", "median") for network in _NETWORKS]
+    pairs.append(("tracing: learned / adam", _CIFAR_NET, "adam", "seconds_to_trace"))
+    bars = []
+    for bar, network, other, key in pairs:
+        ours, others = (
+            rows.get((network, optimizer, "graph"), {}).get(key) for optimizer in ("learned", other)
+        )
+        if ours is not None and others is not None:
+            ratio = ours / others
+            limit = _BARS[bar]
+            bars.append({"bar": bar, "network": network, "ratio": ratio, "limit": limit})
+    return bars
+
+
+def _step(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
+    """Returns time and memory of an optimizer's step on fixed gradients."""
+    import keras
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    parameters = _NETWORKS[network].initial_parameters(random)
+    num_coordinates = sum(parameter.size for parameter in parameters)
+    state_bytes = 0
+    if optimizer == "rule":
+        from benchmarks.contenders.ours import inner_step
+        from benchmarks.workloads import InnerStep
+
+        workload = InnerStep(num_coordinates)
+        workload.load()
+        baseline = peak_bytes()
+        run: Callable[[], Any] = inner_step(workload)
+    else:
+        variables = [keras.Variable(parameter) for parameter in parameters]
+        gradients = [
+            tf.constant(random.standard_normal(parameter.shape, np.float32))
+            for parameter in parameters
+        ]
+        baseline = peak_bytes()
+        made = _make(optimizer)
+        made.build(variables)
+        apply = tf.function(lambda: made.apply(gradients, variables), jit_compile=compiler == "xla")
+        kept = [one for one in made.variables if len(one.shape)]
+        state_bytes = sum(int(np.prod(one.shape)) * tf.as_dtype(one.dtype).size for one in kept)
+
+        def run() -> None:
+            apply()
+            variables[0].numpy()
+
+    (first,) = time_steps(run, seconds=0)
+    times = time_steps(run, _SECONDS.value, min_steps=3)
+    low, median, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+    return {
+        "num_coordinates": num_coordinates,
+        "first_step": first,
+        "median": median,
+        "quartiles": [low, high],
+        "num_steps": len(times),
+        "bytes": peak_bytes() - baseline,
+        "state_bytes_per_coordinate": state_bytes / num_coordinates,
+    }
+
+
+def _trace(optimizer: str) -> dict[str, Any]:
+    """Returns the time to trace a training step of the CIFAR net, and its size."""
+    import keras
+    import tensorflow as tf
+
+    from l2l_tf.problems.networks import conv_net
+
+    model = conv_net()
+    variables = model.trainable_variables
+    images, labels = tf.zeros([8, 32, 32, 3]), tf.zeros([8], tf.int32)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    seconds = []
+    # The first one warms up what Keras and TensorFlow load late.
+    for _ in range(_NUM_TRACES.value + 1):
+        made = _make(optimizer)
+        made.build(variables)
+
+        def step(made=made):
+            with tf.GradientTape() as tape:
+                value = loss(labels, model(images, training=True))
+            made.apply(tape.gradient(value, variables), variables)
+
+        began = time.perf_counter()
+        graph = tf.function(step, autograph=False).get_concrete_function().graph
+        seconds.append(time.perf_counter() - began)
+    functions = graph.as_graph_def().library.function
+    return {
+        "seconds_to_trace": statistics.median(seconds[1:]),
+        "num_nodes": len(graph.get_operations()),
+        "num_nodes_in_functions": sum(len(function.node_def) for function in functions),
+    }
+
+
+def _make(optimizer: str) -> Any:
+    import keras
+
+    if optimizer == "adam":
+        return keras.optimizers.Adam(1e-3)
+    from benchmarks.contenders.ours import make_rule
+    from l2l_tf.delivery import LearnedOptimizer
+
+    state_dtype = "bfloat16" if optimizer == "learned_bfloat16" else "float32"
+    return LearnedOptimizer(make_rule(), state_dtype=state_dtype)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,265 @@
+"""One rule's share of an optimizer's joint update: its state in variables, and one step of it."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from l2l_tf.rules.rule import FlatLayout, Rule
+
+
+class Step(NamedTuple):
+    """What a step of a rule would do, before it is known whether it is taken.
+
+    Attributes:
+        delta: float `[N]`.
+        is_finite: bool `[]`, whether deltas and the rule's next state are.
+        commit: makes the state the next one. Called in a branch of a `tf.cond`.
+        revert: makes the state what it was. Called in the other branch.
+    """
+
+    delta: tf.Tensor
+    is_finite: tf.Tensor
+    commit: Callable[[], None]
+    revert: Callable[[], None]
+
+
+class Group:
+    """Variables that one rule updates in one call, and the rule's state for their N coordinates.
+
+    The state of a learned, coordinatewise rule on many coordinates is cut into K chunks of C, and a
+    rest of fewer than 2C. A tensor `[N, H]` of the state is then kept in a variable `[K, C * H]`,
+    of which a step reads and writes one row after the other, in place, and one `[rest, H]`; without
+    chunks, in one `[N, H]`. Scalars of the state are one variable each, whatever the chunks.
+
+    Args:
+        rule: what updates the variables.
+        positions: where the group's variables stand among those of the optimizer.
+        shapes: their static shapes.
+        chunk_size: C; 0 makes no chunks.
+        state_dtype: dtype in which tensors of the state with more than one number for each
+            coordinate are kept; the rule computes in its own. Vectors `[N]` and scalars, such as
+            running sums and counts, keep their dtype: 8 bits would lose what is added to them.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        positions: Sequence[int],
+        shapes: Sequence[Sequence[int]],
+        chunk_size: int,
+        state_dtype: str | None = None,
+    ):
+        self.rule = rule
+        self.positions = list(positions)
+        self.layout = FlatLayout(shapes)
+        self.dtype = tf.as_dtype(getattr(rule, "compute_dtype", "float32"))
+        num_coordinates = self.layout.num_coordinates
+        can_be_cut = isinstance(rule, keras.layers.Layer) and rule.is_coordinatewise
+        is_cut = can_be_cut and 0 < 2 * chunk_size <= num_coordinates
+        self.num_chunks = num_coordinates // chunk_size - 1 if is_cut else 0
+        self.chunk_size = chunk_size if is_cut else 0
+        self.num_rest = num_coordinates - self.num_chunks * self.chunk_size
+        self._structure = _state_spec(rule, self.num_rest)
+        self._specs = tf.nest.flatten(self._structure)
+        self._stored_dtypes = [
+            tf.as_dtype(state_dtype)
+            if state_dtype and spec.dtype.is_floating and spec.shape.rank >= 2
+            else spec.dtype
+            for spec in self._specs
+        ]
+
+    def add_state(self, add_variable: Callable[..., Any], name: str) -> None:
+        """Makes the variables of the state, at the rule's initial state.
+
+        Args:
+            add_variable: `keras.optimizers.Optimizer.add_variable`.
+            name: what their names begin with.
+        """
+        self.rest_state = [
+            add_variable(
+                shape=tuple(spec.shape),
+                initializer=self._initializer(index, self.num_rest),
+                dtype=stored.name,
+                name=f"{name}_{index}",
+            )
+            for index, (spec, stored) in enumerate(
+                zip(self._specs, self._stored_dtypes, strict=True)
+            )
+        ]
+        self.chunk_state = [
+            add_variable(
+                shape=(self.num_chunks, self.chunk_size * math.prod(self._specs[index].shape[1:])),
+                initializer=self._initializer(index, self.chunk_size),
+                dtype=self._stored_dtypes[index].name,
+                name=f"{name}_{index}_chunks",
+            )
+            for index in self._cut_indices
+        ]
+
+    @property
+    def _cut_indices(self) -> list[int]:
+        """Which tensors of the state are cut into chunks."""
+        if not self.num_chunks:
+            return []
+        return [index for index, spec in enumerate(self._specs) if spec.shape.rank]
+
+    @property
+    def state(self) -> tuple[list[Any], list[Any]]:
+        """The state's TensorFlow variables: of the rest, and of the chunks."""
+        return (
+            [variable.value for variable in self.rest_state],
+            [variable.value for variable in self.chunk_state],
+        )
+
+    def step(
+        self,
+        gradient: tf.Tensor,
+        state: tuple[list[Any], list[Any]],
+        present: tf.Tensor | None = None,
+    ) -> Step:
+        """Returns what one step of the rule would do.
+
+        Args:
+            gradient: float `[N]`, of the rule's dtype.
+            state: what `state` gave, on the device of this step.
+            present: bool `[N]`, which coordinates have a gradient; the others' deltas are zero and
+                their state stays. None: all.
+        """
+        rest_state, chunk_state = state
+        num_in_chunks = self.num_chunks * self.chunk_size
+        rest = self._answer(
+            gradient[num_in_chunks:],
+            [variable.read_value() for variable in rest_state],
+            None if present is None else present[num_in_chunks:],
+        )
+        delta, next_rest, is_finite = rest
+
+        def commit_rest() -> None:
+            for variable, value in zip(rest_state, next_rest, strict=True):
+                variable.assign(value)
+
+        if not self.num_chunks:
+            return Step(delta, is_finite, commit_rest, lambda: None)
+        shared = [
+            variable.read_value() if not spec.shape.rank else None
+            for variable, spec in zip(rest_state, self._specs, strict=True)
+        ]
+        chunk_deltas, are_finite, undo = self._step_chunks(
+            gradient[:num_in_chunks],
+            shared,
+            chunk_state,
+            None if present is None else present[:num_in_chunks],
+        )
+
+        def revert() -> None:
+            def revert_chunk(index: tf.Tensor) -> tuple[tf.Tensor]:
+                for variable, old in zip(chunk_state, undo, strict=True):
+                    _write_row(variable, index, old.read(index))
+                return (index + 1,)
+
+            tf.while_loop(
+                lambda index: index < self.num_chunks,
+                revert_chunk,
+                (tf.constant(0),),
+                maximum_iterations=self.num_chunks,
+                parallel_iterations=1,
+            )
+
+        delta = tf.concat([chunk_deltas, delta], axis=0)
+        return Step(delta, is_finite & are_finite, commit_rest, revert)
+
+    def _step_chunks(
+        self,
+        gradient: tf.Tensor,
+        shared: list[tf.Tensor | None],
+        chunk_state: list[Any],
+        present: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.TensorArray]]:
+        """Steps chunk by chunk, and returns deltas `[K * C]`, finiteness, and the old rows."""
+        shape = [self.num_chunks, self.chunk_size]
+        gradients = tf.reshape(gradient, shape)
+        masks = None if present is None else tf.reshape(present, shape)
+
+        def step_chunk(index, deltas, is_finite, undo):
+            rows = [variable.sparse_read([index])[0] for variable in chunk_state]
+            undo = [array.write(index, row) for array, row in zip(undo, rows, strict=True)]
+            leaves = list(shared)
+            for cut, row in zip(self._cut_indices, rows, strict=True):
+                leaves[cut] = tf.reshape(row, [self.chunk_size, *self._specs[cut].shape[1:]])
+            delta, next_leaves, chunk_is_finite = self._answer(
+                tf.ensure_shape(gradients[index], [self.chunk_size]),
+                leaves,
+                None if masks is None else tf.ensure_shape(masks[index], [self.chunk_size]),
+            )
+            for cut, variable in zip(self._cut_indices, chunk_state, strict=True):
+                _write_row(variable, index, tf.reshape(next_leaves[cut], [-1]))
+            return index + 1, deltas.write(index, delta), is_finite & chunk_is_finite, undo
+
+        undo = [
+            tf.TensorArray(variable.dtype, self.num_chunks, element_shape=variable.shape[1:])
+            for variable in chunk_state
+        ]
+        deltas = tf.TensorArray(self.dtype, self.num_chunks, element_shape=[self.chunk_size])
+        _, deltas, is_finite, undo = tf.while_loop(
+            lambda index, *_: index < self.num_chunks,
+            step_chunk,
+            (tf.constant(0), deltas, tf.constant(True), undo),
+            maximum_iterations=self.num_chunks,
+            # In place needs one chunk at a time.
+            parallel_iterations=1,
+        )
+        return tf.reshape(deltas.stack(), [-1]), is_finite, undo
+
+    def _answer(
+        self, gradient: tf.Tensor, leaves: Sequence[Any], present: tf.Tensor | None
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+        """Returns deltas, the tensors of the next state as they are kept, and finiteness."""
+        state = [tf.cast(leaf, spec.dtype) for leaf, spec in zip(leaves, self._specs, strict=True)]
+        delta, next_state = self.rule(gradient, tf.nest.pack_sequence_as(self._structure, state))
+        tf.nest.assert_same_structure(next_state, self._structure)
+        next_leaves = tf.nest.flatten(next_state)
+        is_finite = tf.reduce_all(tf.math.is_finite(delta))
+        for leaf in next_leaves:
+            if leaf.dtype.is_floating:
+                # A sum is finite only if all of its terms are, and quicker than asking each.
+                is_finite &= tf.math.is_finite(tf.reduce_sum(leaf))
+        if present is not None:
+            delta = tf.where(present, delta, tf.zeros_like(delta))
+            if self.rule.is_coordinatewise:
+                next_leaves = [
+                    tf.where(_as_column(present, new), new, old) if new.shape.rank else new
+                    for new, old in zip(next_leaves, state, strict=True)
+                ]
+        kept = zip(next_leaves, self._stored_dtypes, strict=True)
+        return delta, [tf.cast(leaf, dtype) for leaf, dtype in kept], is_finite
+
+    def _initializer(self, index: int, num_coordinates: int) -> Callable[..., tf.Tensor]:
+        def initial_value(shape: Sequence[int], dtype: Any = None) -> tf.Tensor:
+            leaf = tf.nest.flatten(self.rule.initial_state(num_coordinates))[index]
+            leaf = tf.cast(leaf, dtype)
+            if tuple(leaf.shape) == tuple(shape):
+                return leaf
+            return tf.tile(tf.reshape(leaf, [1, shape[1]]), [shape[0], 1])
+
+        return initial_value
+
+
+def _state_spec(rule: Rule, num_coordinates: int) -> Any:
+    """Returns the specs of a rule's state, without making it."""
+    trace = tf.function(lambda: rule.initial_state(num_coordinates), autograph=False)
+    return tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype),
+        trace.get_concrete_function().structured_outputs,
+    )
+
+
+def _write_row(variable: Any, index: tf.Tensor, row: tf.Tensor) -> None:
+    variable.scatter_update(tf.IndexedSlices(row[tf.newaxis], tf.reshape(index, [1])))
+
+
+def _as_column(vector: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Returns a vector `[N]` as `[N, 1, ...]`, of the rank of another tensor."""
+    return tf.reshape(vector, [-1] + [1] * (like.shape.rank - 1))

@@ -1,0 +1,94 @@
+"""All groups of an optimizer updated in one step, or none of them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from l2l_tf.delivery.group_update import Group
+
+
+class Part(NamedTuple):
+    """What is to be done to one variable.
+
+    Attributes:
+        variable: on the device of this update.
+        gradient: of its shape.
+        weight_decay: the share that, times the learning rate, is taken off first; None: nothing.
+    """
+
+    variable: tf.Variable
+    gradient: tf.Tensor
+    weight_decay: float | None
+
+    def add(self, delta: tf.Tensor, learning_rate: Any) -> None:
+        """Adds learning rate times delta, after weight decay, in the variable's precision."""
+        value = self.variable.read_value()
+        if self.weight_decay is not None:
+            rate = keras.ops.cast(learning_rate, value.dtype)
+            # Keras's order of operations, and so its rounding.
+            value -= value * tf.cast(self.weight_decay, value.dtype) * rate
+        delta *= keras.ops.cast(learning_rate, delta.dtype)
+        self.variable.assign(value + tf.cast(delta, value.dtype))
+
+
+def update_jointly(
+    groups: Sequence[tuple[Group, Any]], parts: dict[int, Part], learning_rate: Any
+) -> tf.Tensor:
+    """Updates variables and states of all groups, if all that comes into it is finite.
+
+    Args:
+        groups: each with the variables of its state, on the device of this update.
+        parts: what is to be updated, by position among the optimizer's variables; others keep
+            their value and their state.
+        learning_rate: float `[]`.
+
+    Returns:
+        Whether the step was taken, bool `[]`: all gradients, deltas and next states are finite.
+    """
+    is_finite = tf.constant(True)
+    steps = []
+    for group, state in groups:
+        given = [position in parts for position in group.positions]
+        if not any(given):
+            continue
+        gradient = group.layout.flatten(
+            [
+                tf.cast(parts[position].gradient, group.dtype)
+                if position in parts
+                else tf.zeros(shape, group.dtype)
+                for position, shape in zip(group.positions, group.layout.shapes, strict=True)
+            ]
+        )
+        present = None
+        if not all(given):
+            sizes = zip(given, group.layout.sizes, strict=True)
+            present = tf.concat([tf.fill([size], is_given) for is_given, size in sizes], axis=0)
+        step = group.step(gradient, state, present)
+        is_finite &= tf.reduce_all(tf.math.is_finite(gradient)) & step.is_finite
+        steps.append((group, step))
+
+    def take() -> tf.Tensor:
+        for group, step in steps:
+            deltas = group.layout.unflatten(step.delta)
+            for position, delta in zip(group.positions, deltas, strict=True):
+                if position in parts:
+                    parts[position].add(delta, learning_rate)
+            step.commit()
+        return tf.constant(True)
+
+    def leave() -> tf.Tensor:
+        for _, step in steps:
+            step.revert()
+        return tf.constant(False)
+
+    return tf.cond(is_finite, take, leave)
+
+
+def dense(gradient: Any, variable: Any) -> Any:
+    """Returns a gradient as one tensor of the variable's shape; None stays None."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    # Unlike `tf.convert_to_tensor`, with a shape that XLA knows. Repeated rows are added.
+    return tf.scatter_nd(gradient.indices[:, tf.newaxis], gradient.values, variable.shape)

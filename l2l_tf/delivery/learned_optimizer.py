@@ -1,0 +1,391 @@
+"""A rule as an ordinary Keras optimizer."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2l_tf.delivery.group_update import Group
+from l2l_tf.delivery.joint_update import Part, dense, update_jointly
+from l2l_tf.delivery.pretrained import load_rule
+from l2l_tf.delivery.rule_config import (
+    WEIGHT_PREFIX,
+    RuleLayers,
+    copy_rule,
+    route_from_config,
+    route_to_config,
+    rule_from_config,
+    rule_to_config,
+)
+from l2l_tf.rules.chunks import CHUNK_SIZE
+from l2l_tf.rules.routing import Route, assign_routes
+from l2l_tf.rules.rule import Rule
+
+NAN_POLICIES = ("skip", "raise")
+STATE_DTYPES = ("bfloat16", "float32")
+
+_NOT_FINITE = "Gradients, deltas and the state of the rule must be finite."
+
+# The entry of a saved state that says for which variables of a model it is.
+_LAYOUT = "layout"
+
+
+def load(
+    name_or_path: str | Path, replay: bool = True, **optimizer_arguments: Any
+) -> "LearnedOptimizer":
+    """Returns a Keras optimizer around a saved rule.
+
+        model.compile(optimizer=l2l_tf.load("quadratic_lstm"), loss="mse")
+
+    Args:
+        name_or_path: the name of a rule that comes with the package (`l2l_tf.list_rules`), or the
+            folder of a saved rule.
+        replay: whether to check first that the rule repeats the golden trajectory of its card.
+        **optimizer_arguments: those of `LearnedOptimizer`, but the rule.
+
+    Raises:
+        FileNotFoundError: there is no such rule.
+        ValueError: the saved rule is damaged, or an argument is out of range.
+    """
+    return LearnedOptimizer(load_rule(name_or_path, replay=replay), **optimizer_arguments)
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf")
+class LearnedOptimizer(keras.optimizers.Optimizer):
+    """A Keras optimizer that updates all variables of a model by a rule, in one call.
+
+    It flattens the gradients of all variables into one vector, in the rule's precision, has the
+    rule answer them, and adds `learning_rate` times the answer to the variables. Everything that
+    Keras optimizers do around an update (clipping, decoupled weight decay, averages of weights,
+    gradient accumulation, loss scaling, constraints, distribution) is Keras's own or equal to it.
+
+    The rule's weights are copied: the optimizer never changes the rule that it was given. They are
+    part of `get_config`, so that a configuration alone makes the same optimizer, wherever it is
+    read, and a `.keras` file depends on no other file. They are also part of weights files and
+    checkpoints, which hold no configuration, so that a state that is restored goes on with the rule
+    that made it. They are not trainable, and never among the variables of the model or of the
+    optimizer.
+
+    A variable whose gradient is None stays as it is, and so does the state for it. Sparse gradients
+    (`tf.IndexedSlices`) are made dense: a rule with a memory moves where gradients are zero too.
+
+    Args:
+        rule: what updates all variables for which there is no route.
+        routes: rules for some of the variables (`l2l_tf.rules.Route`); of several that match a
+            variable the first counts.
+        learning_rate: what deltas are multiplied by: a float, schedule or callable. A learned rule
+            chooses its own step sizes: 1.0, the default, takes them as they are.
+        nan_policy: what happens in a step in which a gradient, a delta or the rule's state is not
+            finite. Parameters and the rule's state are left as they were, and `num_skipped_steps`
+            counts it; with "skip", training goes on; with "raise", it ends with
+            `tf.errors.InvalidArgumentError`: at once, or, under XLA, whose programs can't raise, at
+            the end of `fit` (`finalize_variable_values`).
+        state_dtype: "float32", or "bfloat16" to keep the rule's state for each coordinate in half
+            the memory. The rule computes in its own dtype either way.
+        chunk_size: coordinates that a learned rule takes at once on large models, which bounds the
+            memory that a step needs beside the state; None chooses, 0 takes all at once.
+        **keras_arguments: those of every Keras optimizer: `name`, `weight_decay`, `clipnorm`,
+            `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`, `ema_overwrite_frequency`,
+            `loss_scale_factor`, `gradient_accumulation_steps`. Weight decay takes off
+            `learning_rate * weight_decay` of each variable at a step, as in Keras: with a
+            learning rate of 1.0, a thousand times as much as beside Adam's usual 0.001.
+
+    Attributes:
+        num_skipped_steps: int64 variable `[]`: the steps skipped so far because something was not
+            finite.
+
+    Raises:
+        TypeError: the rule is none.
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        routes: Sequence[Route] = (),
+        learning_rate: Any = 1.0,
+        nan_policy: str = "skip",
+        state_dtype: str = "float32",
+        chunk_size: int | None = None,
+        **keras_arguments: Any,
+    ):
+        _check_rule("rule", rule)
+        for route in routes:
+            _check_rule("rule of each route", getattr(route, "rule", None))
+        _check_choice("nan_policy", nan_policy, NAN_POLICIES)
+        _check_choice("state_dtype", state_dtype, STATE_DTYPES)
+        if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 0):
+            raise ValueError(
+                "chunk_size must be None or an integer from 0 on. "
+                f"Received: chunk_size={chunk_size!r}. Leave it out to have it chosen."
+            )
+        if isinstance(learning_rate, int):
+            learning_rate = float(learning_rate)
+        super().__init__(learning_rate=learning_rate, **keras_arguments)
+        self.nan_policy = nan_policy
+        self.state_dtype = state_dtype
+        self.chunk_size = chunk_size
+        own_rule = copy_rule(rule)
+        own_routes = [dataclasses.replace(one, rule=copy_rule(one.rule)) for one in routes]
+        self._hidden = _Hidden(own_rule, own_routes)
+        # An attribute, so that tf.train.Checkpoint saves it.
+        self._rule_layers = RuleLayers([own_rule, *(one.rule for one in own_routes)])
+        self.num_skipped_steps = self.add_variable(
+            shape=(), dtype="int64", aggregation="only_first_replica", name="num_skipped_steps"
+        )
+
+    def build(self, variables: Sequence[Any]) -> None:
+        if self.built:
+            return
+        # The attributes that Keras sets here hold the model's variables: they are none of ours.
+        super().build(list(variables))
+        self._hidden.groups = self._make_groups(variables)
+        for index, group in enumerate(self._hidden.groups):
+            group.add_state(self.add_variable, f"state_{index}")
+        if self._hidden.pending is not None:
+            pending, self._hidden.pending = self._hidden.pending, None
+            self._check_state(pending)
+
+    def add_variable(self, shape: Any, *arguments: Any, **named_arguments: Any) -> Any:
+        """Returns a new variable of the optimizer; one of a pending state begins with its value."""
+        if (pending := self._hidden.pending) is not None:
+            value = pending.get(str(len(self.variables)))
+            # What is of another shape is refused once all variables are there.
+            if value is not None and value.shape == tuple(shape):
+                # Keras may build an optimizer where assignments are lost: not so initial values.
+                named_arguments["initializer"] = lambda shape, dtype=None: tf.constant(value, dtype)
+        return super().add_variable(shape, *arguments, **named_arguments)
+
+    def _make_groups(self, variables: Sequence[Any]) -> list[Group]:
+        """Returns a group for each rule that has a coordinate to update."""
+        chosen = assign_routes(self._hidden.routes, variables)
+        groups = []
+        for route in (None, *range(len(self._hidden.routes))):
+            positions = [
+                position
+                for position, variable in enumerate(variables)
+                if chosen[position] == route
+                and not self._overwrite_variable_with_gradient(variable)
+            ]
+            shapes = [variables[position].shape for position in positions]
+            if not sum(int(np.prod(shape)) for shape in shapes):
+                continue
+            rule = self._hidden.rule if route is None else self._hidden.routes[route].rule
+            size = CHUNK_SIZE if self.chunk_size is None else self.chunk_size
+            dtype = None if self.state_dtype == "float32" else self.state_dtype
+            groups.append(Group(rule, positions, shapes, size, dtype))
+        return groups
+
+    def rule_for(self, variable: Any) -> Rule:
+        """Returns the rule that updates a variable of the model: the optimizer's own copy."""
+        (route,) = assign_routes(self._hidden.routes, [variable])
+        return self._hidden.rule if route is None else self._hidden.routes[route].rule
+
+    # One step
+
+    @tf.autograph.experimental.do_not_convert
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+        variables = trainable_variables or self._trainable_variables
+        # Keras says what is wrong where there are not as many.
+        if len(grads) == len(variables):
+            grads = [
+                dense(gradient, variable)
+                for gradient, variable in zip(grads, variables, strict=True)
+            ]
+        super().apply(grads, trainable_variables)
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Leaves it to the update, which may be skipped as a whole."""
+
+    def _backend_update_step(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        variables = [
+            variable.value if isinstance(variable, keras.Variable) else variable
+            for variable in trainable_variables
+        ]
+        reduced = self._all_reduce_sum_gradients(list(zip(grads, variables, strict=True)))
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            self._update_on_each_device,
+            self._distribution_strategy,
+            [gradient for gradient, _ in reduced],
+            variables,
+            learning_rate,
+        )
+
+    def _update_on_each_device(
+        self,
+        strategy: tf.distribute.Strategy,
+        gradients: list[Any],
+        variables: list[Any],
+        learning_rate: Any,
+    ) -> None:
+        positions = [self._get_variable_index(variable) for variable in variables]
+        decays = [
+            self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else None
+            for variable in variables
+        ]
+
+        states = [group.state for group in self._hidden.groups]
+        of_devices = strategy.experimental_local_results(variables[0])
+
+        def update(anchor: tf.Variable, gradients: list[Any], learning_rate: Any) -> None:
+            # Inside loops and branches TensorFlow no longer knows which device it updates.
+            device = next(i for i, one in enumerate(of_devices) if one is anchor)
+            own_variables, own_states, num_skipped_steps = tf.nest.map_structure(
+                lambda variable: strategy.experimental_local_results(variable)[device],
+                (variables, states, self.num_skipped_steps.value),
+            )
+            given = zip(positions, own_variables, gradients, decays, strict=True)
+            parts = {position: Part(*part) for position, *part in given}
+            groups = list(zip(self._hidden.groups, own_states, strict=True))
+            is_finite = update_jointly(groups, parts, learning_rate)
+            num_skipped_steps.assign_add(tf.cast(tf.logical_not(is_finite), tf.int64))
+            if self.nan_policy == "raise":
+                tf.debugging.Assert(is_finite, [_NOT_FINITE])
+
+        strategy.extended.update(variables[0], update, args=(gradients, learning_rate), group=False)
+
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
+        super().finalize_variable_values(var_list)
+        if self.nan_policy == "raise" and (count := int(self.num_skipped_steps.numpy())):
+            raise tf.errors.InvalidArgumentError(
+                None, None, f"{_NOT_FINITE} Received: {count} steps in which something was not."
+            )
+
+    # Configuration and state
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "rule": rule_to_config(self._hidden.rule),
+            "routes": [route_to_config(route) for route in self._hidden.routes],
+            "nan_policy": self.nan_policy,
+            "state_dtype": self.state_dtype,
+            "chunk_size": self.chunk_size,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "LearnedOptimizer":
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            rebuilt = {
+                "rule": rule_from_config(config["rule"]),
+                "routes": [route_from_config(route) for route in config["routes"]],
+            }
+        return super().from_config(config | rebuilt, custom_objects)
+
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        for name, weight in self._rule_layers.named_weights().items():
+            store[name] = weight.numpy()
+        store[_LAYOUT] = self._layout()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Sets the state to a saved one, and the weights of the rules to those that made it.
+
+        Before `build`, the variables that are still to be made will begin with the saved values.
+
+        Raises:
+            ValueError: it is the state of another optimizer or for other variables.
+        """
+        saved = {key: np.asarray(store[key]) for key in store.keys()}  # noqa: SIM118, no dict
+        if not saved:
+            warnings.warn(
+                f"The file holds no state of the optimizer {self.name!r}, which stays as it is.",
+                stacklevel=2,
+            )
+            return
+        if _LAYOUT not in saved:
+            raise self._mismatch("is that of another kind of optimizer")
+        weights = self._rule_layers.named_weights()
+        rules = {
+            name: value.shape for name, value in saved.items() if name.startswith(WEIGHT_PREFIX)
+        }
+        if rules != {name: tuple(weight.shape) for name, weight in weights.items()}:
+            raise self._mismatch("is that of other rules")
+        if self.built:
+            self._check_state(saved)
+        else:
+            self._hidden.pending = saved
+        for index, variable in enumerate(self.variables):
+            variable.assign(saved[str(index)])
+        for name, weight in weights.items():
+            weight.assign(saved[name])
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        if self.built and len(weights) != len(self.variables):
+            raise self._mismatch(f"has {len(weights)} variables instead of {len(self.variables)}")
+        super().set_weights(weights)
+
+    def _layout(self) -> np.ndarray:
+        """Returns group, rank and dimensions of each variable, one after the other: int64."""
+        groups = {
+            position: index
+            for index, group in enumerate(self._hidden.groups)
+            for position in group.positions
+        }
+        numbers: list[int] = []
+        for position, variable in enumerate(self._trainable_variables):
+            numbers += [groups.get(position, -1), len(variable.shape), *variable.shape]
+        return np.array(numbers, np.int64)
+
+    def _check_state(self, saved: dict[str, np.ndarray]) -> None:
+        """Raises ValueError if a saved state is not one of this optimizer."""
+        count = sum(name.isdecimal() for name in saved)
+        if count != len(self.variables):
+            raise self._mismatch(f"has {count} variables instead of {len(self.variables)}")
+        for index, variable in enumerate(self.variables):
+            shape, wanted = saved[str(index)].shape, tuple(variable.shape)
+            if shape != wanted:
+                raise self._mismatch(f"has {shape} instead of {wanted} for {variable.name}")
+        if not np.array_equal(saved[_LAYOUT], self._layout()):
+            raise self._mismatch("is for variables of other shapes, or in another order")
+
+    def _mismatch(self, what: str) -> ValueError:
+        return ValueError(
+            "An optimizer's state must be of the same rules, options and model variables. "
+            f"Received: for the optimizer {self.name!r}, a state that {what}. Make model and "
+            "optimizer as they were when it was saved, or load weights into the model before it is "
+            "compiled."
+        )
+
+
+class _Hidden:
+    """What Keras and tf.train.Checkpoint are not to find when they look for variables to save.
+
+    Attributes:
+        rule: the optimizer's own copy of its rule.
+        routes: with the optimizer's own copies of their rules.
+        groups: once there are variables.
+        pending: a state that was loaded before there were variables.
+    """
+
+    def __init__(self, rule: Rule, routes: list[Route]):
+        self.rule = rule
+        self.routes = routes
+        self.groups: list[Group] = []
+        self.pending: dict[str, np.ndarray] | None = None
+
+
+def _check_rule(argument: str, rule: Any) -> None:
+    if not isinstance(rule, Rule):
+        raise TypeError(
+            f"{argument} must be a rule (l2l_tf.rules.Rule). Received: {rule!r}. "
+            "Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
+        )
+
+
+def _check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"{argument} must be one of {list(choices)}. Received: {argument}={value!r}. "
+            "Choose one of them."
+        )

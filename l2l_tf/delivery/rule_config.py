@@ -1,0 +1,121 @@
+"""Rules as JSON values and beside a saved state, their weights included."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2l_tf.rules.routing import Route
+from l2l_tf.rules.rule import Rule
+
+# What the names of rules' weights begin with in the saved state of an optimizer.
+WEIGHT_PREFIX = "rule_"
+
+
+def rule_to_config(rule: Rule) -> dict[str, Any]:
+    """Returns JSON values from which `rule_from_config` makes the rule again.
+
+    They hold what Keras needs to rebuild the object (`object`) and its weights (`weights`), as
+    base64 of their bytes in C order and little-endian: exact, and small beside any model.
+
+    Raises:
+        TypeError: the rule has no `get_config`.
+    """
+    if not hasattr(rule, "get_config"):
+        raise TypeError(
+            "rule must have a method get_config to be saved, and be registered with Keras "
+            f"(keras.saving.register_keras_serializable). Received: rule={rule!r}. Add both."
+        )
+    weights = rule.get_weights() if isinstance(rule, keras.layers.Layer) else []
+    config = keras.saving.serialize_keras_object(rule)
+    # What shapes a layer was called with would differ before its first step and after.
+    config.pop("build_config", None)
+    return {
+        "object": config,
+        "weights": [_encode(np.asarray(weight)) for weight in weights],
+    }
+
+
+def rule_from_config(config: dict[str, Any]) -> Rule:
+    """Returns the rule of which `rule_to_config` made JSON values."""
+    rule = keras.saving.deserialize_keras_object(config["object"])
+    _set_weights(rule, [_decode(weight) for weight in config["weights"]])
+    return rule
+
+
+def copy_rule(rule: Rule) -> Rule:
+    """Returns a learned rule with weights of its own, equal and not trainable.
+
+    They are made where the call stands: under a distribution strategy, one copy for each device.
+    Rules without weights are returned as they are.
+    """
+    if not isinstance(rule, keras.layers.Layer):
+        return rule
+    copy = type(rule).from_config(rule.get_config())
+    _set_weights(copy, rule.get_weights())
+    copy.trainable = False
+    return copy
+
+
+def route_to_config(route: Route) -> dict[str, Any]:
+    """Returns JSON values from which `route_from_config` makes the route again."""
+    return {
+        "rule": rule_to_config(route.rule),
+        "kind": route.kind,
+        "name": route.name,
+        "predicate": keras.saving.serialize_keras_object(route.predicate),
+    }
+
+
+def route_from_config(config: dict[str, Any]) -> Route:
+    """Returns the route of which `route_to_config` made JSON values."""
+    predicate = keras.saving.deserialize_keras_object(config["predicate"])
+    rule = rule_from_config(config["rule"])
+    return Route(rule, config["kind"], config["name"], predicate)
+
+
+class RuleLayers(tf.Module):
+    """The learned ones among an optimizer's rules, as tf.train.Checkpoint saves them.
+
+    Keras would save layers that are attributes of an optimizer too, but would then load no file
+    that holds a model's weights alone.
+    """
+
+    def __init__(self, rules: Sequence[Rule]):
+        super().__init__()
+        self.layers = [rule for rule in rules if isinstance(rule, keras.layers.Layer)]
+
+    def named_weights(self) -> dict[str, Any]:
+        """Returns the weights by the names under which they are saved."""
+        return {
+            f"{WEIGHT_PREFIX}{index}_{position}": weight
+            for index, layer in enumerate(self.layers)
+            for position, weight in enumerate(layer.weights)
+        }
+
+
+def _set_weights(rule: Any, weights: list[np.ndarray]) -> None:
+    if not weights:
+        return
+    if not rule.weights:
+        # A layer that makes its weights at its first call.
+        rule(tf.zeros([1], rule.compute_dtype), rule.initial_state(1))
+    rule.set_weights(weights)
+
+
+def _encode(weight: np.ndarray) -> dict[str, Any]:
+    little_endian = weight.astype(weight.dtype.newbyteorder("<"), order="C")
+    return {
+        "shape": list(weight.shape),
+        "dtype": weight.dtype.name,
+        "base64": base64.b64encode(little_endian.tobytes()).decode("ascii"),
+    }
+
+
+def _decode(weight: dict[str, Any]) -> np.ndarray:
+    dtype = np.dtype(weight["dtype"]).newbyteorder("<")
+    flat = np.frombuffer(base64.b64decode(weight["base64"]), dtype)
+    return flat.reshape(weight["shape"]).astype(weight["dtype"])

@@ -1,0 +1,76 @@
+"""Which rule updates which variables of a model."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from l2l_tf.rules.rule import Rule
+
+# Kinds of variables by their rank, which is all that a variable itself says of its layer.
+KINDS: dict[str, Callable[[Any], bool]] = {
+    # Kernels of 2-D and 3-D convolutions; those of 1-D ones have rank 3, as attention's have.
+    "conv": lambda variable: len(variable.shape) in (4, 5),
+    "dense": lambda variable: len(variable.shape) == 2,
+    "vector": lambda variable: len(variable.shape) <= 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """A rule and the variables that it is for, given by exactly one of kind, name and predicate.
+
+    Attributes:
+        rule: what updates the variables, all of them in one call.
+        kind: a key of `KINDS`: "conv" (kernels of 2-D and 3-D convolutions), "dense" (matrices) or
+            "vector" (biases, scales).
+        name: a regular expression that is searched in the path of a variable, such as
+            "encoder/.*kernel"; in its name where it has no path.
+        predicate: a function of the variable that says whether it is one of them.
+
+    Raises:
+        ValueError: none or several of the three are given, the kind is unknown, or the name is no
+            regular expression.
+    """
+
+    rule: Rule
+    kind: str | None = None
+    name: str | None = None
+    predicate: Callable[[Any], bool] | None = None
+
+    def __post_init__(self) -> None:
+        given = [key for key in ("kind", "name", "predicate") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "A route must have exactly one of kind, name and predicate. "
+                f"Received: {given}. Make one route for each."
+            )
+        if self.kind is not None and self.kind not in KINDS:
+            raise ValueError(
+                f"kind must be one of {sorted(KINDS)}. Received: kind={self.kind!r}. "
+                "Choose one of them, or a name or a predicate."
+            )
+        if self.name is not None:
+            try:
+                re.compile(self.name)
+            except re.error as error:
+                raise ValueError(
+                    f"name must be a regular expression. Received: name={self.name!r}, where "
+                    f"{error}. Escape what is meant literally (re.escape)."
+                ) from error
+
+    def matches(self, variable: Any) -> bool:
+        """Returns whether a variable is one of those that the route's rule is for."""
+        if self.kind is not None:
+            return KINDS[self.kind](variable)
+        if self.name is not None:
+            return re.search(self.name, getattr(variable, "path", variable.name)) is not None
+        return self.predicate is not None and bool(self.predicate(variable))
+
+
+def assign_routes(routes: Sequence[Route], variables: Sequence[Any]) -> list[int | None]:
+    """Returns, for each variable, the index of the first route that matches it; None: no route."""
+    return [
+        next((index for index, route in enumerate(routes) if route.matches(variable)), None)
+        for variable in variables
+    ]
