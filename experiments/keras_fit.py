@@ -1,7 +1,8 @@
 """How do learned rules do in `fit`, on a plain Keras model, beside tuned optimizers of Keras?
 
-Each optimizer trains the same network on images, by default scikit-learn's digits, from the same initial weights and
-on the same minibatches. The learning rate of Keras's is chosen on runs of their own.
+Each optimizer trains the same network on images, by default scikit-learn's digits, from the same
+initial weights and on the same minibatches. The learning rate of Keras's is chosen on runs of their
+own.
 """
 
 import functools
