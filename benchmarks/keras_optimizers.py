@@ -99,13 +99,12 @@ def _bars(rows: dict[tuple[str, str, str], dict[str, Any]]) -> list[dict[str, An
     pairs.append(("tracing: learned / adam", _CIFAR_NET, "adam", "seconds_to_trace"))
     bars = []
     for bar, network, other, key in pairs:
-        values = [
-            rows.get((network, optimizer, "graph"), {}).get(key) for optimizer in ("learned", other)
-        ]
-        if None not in values:
-            ratio = values[0] / values[1]
-            limit = _BARS[bar]
-            bars.append({"bar": bar, "network": network, "ratio": ratio, "limit": limit})
+        try:
+            ours, others = (rows[network, one, "graph"][key] for one in ("learned", other))
+        except KeyError:
+            continue  # Not measured.
+        ratio, limit = ours / others, _BARS[bar]
+        bars.append({"bar": bar, "network": network, "ratio": ratio, "limit": limit})
     return bars
 
 

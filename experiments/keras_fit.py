@@ -4,7 +4,7 @@ Each optimizer trains the same network on scikit-learn's digits from the same in
 on the same minibatches. The learning rate of Keras's is chosen on runs of their own.
 """
 
-import json
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,13 @@ def main(strategy: tf.distribute.Strategy) -> None:
     progress = keras.utils.Progbar(len(rules) + len(baselines), unit_name="optimizer")
     rows = []
     for name, rule in rules.items():
-        rows.append(_row(name, dataset, lambda rule=rule: LearnedOptimizer(rule), seeds))
+        rows.append(_row(name, dataset, functools.partial(LearnedOptimizer, rule), seeds))
         progress.update(len(rows))
     for name in baselines:
         make = OPTIMIZERS[name]
         tuning = _tune(make, dataset, tuning_seeds)
-        best = tuning.learning_rate
-        rows.append(_row(name, dataset, lambda: make(best), seeds, tuning))  # noqa: B023, called at once
+        make_best = functools.partial(make, tuning.learning_rate)
+        rows.append(_row(name, dataset, make_best, seeds, tuning))
         progress.update(len(rows))
     results = {
         "experiment": "keras_fit",
@@ -97,7 +97,7 @@ def default_rules() -> list[Path]:
 
 
 def _problem_of(path: Path) -> str:
-    return json.dumps(load_card(path).get("training", {}).get("problem", "")).strip('"')
+    return str(load_card(path).get("training", {}).get("problem", ""))
 
 
 def _row(
