@@ -134,7 +134,11 @@ def _step(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
         baseline = peak_bytes()
         made = _make(optimizer)
         made.build(variables)
-        apply = tf.function(lambda: made.apply(gradients, variables), jit_compile=compiler == "xla")
+        apply = tf.function(
+            lambda: made.apply(gradients, variables),
+            autograph=False,
+            jit_compile=compiler == "xla",
+        )
         kept = [one for one in made.variables if len(one.shape)]
         state_bytes = sum(int(np.prod(one.shape)) * tf.as_dtype(one.dtype).size for one in kept)
 
