@@ -99,13 +99,12 @@ def _bars(rows: dict[tuple[str, str, str], dict[str, Any]]) -> list[dict[str, An
     pairs.append(("tracing: learned / adam", _CIFAR_NET, "adam", "seconds_to_trace"))
     bars = []
     for bar, network, other, key in pairs:
-        ours, others = (
-            rows.get((network, optimizer, "graph"), {}).get(key) for optimizer in ("learned", other)
-        )
-        if ours is not None and others is not None:
-            ratio = ours / others
-            limit = _BARS[bar]
-            bars.append({"bar": bar, "network": network, "ratio": ratio, "limit": limit})
+        try:
+            ours, others = (rows[network, one, "graph"][key] for one in ("learned", other))
+        except KeyError:
+            continue  # Not measured.
+        ratio, limit = ours / others, _BARS[bar]
+        bars.append({"bar": bar, "network": network, "ratio": ratio, "limit": limit})
     return bars
 
 
@@ -135,7 +134,11 @@ def _step(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
         baseline = peak_bytes()
         made = _make(optimizer)
         made.build(variables)
-        apply = tf.function(lambda: made.apply(gradients, variables), jit_compile=compiler == "xla")
+        apply = tf.function(
+            lambda: made.apply(gradients, variables),
+            autograph=False,
+            jit_compile=compiler == "xla",
+        )
         kept = [one for one in made.variables if len(one.shape)]
         state_bytes = sum(int(np.prod(one.shape)) * tf.as_dtype(one.dtype).size for one in kept)
 

@@ -6,7 +6,6 @@ own.
 """
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +100,7 @@ def default_rules() -> list[Path]:
 
 
 def _problem_of(path: Path) -> str:
-    return json.dumps(load_card(path).get("training", {}).get("problem", "")).strip('"')
+    return str(load_card(path).get("training", {}).get("problem", ""))
 
 
 def _row(

@@ -575,3 +575,25 @@ def test_a_damaged_card_is_not_updated(copy):
         "Export or copy the rule again."
     )
     assert (copy / "card.json").read_text() == "{"
+
+
+@pytest.mark.slow
+def test_the_command_line_tool_of_tensorflow_runs_a_saved_rule(exported, tmp_path):
+    program = "from tensorflow.python.tools.saved_model_cli import main; main()"
+
+    def run(signature, *arguments):
+        command = [sys.executable, "-c", program, "run", f"--dir={exported}", "--tag_set=serve"]
+        command += [
+            f"--signature_def={signature}",
+            *arguments,
+            f"--outdir={tmp_path}",
+            "--overwrite",
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    run("initial_state", "--input_exprs=num_coordinates=3")
+    state = ";".join(f"state_{index}={tmp_path}/state_{index}.npy" for index in range(4))
+    run("update", "--input_exprs=gradient=[1.0, -0.1, 0.0]", f"--inputs={state}")
+    rule = load_saved_rule(exported)
+    delta, _ = rule(tf.constant([1.0, -0.1, 0.0]), rule.initial_state(3))
+    np.testing.assert_allclose(np.load(tmp_path / "delta.npy"), delta, rtol=1e-5, atol=1e-7)

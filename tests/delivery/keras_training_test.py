@@ -16,6 +16,9 @@ from l2l_tf.delivery.learned_optimizer import LearnedOptimizer
 from l2l_tf.rules import SGD, CoordinatewiseLSTM, Route
 from tests.delivery.linear_rule import LinearRule
 
+# Nearly all of these compile a model.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NUM_EXAMPLES, NUM_FEATURES, BATCH_SIZE = 48, 5, 16
 _DRAW = np.random.default_rng(0)
@@ -110,7 +113,11 @@ def test_an_option_does_to_a_rule_that_is_sgd_what_it_does_to_sgd_of_keras(optio
     assert _moved(ours)
 
 
-@pytest.mark.parametrize("rule", [SGD(0.1, 0.9), _lstm()], ids=["momentum", "lstm"])
+@pytest.mark.parametrize(
+    ("rule", "chunk_size"),
+    [(SGD(0.1, 0.9), None), (_lstm(), None), (_lstm(), 10)],
+    ids=["momentum", "lstm", "lstm_in_chunks"],
+)
 @pytest.mark.parametrize(
     "how",
     [
@@ -121,7 +128,6 @@ def test_an_option_does_to_a_rule_that_is_sgd_what_it_does_to_sgd_of_keras(optio
     ],
     ids=lambda how: "-".join(f"{key}={value}" for key, value in how.items()),
 )
-@pytest.mark.parametrize("chunk_size", [None, 10])
 def test_however_the_step_is_compiled_the_weights_are_the_same(rule, how, chunk_size):
     wanted = _fit(LearnedOptimizer(rule), jit_compile=False)
     assert _moved(wanted)
@@ -283,7 +289,6 @@ def test_a_loaded_model_goes_on_bit_for_bit(optimizer, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.slow
 def test_a_new_process_that_imports_only_the_package_goes_on_bit_for_bit(tmp_path):
     model = _fit(LearnedOptimizer(_lstm(), [Route(SGD(0.1, 0.9), kind="vector")]))
     model.save(tmp_path / "model.keras")

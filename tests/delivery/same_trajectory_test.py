@@ -15,6 +15,9 @@ from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.rule import FlatLayout
 from l2l_tf.training.unroll import start, unroll
 
+# Nearly all of these compile a model.
+pytestmark = pytest.mark.slow
+
 NUM_STEPS, BATCH_SIZE = 15, 32
 
 

@@ -1,0 +1,108 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_tf.delivery.rule_config import (
+    copy_rule,
+    route_from_config,
+    route_to_config,
+    rule_from_config,
+    rule_to_config,
+)
+from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, RMSprop, Route
+from tests.delivery.linear_rule import LinearRule
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf_tests")
+class LazyRule(LinearRule):
+    """A rule that makes its weights at its first call."""
+
+    def __init__(self, **arguments):
+        keras.layers.Layer.__init__(self, **{"dtype": "float32"} | arguments)
+
+    def build(self, shape):
+        self.factor = self.add_weight(name="factor", shape=(), initializer="ones")
+
+    def get_config(self):
+        return keras.layers.Layer.get_config(self)
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf_tests")
+def is_square(variable):
+    return len(set(variable.shape)) == 1
+
+
+def _rule() -> CoordinatewiseLSTM:
+    rule = CoordinatewiseLSTM((3, 2), "log_and_sign", p=7.0, seed=0)
+    draw = np.random.default_rng(0)
+    rule.set_weights([draw.standard_normal(one.shape) for one in rule.get_weights()])
+    return rule
+
+
+def _through_json(config):
+    return json.loads(json.dumps(config))
+
+
+def test_a_learned_rule_comes_back_with_the_bits_of_its_weights():
+    rule = _rule()
+    rebuilt = rule_from_config(_through_json(rule_to_config(rule)))
+    assert rebuilt.get_config() == rule.get_config()
+    for one, other in zip(rebuilt.get_weights(), rule.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [SGD(0.1, 0.9, nesterov=True), RMSprop(0.2, rho=0.8), Adam(0.3, beta_2=0.9, epsilon=1e-3)],
+)
+def test_a_hand_designed_rule_comes_back_with_its_constants(rule):
+    rebuilt = rule_from_config(_through_json(rule_to_config(rule)))
+    assert type(rebuilt) is type(rule)
+    assert vars(rebuilt) == vars(rule)
+
+
+def test_a_rate_for_each_coordinate_comes_back():
+    rebuilt = rule_from_config(_through_json(rule_to_config(SGD(tf.constant([0.25, 0.5])))))
+    delta, _ = rebuilt(tf.ones([2]), rebuilt.initial_state(2))
+    np.testing.assert_array_equal(delta, [-0.25, -0.5])
+
+
+def test_a_configuration_is_the_same_before_and_after_a_call():
+    rule = LinearRule()
+    before = rule_to_config(rule)
+    rule(tf.ones([3]), rule.initial_state(3))
+    assert rule_to_config(rule) == before
+
+
+def test_a_rule_that_makes_its_weights_late_comes_back_with_them():
+    rule = LazyRule()
+    rule(tf.ones([2]), rule.initial_state(2))
+    rule.set_weights([np.float32(-3.0)])
+    for rebuilt in (rule_from_config(_through_json(rule_to_config(rule))), copy_rule(rule)):
+        delta, _ = rebuilt(tf.ones([2]), rebuilt.initial_state(2))
+        np.testing.assert_array_equal(delta, [-3.0, -3.0])
+
+
+def test_a_copy_has_weights_of_its_own_that_are_not_trainable():
+    rule = _rule()
+    copy = copy_rule(rule)
+    for one, other in zip(copy.get_weights(), rule.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    rule.set_weights([0 * one for one in rule.get_weights()])
+    assert any(np.any(one) for one in copy.get_weights())
+    assert not copy.trainable_variables
+
+
+@pytest.mark.parametrize("given", [{"kind": "conv"}, {"name": "a.*b"}, {"predicate": is_square}])
+def test_a_route_comes_back(given):
+    route = Route(SGD(0.1), **given)
+    rebuilt = route_from_config(_through_json(route_to_config(route)))
+    assert (rebuilt.kind, rebuilt.name, rebuilt.predicate) == (
+        route.kind,
+        route.name,
+        route.predicate,
+    )
+    assert rebuilt.rule.learning_rate == 0.1
