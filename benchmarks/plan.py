@@ -61,5 +61,5 @@ PLANS: dict[str, Plan] = {
     "inner_1e5": _INNER,
     "inner_1e6": _INNER,
     # Without pytorch_compiled, which takes half a minute here to begin.
-    "inner_1e7": Plan(_ALL[:-1], seconds=1.5, min_steps=2),
+    "inner_1e7": Plan(_ALL[:-1], seconds=1.5, min_steps=4),
 }

@@ -1,5 +1,6 @@
 """A rule applied to parts of its coordinates at the same time, one processor core for each part."""
 
+import math
 from typing import Any
 
 import keras
@@ -11,6 +12,8 @@ from l2l_tf.rules.rule import Rule
 # Large enough that an operation takes much longer than its start, small enough that a chunk
 # (`CHUNK_SIZE`) keeps four cores busy.
 PART_SIZE = 4096
+# Each part has tensors of its own in a graph: where there would be more parts, they are larger.
+MAX_PARTS = 512
 
 
 class SideBySide:
@@ -69,19 +72,25 @@ class SideBySide:
         return tf.concat(deltas, axis=0), states
 
 
-def side_by_side_if_faster(rule: Rule, num_coordinates: int) -> Rule:
+def side_by_side_if_faster(rule: Rule, num_coordinates: int, chunk_size: int = 0) -> Rule:
     """Returns a coordinatewise rule side by side where that keeps a processor's cores busy.
 
     That is so where operations run on one thread each, on no GPU, and there is more than one part.
+
+    Args:
+        rule: the rule.
+        num_coordinates: N.
+        chunk_size: coordinates of a chunk, if the rule will be applied in chunks; else 0.
     """
     is_one_thread = tf.config.threading.get_intra_op_parallelism_threads() == 1
+    part_size = max(PART_SIZE, math.ceil(num_coordinates / MAX_PARTS))
     if (
         rule.is_coordinatewise
-        and num_coordinates > PART_SIZE
+        and min(num_coordinates, chunk_size or num_coordinates) > part_size
         and is_one_thread
         and not tf.config.list_physical_devices("GPU")
     ):
-        return SideBySide(rule, PART_SIZE)
+        return SideBySide(rule, part_size)
     return rule
 
 
@@ -94,5 +103,5 @@ def arrange(rule: Rule, num_coordinates: int) -> Rule:
     """
     if not isinstance(rule, keras.layers.Layer) or not rule.is_coordinatewise:
         return rule
-    arranged = side_by_side_if_faster(rule, min(num_coordinates, CHUNK_SIZE))
+    arranged = side_by_side_if_faster(rule, num_coordinates, CHUNK_SIZE)
     return InChunks(arranged) if num_coordinates > CHUNK_SIZE else arranged

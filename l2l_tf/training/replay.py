@@ -50,10 +50,8 @@ def bound_memory(
         kept = _KEPT_PER_STATE * sum(math.prod(leaf.shape) * leaf.dtype.size for leaf in state)
         fits = not rule.is_coordinatewise or kept * num_steps * num_coordinates <= _MAX_TAPE_BYTES
         chunk_size = 0 if fits else CHUNK_SIZE
-    if not chunk_size:
-        return side_by_side_if_faster(rule, num_coordinates)
-    arranged = side_by_side_if_faster(rule, min(num_coordinates, chunk_size))
-    return InChunks(arranged, chunk_size)
+    arranged = side_by_side_if_faster(rule, num_coordinates, chunk_size)
+    return InChunks(arranged, chunk_size) if chunk_size else arranged
 
 
 def replay_gradient(

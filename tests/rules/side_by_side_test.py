@@ -67,6 +67,16 @@ def test_with_one_thread_for_an_operation_more_than_one_part_goes_side_by_side(
     assert side_by_side_if_faster(rule, 10**9) is rule
 
 
+def test_parts_of_very_many_coordinates_are_larger_so_that_they_are_not_too_many(
+    one_thread_per_operation,
+):
+    rule = _lstm()
+    # 2^23 coordinates in 512 parts have 2^14 each: a whole chunk of that size, no part of it.
+    assert side_by_side_if_faster(rule, 2**22, CHUNK_SIZE).part_size == 2**13
+    assert side_by_side_if_faster(rule, 2**23, CHUNK_SIZE) is rule
+    assert side_by_side_if_faster(rule, 2**23).part_size == 2**14
+
+
 def test_with_more_threads_for_an_operation_a_rule_is_left_whole():
     rule = _lstm()
     assert side_by_side_if_faster(rule, 10**9) is rule
