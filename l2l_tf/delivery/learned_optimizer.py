@@ -313,7 +313,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             raise self._mismatch("is that of other rules")
         if self.built:
             self._check_state(saved)
-        else:
+        elif str(len(self.variables)) in saved:
+            # Else it was saved before `build` too, and there is no more than this.
             self._hidden.pending = saved
         for index, variable in enumerate(self.variables):
             variable.assign(saved[str(index)])
