@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 
-@keras.saving.register_keras_serializable(package="l2l_tf_tests")
+@keras.saving.register_keras_serializable(package="l2l_tf_tests.delivery")
 class LinearRule(keras.layers.Layer):
     """A weight times the gradient: with a weight of -1, gradient descent with a rate of 1.
 
