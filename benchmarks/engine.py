@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     if len(arguments) > 1:
         sys.exit(f"error: Arguments must be flags. Received: {arguments[1:]}. Write --name=value.")
     output = Path(_OUTPUT.value)
-    # Not after twenty minutes.
+    # Not after all has run.
     if output.is_dir() or not _can_be_made(output.parent):
         sys.exit(
             "error: --output must be the path of a file that can be written. "

@@ -117,8 +117,9 @@ def floor(workload: Workload) -> dict[str, float]:
     seconds = flops / rates
     if isinstance(workload, MetaStep):
         optimizee = network_products(workload.network.products(workload.batch_size))
-        flops = workload.num_steps * (flops + _flops(optimizee))
-        seconds = workload.num_steps * (seconds + _seconds(optimizee))
+        times = workload.num_tasks * workload.num_steps
+        flops = times * (flops + _flops(optimizee))
+        seconds = times * (seconds + _seconds(optimizee))
     return {
         "flops": flops,
         "gflops_per_second": float(rates[0]) / 1e9,

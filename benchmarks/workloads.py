@@ -30,11 +30,13 @@ class MetaStep:
         network: the optimizee.
         batch_size: B.
         num_steps: T.
+        num_tasks: how many of them are in a meta-step.
     """
 
     network: Network
     batch_size: int = 128
     num_steps: int = 20
+    num_tasks: int = 1
 
     @property
     def num_coordinates(self) -> int:
@@ -89,7 +91,7 @@ WORKLOADS: dict[str, Workload] = {
     "cifar": MetaStep(ConvNet()),
     "mlp_1m": MetaStep(MLP((784, 1000, 200, 10))),
     "mlp_10m": MetaStep(MLP((784, 5000, 1200, 10))),
-    "mnist_two_tasks": MetaStep(MLP((784, 20, 10))),
+    "mnist_two_tasks": MetaStep(MLP((784, 20, 10)), num_tasks=2),
     "inner_1e4": InnerStep(10**4),
     "inner_1e5": InnerStep(10**5),
     "inner_1e6": InnerStep(10**6),

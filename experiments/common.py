@@ -93,14 +93,16 @@ flags.DEFINE_integer(
 FLAGS = flags.FLAGS
 
 # What TensorFlow raises where the fault is not in a program: what must be, and what to do.
+_FULL = (
+    "There must be memory, and space on the disk, for the run.",
+    "Free some, or run fewer tasks at once; the same command goes on from the last checkpoint.",
+)
 _ADVICE = {
+    tf.errors.ResourceExhaustedError: _FULL,
+    tf.errors.OutOfRangeError: _FULL,
     tf.errors.UnavailableError: (
         "All workers must stay reachable.",
         "Give the same command on every host again; it goes on from the last checkpoint.",
-    ),
-    tf.errors.ResourceExhaustedError: (
-        "There must be memory, and space on the disk, for the run.",
-        "Free some, or run fewer tasks at once; the same command goes on from the last checkpoint.",
     ),
     tf.errors.PermissionDeniedError: (
         "--output_dir must be a folder that may be written to.",

@@ -1,4 +1,4 @@
-"""Meta-steps of a whole `MetaTrainer`, two tasks in each."""
+"""Meta-steps of a whole `MetaTrainer`, all tasks on one device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ def meta_step(workload: MetaStep) -> Callable[[], float]:
         unroll_length=workload.num_steps,
         num_meta_epochs=1,
         trajectories_per_meta_epoch=10**6,
-        tasks_per_meta_step=2,
+        tasks_per_meta_step=workload.num_tasks,
     )
     optimizer = keras.optimizers.Adam(META_LEARNING_RATE)
     trainer = MetaTrainer(make_rule(), FixedProblem(workload), optimizer, settings)

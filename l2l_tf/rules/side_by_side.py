@@ -12,7 +12,8 @@ from l2l_tf.rules.rule import Rule
 # Large enough that an operation takes much longer than its start, small enough that a chunk
 # (`CHUNK_SIZE`) keeps four cores busy.
 PART_SIZE = 4096
-# Each part has tensors of its own in a graph: where there would be more parts, they are larger.
+# Each part has tensors of its own in a graph: where there would be more parts, they are larger, up
+# to half a chunk.
 MAX_PARTS = 512
 
 
@@ -83,10 +84,13 @@ def side_by_side_if_faster(rule: Rule, num_coordinates: int, chunk_size: int = 0
         chunk_size: coordinates of a chunk, if the rule will be applied in chunks; else 0.
     """
     is_one_thread = tf.config.threading.get_intra_op_parallelism_threads() == 1
-    part_size = max(PART_SIZE, math.ceil(num_coordinates / MAX_PARTS))
+    side_by_side = min(num_coordinates, chunk_size or num_coordinates)
+    # At least two parts of a chunk, or all but one core would be idle.
+    part_size = min(math.ceil(num_coordinates / MAX_PARTS), math.ceil(side_by_side / 2))
+    part_size = max(PART_SIZE, part_size)
     if (
         rule.is_coordinatewise
-        and min(num_coordinates, chunk_size or num_coordinates) > part_size
+        and side_by_side > part_size
         and is_one_thread
         and not tf.config.list_physical_devices("GPU")
     ):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,13 @@ class MetaCheckpoint:
             raise OSError(
                 "A checkpoint must be writable. "
                 f"Received: folder={self._manager.directory!r}, {_first_line(error)} "
-                "Make room or access there; the checkpoint before this one is whole, and the same "
-                "command goes on from it."
+                f"Make room or access there; {self._what_is_kept()}"
             ) from error
+
+    def _what_is_kept(self) -> str:
+        if self._manager.latest_checkpoint is None:
+            return "there is no checkpoint yet, so the same command begins anew."
+        return "the checkpoint before this one is whole, and the same command goes on from it."
 
     def restore(
         self, check: Callable[[dict[str, Any]], None] = lambda progress: None
@@ -145,4 +150,7 @@ def _damaged(path: str | Path, error: Exception) -> ValueError:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # Without the names of TensorFlow's own operations.
+    line = re.sub(r"{{.*?}} *| *\[Op:\w+\].*", "", line)
+    return line.rstrip(".") + "."

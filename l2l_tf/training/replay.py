@@ -78,17 +78,19 @@ def replay_gradient(
         One tensor for each of the rule's trainable weights.
     """
     weights = [weight.value for weight in rule.trainable_variables]
-    num_steps, num_coordinates = gradients.shape
+    num_coordinates = gradients.shape[1]
     num_chunks, size = rule.partition(num_coordinates)
     states = nest_of_arrays(state)
 
     def add_chunk(chunk, sums):
-        first = chunk * size
+        # Taken by index, and not cut out, for all chunks to be of a size that XLA knows.
+        positions = chunk * size + tf.range(size)
         # Coordinates that fill the last chunk have gradients of zero: they add nothing.
-        missing = tf.maximum(first + size - num_coordinates, 0)
-        after = tf.pad(gradients[:, first : first + size], [[0, 0], [0, missing]])
-        before = tf.pad(first_gradient[first : first + size], [[0, missing]])
-        inputs = tf.ensure_shape(tf.concat([before[tf.newaxis], after[:-1]], 0), [num_steps, size])
+        exists = tf.cast(positions < num_coordinates, gradients.dtype)
+        positions = tf.minimum(positions, num_coordinates - 1)
+        after = exists * tf.gather(gradients, positions, axis=1)
+        before = exists * tf.gather(first_gradient, positions)
+        inputs = tf.concat([before[tf.newaxis], after[:-1]], axis=0)
         cotangents = tf.cumsum(step_weights[:, tf.newaxis] * after, axis=0, reverse=True)
         with tf.GradientTape() as tape:
             deltas = answer(rule.rule, read_nest(states, chunk), inputs)

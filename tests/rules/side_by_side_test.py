@@ -71,9 +71,10 @@ def test_parts_of_very_many_coordinates_are_larger_so_that_they_are_not_too_many
     one_thread_per_operation,
 ):
     rule = _lstm()
-    # 2^23 coordinates in 512 parts have 2^14 each: a whole chunk of that size, no part of it.
-    assert side_by_side_if_faster(rule, 2**22, CHUNK_SIZE).part_size == 2**13
-    assert side_by_side_if_faster(rule, 2**23, CHUNK_SIZE) is rule
+    assert side_by_side_if_faster(rule, 2**20, CHUNK_SIZE).part_size == PART_SIZE
+    assert side_by_side_if_faster(rule, 5 * 2**19, CHUNK_SIZE).part_size == 5 * 2**10
+    # Never less than two parts of a chunk.
+    assert side_by_side_if_faster(rule, 2**30, CHUNK_SIZE).part_size == CHUNK_SIZE // 2
     assert side_by_side_if_faster(rule, 2**23).part_size == 2**14
 
 

@@ -230,7 +230,9 @@ def test_a_checkpoint_that_is_none_of_a_meta_training_run_is_refused(tmp_path):
 
 NO_SPACE = {
     "python": OSError(errno.ENOSPC, "No space left on device"),
-    "tensorflow": tf.errors.ResourceExhaustedError(None, None, "No space left on device\nat ..."),
+    "tensorflow": tf.errors.ResourceExhaustedError(
+        None, None, "{{function_node save}} No space left on device [Op:SaveV2]\nat ..."
+    ),
 }
 
 
@@ -259,6 +261,22 @@ def test_on_a_full_disk_the_checkpoint_before_stays_and_the_error_says_so(
         "it."
     )
     assert _contents(tmp_path) == before
+
+
+def test_where_the_first_checkpoint_cannot_be_written_the_error_says_that_there_is_none(
+    tmp_path, monkeypatch
+):
+    checkpoint = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(1.0))
+
+    def fail(*arguments, **options):
+        raise NO_SPACE["python"]
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", fail)
+    with pytest.raises(OSError) as raised:
+        checkpoint.save({"num_steps": 10}, [])
+    assert str(raised.value).endswith(
+        "Make room or access there; there is no checkpoint yet, so the same command begins anew."
+    )
 
 
 def test_where_no_more_can_be_written_the_checkpoint_before_stays(tmp_path):

@@ -55,6 +55,20 @@ def test_chunks_add_up_to_the_gradient_of_all_coordinates(chunk_size, compiled):
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-13)
 
 
+def test_chunks_add_up_under_xla_too():
+    rule, gradients = _lstm(), _gradients(4)
+    step_weights = tf.constant([1.0, 0.5, 2.0], tf.float64)
+    in_chunks = InChunks(rule, 8)
+    replay = tf.function(replay_gradient, jit_compile=True)
+    state = in_chunks.initial_state(NUM_COORDINATES)
+    result = replay(in_chunks, state, gradients[0], gradients[1:], step_weights)
+    whole = rule.initial_state(NUM_COORDINATES)
+    expected = _kept_tape_gradient(rule, whole, gradients, step_weights)
+    for actual, wanted in zip(result, expected, strict=True):
+        # XLA's float64 tanh differs from TensorFlow's by some last bits.
+        np.testing.assert_allclose(actual, wanted, rtol=1e-8, atol=1e-12)
+
+
 def test_answering_known_gradients_gives_the_deltas_of_single_calls():
     rule, gradients = _lstm(), _gradients(5)
     state = rule.initial_state(NUM_COORDINATES)
