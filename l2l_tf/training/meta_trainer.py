@@ -230,6 +230,8 @@ class MetaTrainer:
         if self._stop_requested:
             self._save()
             self._stop_requested = False
+        # Or one that leaves would take with it what another is about to receive.
+        self._replicas.wait_for_all()
         listeners.on_train_end()
 
     def load_best(self) -> None:

@@ -1,5 +1,6 @@
 """Meta-training's view of a distribution strategy: who takes which tasks, and what all agree on."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,6 +59,14 @@ class Replicas:
     def one(self, value: Any) -> tf.Tensor:
         """Returns the value of a replica of this process, where all have the same."""
         return self._strategy.experimental_local_results(value)[0]
+
+    def wait_for_all(self) -> None:
+        """Returns when all processes have come this far.
+
+        One that left right after it did, while this one was still waiting, is not missed.
+        """
+        with contextlib.suppress(tf.errors.UnavailableError):
+            self.any([False])
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """Returns which flags are up in any process; all processes must call this together."""
