@@ -30,7 +30,7 @@ def bound_memory(
     2 GiB, the unroll is recorded once and differentiated. Beyond, the rule runs in chunks of C
     coordinates, the unroll stores its gradients alone, and the backward pass runs the rule again,
     chunk after chunk: a third more arithmetic, and memory of 24 S T C bytes for the chunk in work
-    and at most 8 N (S + T) for states and gradients, both of them once before and once after a
+    and about 8 N (S + T) for states and gradients, both of them once before and once after a
     step.
 
     Either way, coordinates are cut into parts side by side where that is faster
