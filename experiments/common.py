@@ -31,6 +31,11 @@ flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0)
 flags.DEFINE_integer("num_steps", 100, "Horizon: steps of a trajectory.", 1)
 flags.DEFINE_integer("num_tasks", 8, "Fresh tasks that rules are compared on.", 1)
 
+flags.DEFINE_string(
+    "initial_rule",
+    None,
+    "Saved rule, by name or path, from whose weights training begins in place of random ones.",
+)
 flags.DEFINE_integer("unroll_length", 20, "Steps that a meta-gradient flows through.", 1)
 flags.DEFINE_integer("num_meta_epochs", 20, "Meta-epochs, each ended by a validation.", 1)
 flags.DEFINE_integer("trajectories_per_meta_epoch", 100, "Trajectories of each.", 1)
@@ -56,7 +61,14 @@ flags.DEFINE_float(
     "Go on from the best weights so far where a validation is so many times worse; 0: never.",
     0,
 )
-flags.DEFINE_bool("second_derivatives", False, "Differentiate through optimizee gradients.")
+flags.DEFINE_float(
+    "second_derivatives",
+    0,
+    "How much to differentiate through optimizee gradients: 0 is the paper's approximation, 1 the "
+    "true derivative, which can explode; a share lies between.",
+    0,
+    1,
+)
 flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once in training; 0: all.", 0)
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
 flags.DEFINE_float(

@@ -12,6 +12,12 @@ flags.DEFINE_string(
     None,
     "Folder in which TensorFlow Datasets has prepared MNIST; without it, TFDS_DATA_DIR.",
 )
+flags.DEFINE_integer(
+    "downsampling",
+    1,
+    "Side of the squares of pixels that are averaged to one: cheaper tasks to begin training on.",
+    1,
+)
 flags.DEFINE_integer("batch_size", 128, "Images of a minibatch.", 1)
 
 FLAGS = flags.FLAGS
@@ -22,14 +28,23 @@ def load_dataset() -> datasets.Dataset:
 
     Raises:
         FileNotFoundError: the data are not where they were looked for.
-        ValueError: a folder is named for data that need none.
+        ValueError: a folder is named for data that need none, or `--downsampling` does not divide
+            the images' sides.
     """
     if FLAGS.dataset == "digits" and FLAGS.data_dir is not None:
         raise ValueError(
             "--data_dir must go with --dataset=mnist: digits come with scikit-learn. "
             f"Received: --data_dir={FLAGS.data_dir}. Leave one of the two out."
         )
-    return datasets.load(FLAGS.dataset, FLAGS.data_dir)
+    dataset = datasets.load(FLAGS.dataset, FLAGS.data_dir)
+    if any(side % FLAGS.downsampling for side in dataset.image_shape[:2]):
+        raise ValueError(
+            "--downsampling must divide the sides of the images. "
+            f"Received: --downsampling={FLAGS.downsampling} with images of "
+            f"{' x '.join(map(str, dataset.image_shape[:2]))} pixels. Leave it out, or choose a "
+            "divisor."
+        )
+    return datasets.downsampled(dataset, FLAGS.downsampling)
 
 
 def classification(

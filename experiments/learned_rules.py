@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 from absl import flags
 
+from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.preprocess import PREPROCESSORS
 from l2l_tf.rules.rnnprop import RNNprop
@@ -58,11 +59,34 @@ def chosen_rule() -> LearnedRule:
 
 
 def make_learned_rule() -> keras.layers.Layer:
-    """Returns a new rule as the flags say.
+    """Returns a new rule as the flags say, with the weights of `--initial_rule` if it is given.
 
     Raises:
-        ValueError: a flag of another rule is set, or one is out of range.
+        FileNotFoundError: `--initial_rule` does not exist.
+        ValueError: a flag of another rule is set, one is out of range, or `--initial_rule` is a
+            rule of another kind than the other flags say.
     """
+    rule = _make_new_rule()
+    if FLAGS.initial_rule is not None:
+        initial = load_rule(FLAGS.initial_rule)
+        if _kind(initial) != _kind(rule):
+            raise ValueError(
+                "--initial_rule must be a rule of the kind that is trained. Received: "
+                f"--initial_rule={FLAGS.initial_rule}, which is {_kind(initial)}, to train "
+                f"{_kind(rule)}. Give the flags that it was trained with."
+            )
+        rule.set_weights(initial.get_weights())
+    return rule
+
+
+def _kind(rule: keras.layers.Layer) -> str:
+    """Returns what a rule is, but for its weights and where they come from, as if to make it."""
+    own = {"name", "seed", "output_stddev", "dtype", "trainable"}
+    settings = [f"{key}={value!r}" for key, value in rule.get_config().items() if key not in own]
+    return f"{type(rule).__name__}({', '.join(settings)})"
+
+
+def _make_new_rule() -> keras.layers.Layer:
     chosen = chosen_rule()
     try:
         units = [int(units) for units in FLAGS.units]

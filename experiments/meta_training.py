@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
 from experiments.learned_rules import chosen_rule, make_learned_rule
-from l2l_tf.delivery.export import check_destination, export_rule
+from l2l_tf.delivery.export import check_destination, export_rule, load_card
+from l2l_tf.delivery.pretrained import find_rule
 from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
 from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.callbacks import MetaProgressBar, MetaTensorBoard
@@ -83,10 +84,17 @@ def meta_train(
         "name": f"{experiment}_{FLAGS.learned_rule}",
         "licence": "Apache-2.0",
         "source": chosen_rule().source,
-        "training": trainer.description() | origin(experiment),
+        "training": trainer.description() | _initial_training() | origin(experiment),
     }
     path = export_rule(trainer.rule, output_dir / "rule", card)
     print(f"Wrote the rule of meta-epoch {trainer.progress.best_meta_epoch} to {path}")
+
+
+def _initial_training() -> dict[str, Any]:
+    """Returns how the initial weights were learned, if they were."""
+    if FLAGS.initial_rule is None:
+        return {}
+    return {"initial_rule": load_card(find_rule(FLAGS.initial_rule))["training"]}
 
 
 def _augmented(problem: Problem) -> Problem:

@@ -59,10 +59,10 @@ def _references(variant: Variant) -> list[ReferenceCurve]:
     published = VARIANTS[FLAGS.variant]
     if FLAGS.reference_curves is None:
         return []
-    if variant != published or FLAGS.dataset != "mnist":
+    if variant != published or FLAGS.dataset != "mnist" or FLAGS.downsampling != 1:
         raise ValueError(
             "--reference_curves must go with MNIST and a network that the paper's figures show. "
-            f"Received: --reference_curves={FLAGS.reference_curves} with another data set or "
+            f"Received: --reference_curves={FLAGS.reference_curves} with other images or another "
             f"network than --variant={FLAGS.variant} names. Leave out the one or the other."
         )
     return reference_curves(*published.figures)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from experiments.common import FLAGS
 from experiments.comparison import compare, load_rules
-from experiments.learned_rules import chosen_rule
+from experiments.learned_rules import chosen_rule, make_learned_rule
 from experiments.meta_training import meta_train
 from experiments.tuned_rates import chosen_baselines, known_searches
 from l2l_tf.delivery.pretrained import find_rule
@@ -81,12 +81,17 @@ def find_rules(trains: bool) -> list[Path]:
 
     Raises:
         FileNotFoundError: a rule does not exist.
-        ValueError: a rule can't be loaded, a baseline is unknown, a flag is of another learned rule
-            than the one that is trained, or `--tuned_rates` is no file of searches.
+        ValueError: a rule can't be loaded, a baseline is unknown, no rule can be made as the flags
+            say, `--initial_rule` is given where nothing is trained, or `--tuned_rates` is no file
+            of searches.
     """
     chosen_baselines()
-    chosen_rule()
     known_searches()
+    if trains:
+        make_learned_rule()
+    else:
+        chosen_rule()
+        _refuse_initial_rule()
     paths = [find_rule(rule) for rule in FLAGS.rule]
     load_rules(paths)
     if trains or paths:
@@ -99,6 +104,15 @@ def find_rules(trains: bool) -> list[Path]:
             "--mode=train, or give --rule."
         )
     return [own_rule]
+
+
+def _refuse_initial_rule() -> None:
+    if FLAGS.initial_rule is not None:
+        raise ValueError(
+            "--initial_rule must go with training. Received: "
+            f"--initial_rule={FLAGS.initial_rule} with --mode={FLAGS.mode}. Leave it out, or give "
+            "rules to evaluate by --rule."
+        )
 
 
 def make_folder(path: Path) -> None:

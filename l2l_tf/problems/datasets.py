@@ -83,6 +83,38 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     return Dataset(name, train, validation, test, num_classes)
 
 
+def downsampled(dataset: Dataset, factor: int) -> Dataset:
+    """Returns a data set of smaller images: each pixel is the mean of a square of its pixels.
+
+    Args:
+        dataset: any.
+        factor: the side of the squares, in pixels; means are rounded to whole brightness.
+
+    Raises:
+        ValueError: the factor is below 1, or images can't be cut into such squares.
+    """
+    height, width, _ = dataset.image_shape
+    if factor < 1 or height % factor or width % factor:
+        raise ValueError(
+            "factor must be a positive divisor of the images' height and width. "
+            f"Received: factor={factor} with images of {height} x {width} pixels. "
+            "Choose 1 to leave them."
+        )
+
+    def smaller(examples: Examples) -> Examples:
+        images = examples.images
+        rows, columns = height // factor, width // factor
+        squares = images.reshape(len(images), rows, factor, columns, factor, images.shape[-1])
+        return examples._replace(images=np.rint(squares.mean(axis=(2, 4))).astype(np.uint8))
+
+    return dataclasses.replace(
+        dataset,
+        train=smaller(dataset.train),
+        validation=smaller(dataset.validation),
+        test=smaller(dataset.test),
+    )
+
+
 _Parts = tuple[Examples, Examples, int]
 
 

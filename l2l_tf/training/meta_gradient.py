@@ -35,7 +35,7 @@ def meta_gradient(
     iterate: Iterate,
     num_steps: int,
     step_weights: tf.Tensor | None = None,
-    second_derivatives: bool = False,
+    second_derivatives: float = 0.0,
 ) -> MetaGradient:
     """Returns the meta-loss L = sum over t of w_t f(theta_t) of an unroll, and its gradient.
 
@@ -61,9 +61,12 @@ def meta_gradient(
         iterate: where the unroll begins; a constant to the gradient (truncation).
         num_steps: T.
         step_weights: w_1 .. w_T, float `[T]`; ones if None, as in the paper.
-        second_derivatives: whether to differentiate through the optimizee's gradients too. That is
-            the true gradient of the unroll's loss; it keeps the optimizee's activations, and costs
-            little on problems as small as quadratics, much on networks.
+        second_derivatives: how much to differentiate through the optimizee's gradients too: 1 (or
+            True) gives the true gradient of the unroll's loss, 0 (or False) the approximation
+            above. In between, that share passes through each gradient that the rule sees: it tells
+            of a step that goes too far, as the approximation does not, without exploding over many
+            such steps, as the true gradient does where a rule sees signs and logarithms. All but 0
+            keep the optimizee's activations.
 
     Raises:
         ValueError: second derivatives are asked of a rule in chunks.
@@ -72,7 +75,8 @@ def meta_gradient(
     if is_replayed and second_derivatives:
         raise ValueError(
             "second_derivatives need the tape of a whole unroll. "
-            "Received: second_derivatives=True with a rule in chunks. Leave out one of the two."
+            f"Received: second_derivatives={second_derivatives} with a rule in chunks. Leave out "
+            "one of the two."
         )
     weights = [weight.value for weight in rule.trainable_variables]
     if step_weights is None:

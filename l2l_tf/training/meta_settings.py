@@ -24,7 +24,8 @@ class MetaTrainingSettings:
         backtrack_ratio: where a validation's loss exceeds this multiple of the best so far,
             training goes on from the weights of the best; 0 never goes back.
         step_weights: w_t of each step of an unroll; all ones if None.
-        second_derivatives: whether to differentiate through the optimizee's gradients.
+        second_derivatives: how much to differentiate through the optimizee's gradients, in [0, 1]
+            (`l2l_tf.training.meta_gradient`); 0 is the paper's approximation.
         chunk_size: coordinates that are taken at once; chosen by size if None, all if 0
             (`l2l_tf.training.replay.bound_memory`).
         seed: of training and validation tasks.
@@ -32,7 +33,7 @@ class MetaTrainingSettings:
     Raises:
         TypeError: a count, the size of a chunk or the seed is no integer.
         ValueError: a count is below 1, the metric is unknown, the ratio is neither 0 nor from 1 on,
-            there are not as many step weights as
+            the share of second derivatives is outside [0, 1], there are not as many step weights as
             steps in an unroll, or chunks are negative or asked for with second derivatives.
     """
 
@@ -45,7 +46,7 @@ class MetaTrainingSettings:
     validation_metric: str = "final_loss"
     backtrack_ratio: float = 0.0
     step_weights: Sequence[float] | None = None
-    second_derivatives: bool = False
+    second_derivatives: float = 0.0
     chunk_size: int | None = None
     seed: int = 0
 
@@ -72,6 +73,12 @@ class MetaTrainingSettings:
             raise ValueError(
                 "backtrack_ratio must be 0 or at least 1. Received: "
                 f"backtrack_ratio={self.backtrack_ratio}. Give, say, 1.5."
+            )
+        if not 0 <= self.second_derivatives <= 1:
+            raise ValueError(
+                "second_derivatives must be in [0, 1]. Received: "
+                f"second_derivatives={self.second_derivatives}. 0 leaves them out, 1 is the true "
+                "derivative."
             )
         if not isinstance(self.chunk_size, int | None):
             raise TypeError(

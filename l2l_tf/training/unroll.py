@@ -58,7 +58,7 @@ def unroll(
     iterate: Iterate,
     num_steps: int,
     record: Collection[str] = (),
-    second_derivatives: bool = False,
+    second_derivatives: float = 0.0,
 ) -> tuple[Unroll, Iterate]:
     """Returns T steps from an iterate and the iterate after them.
 
@@ -74,8 +74,10 @@ def unroll(
         iterate: where to begin.
         num_steps: T.
         record: what to return beside the losses, TN numbers each: "gradients", "deltas".
-        second_derivatives: whether a tape around this call sees how losses and gradients depend on
-            the parameters. If not, both are constants to it: the paper's approximation (section 2),
+        second_derivatives: how much of what flows back through a gradient, from the rule that
+            sees it to the parameters where it was taken, a tape around this call lets through. 1
+            is the true derivative; a share of it damps what grows from step to step. With 0,
+            gradients and losses are constants to the tape: the paper's approximation (section 2),
             under which `l2l_tf.training.meta_gradient` needs no more than the deltas' derivatives.
     """
     layout = FlatLayout(problem.parameter_shapes)
@@ -90,6 +92,8 @@ def unroll(
         if not second_derivatives:
             # Here and not on the parameters: what lies behind would be kept for a backward pass.
             losses, gradient = tf.stop_gradient(losses), tf.stop_gradient(gradient)
+        elif second_derivatives < 1:
+            gradient = _damped(gradient, second_derivatives)
         values = {"losses": losses, "gradients": gradient, "deltas": delta}
         records = {name: array.write(index, values[name]) for name, array in records.items()}
         return index + 1, Iterate(step, parameters, gradient, losses, state), records
@@ -103,6 +107,16 @@ def unroll(
         maximum_iterations=num_steps,
     )
     return Unroll(**{name: array.stack() for name, array in records.items()}), iterate
+
+
+def _damped(values: tf.Tensor, share: float) -> tf.Tensor:
+    """Returns values as they are; of a gradient with respect to them, a share passes."""
+
+    @tf.custom_gradient
+    def damp(values):
+        return tf.identity(values), lambda upstream: share * upstream
+
+    return damp(values)
 
 
 def _evaluate(

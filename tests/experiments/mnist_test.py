@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from experiments.mnist_variants import VARIANTS
 from l2l_tf.delivery.export import load_card
-from l2l_tf.delivery.pretrained import load_rule
+from l2l_tf.delivery.pretrained import list_rules, load_rule
 from l2l_tf.problems.classification import ClassificationProblem
 from l2l_tf.problems.datasets import Examples, load
 from l2l_tf.problems.networks import mlp
@@ -183,6 +183,45 @@ def test_the_rule_is_the_papers_and_its_card_has_scores_on_both_parts(trained):
     assert [scores["part"] for scores in card["scores"]] == list(TABLES.values())
     rule = load_rule(trained[0] / "rule")
     assert (rule.preprocessing, rule.p, rule.output_scale) == ("log_and_sign", 10.0, 0.1)
+
+
+# Training that begins with another's weights, on smaller images
+
+
+@pytest.fixture(scope="module")
+def continued(trained, tmp_path_factory) -> Path:
+    """The folder of a training run from the trained rule's weights that leaves them as they are."""
+    folder = tmp_path_factory.mktemp("continued")
+    run(
+        "mnist",
+        *TRAINING,
+        "--mode=train",
+        f"--initial_rule={trained[0] / 'rule'}",
+        "--meta_learning_rate=0",
+        "--seed=4",
+        "--downsampling=2",
+        f"--output_dir={folder}",
+    )
+    return folder
+
+
+def test_training_begins_with_the_weights_of_the_initial_rule(trained, continued):
+    before, after = (load_rule(folder / "rule").get_weights() for folder in (trained[0], continued))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_card_says_how_the_initial_weights_were_learned(trained, continued):
+    training = load_card(continued / "rule")["training"]
+    assert training["initial_rule"] == load_card(trained[0] / "rule")["training"]
+    assert "initial_rule" not in training["initial_rule"]
+
+
+def test_smaller_images_are_what_it_learns_from(trained, continued):
+    for folder, side in ((trained[0], 8), (continued, 4)):
+        training = load_card(folder / "rule")["training"]
+        for config in ("problem_config", "validation_problem_config"):
+            assert training[config]["examples"]["shape"] == [600, side, side, 1]
 
 
 # Rates of an earlier search
@@ -368,14 +407,42 @@ CASES = {
     "curves_of_another_data_set": (
         ["--reference_curves=@/curves.json"],
         "error: --reference_curves must go with MNIST and a network that the paper's figures show. "
-        "Received: --reference_curves=@/curves.json with another data set or network than "
+        "Received: --reference_curves=@/curves.json with other images or another network than "
         "--variant=base names. Leave out the one or the other.",
     ),
     "curves_of_another_network": (
         ["--dataset=mnist", "--num_hidden_layers=2", "--reference_curves=@/curves.json"],
         "error: --reference_curves must go with MNIST and a network that the paper's figures show. "
-        "Received: --reference_curves=@/curves.json with another data set or network than "
+        "Received: --reference_curves=@/curves.json with other images or another network than "
         "--variant=base names. Leave out the one or the other.",
+    ),
+    "curves_of_larger_images": (
+        ["--dataset=mnist", "--downsampling=2", "--reference_curves=@/curves.json"],
+        "error: --reference_curves must go with MNIST and a network that the paper's figures show. "
+        "Received: --reference_curves=@/curves.json with other images or another network than "
+        "--variant=base names. Leave out the one or the other.",
+    ),
+    "squares_that_do_not_fit": (
+        ["--downsampling=3"],
+        "error: --downsampling must divide the sides of the images. Received: --downsampling=3 "
+        "with images of 8 x 8 pixels. Leave it out, or choose a divisor.",
+    ),
+    "initial_rule_of_another_kind": (
+        ["--mode=train", "--initial_rule=@/rule", "--units=3", "--output_scale=0.1"],
+        "error: --initial_rule must be a rule of the kind that is trained. Received: "
+        "--initial_rule=@/rule, which is CoordinatewiseLSTM(units=[3], output_scale=0.1, "
+        "preprocessing='log_and_sign', p=10.0), to train CoordinatewiseLSTM(units=[3], "
+        "output_scale=0.1, preprocessing='none', p=10.0). Give the flags that it was trained with.",
+    ),
+    "initial_rule_that_is_not_there": (
+        ["--mode=train", "--initial_rule=@/other"],
+        "error: A rule must be one of @rules or the folder of a saved rule. Received: '@/other'. "
+        "Check the spelling, or export a rule there.",
+    ),
+    "initial_rule_without_training": (
+        ["--mode=evaluate", "--initial_rule=@/rule"],
+        "error: --initial_rule must go with training. Received: --initial_rule=@/rule with "
+        "--mode=evaluate. Leave it out, or give rules to evaluate by --rule.",
     ),
     "figure6_with_training": (
         ["--figure6"],
@@ -478,6 +545,7 @@ def _change_input_size(rule: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_wrong_flag_is_answered_with_one_sentence_and_changes_nothing(refused, case):
     folder, status, errors, unchanged = refused[case]
-    assert errors == CASES[case][1].replace("@", str(folder))
+    message = CASES[case][1].replace("@rules", str(sorted(list_rules())))
+    assert errors == message.replace("@", str(folder))
     assert status == 1
     assert unchanged

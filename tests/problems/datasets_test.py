@@ -8,7 +8,7 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 
-from l2l_tf.problems.datasets import DATASETS, Dataset, load
+from l2l_tf.problems.datasets import DATASETS, Dataset, downsampled, load
 from tests.real_data import needs_data
 
 
@@ -80,6 +80,36 @@ def test_an_unknown_name_is_refused():
     assert str(raised.value) == (
         "name must be one of ['cifar10', 'digits', 'mnist']. Received: name='imagenet'. "
         "Choose one of them."
+    )
+
+
+def test_each_pixel_of_a_smaller_image_is_the_mean_of_a_square():
+    dataset = load("digits")
+    smaller = downsampled(dataset, 4)
+    assert smaller.image_shape == (2, 2, 1)
+    for part, small in zip(_parts(dataset), _parts(smaller), strict=True):
+        assert small.images.dtype == np.uint8
+        np.testing.assert_array_equal(small.labels, part.labels)
+        for row in range(2):
+            for column in range(2):
+                square = part.images[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4, 0]
+                mean = square.astype(np.float64).mean(axis=(1, 2))
+                assert abs(small.images[:, row, column, 0] - mean).max() <= 0.5
+
+
+def test_squares_of_one_pixel_leave_a_data_set_as_it_is():
+    dataset = load("digits")
+    for part, same in zip(_parts(dataset), _parts(downsampled(dataset, 1)), strict=True):
+        np.testing.assert_array_equal(same.images, part.images)
+
+
+@pytest.mark.parametrize("factor", [3, 0, -2])
+def test_images_that_squares_do_not_cover_are_refused(factor):
+    with pytest.raises(ValueError) as raised:
+        downsampled(load("digits"), factor)
+    assert str(raised.value) == (
+        "factor must be a positive divisor of the images' height and width. "
+        f"Received: factor={factor} with images of 8 x 8 pixels. Choose 1 to leave them."
     )
 
 

@@ -73,6 +73,23 @@ def test_with_second_derivatives_a_linear_rule_on_a_parabola_has_its_closed_form
     np.testing.assert_allclose(plain.gradients[0], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.9, 1.0])
+def test_of_second_derivatives_the_share_passes_that_is_asked_for(share):
+    rule, problem = LinearRule(), Parabolas([0.5])
+    rule.slope.assign(-1.8)
+    first = start(rule, problem, SEED)
+    result = meta_gradient(rule, problem, SEED, first, 6, second_derivatives=share)
+    # x_(t+1) = x_t + w g_t with g_t = x_t, which lets the share pass of what flows back through it:
+    # D_(t+1) = x_t + (1 + share w) D_t, where D_t stands for dx_t/dw.
+    point, derivative, expected = 1.0, 0.0, 0.0
+    for _ in range(6):
+        point, derivative = -0.8 * point, point + (1 - share * 1.8) * derivative
+        expected += point * derivative
+    np.testing.assert_allclose(result.gradients[0], expected, rtol=1e-6)
+    full = meta_gradient(rule, problem, SEED, first, 6, second_derivatives=1)
+    np.testing.assert_array_equal(result.losses, full.losses)
+
+
 # Derivatives
 
 

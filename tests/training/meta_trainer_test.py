@@ -907,6 +907,16 @@ def test_a_negative_chunk_is_refused():
     )
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_second_derivatives_that_is_none_is_refused(share):
+    with pytest.raises(ValueError) as raised:
+        _settings(second_derivatives=share)
+    assert str(raised.value) == (
+        f"second_derivatives must be in [0, 1]. Received: second_derivatives={share}. "
+        "0 leaves them out, 1 is the true derivative."
+    )
+
+
 def test_chunks_with_second_derivatives_are_refused():
     with pytest.raises(ValueError) as raised:
         _settings(chunk_size=4, second_derivatives=True)
