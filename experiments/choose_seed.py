@@ -1,0 +1,100 @@
+"""Which of several rules that were trained alike but for the seed? And how much do they vary?
+
+Copies the rule with the lowest validation loss of those that `--rule` names to `--output_dir`. Its
+card gets an entry `meta_seeds`: of each seed the validation loss, the commit and the command, and
+the final and mean losses of the rule's scores.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from absl import flags
+
+from experiments import common
+from experiments.pipeline import make_folder
+from l2l_tf.delivery.export import check_destination, load_card, update_card
+from l2l_tf.delivery.pretrained import find_rule, load_rule
+from l2l_tf.reporting.results import format_markdown
+
+FLAGS = flags.FLAGS
+
+Card = dict[str, Any]
+# What runs that differ by the seed alone do not share.
+_OF_ONE_RUN = {"seed", "progress", "command", "commit"}
+
+
+def main(strategy: tf.distribute.Strategy) -> None:
+    """Copies the chosen rule and prints all of them."""
+    paths = [find_rule(rule) for rule in FLAGS.rule]
+    cards = [load_card(path) for path in paths]
+    _check_alike(cards)
+    output_dir = Path(FLAGS.output_dir)
+    check_destination(output_dir)
+    chosen = min(range(len(cards)), key=lambda index: _validation_loss(cards[index]))
+    # Whether it is whole shows before another takes its place.
+    load_rule(paths[chosen])
+    if output_dir.resolve() != paths[chosen].resolve():
+        make_folder(output_dir)
+        shutil.copytree(paths[chosen], output_dir, dirs_exist_ok=True)
+    seeds = [_of_one_seed(card) for card in cards]
+    update_card(output_dir, meta_seeds=seeds)
+    rows = [[str(one["seed"]), f"{one['validation_loss']:.4g}", _shown(one)] for one in seeds]
+    print(format_markdown(["seed", "validation loss", "final / mean loss of scores"], rows))
+    print(f"Copied the rule of seed {seeds[chosen]['seed']} to {output_dir}")
+
+
+def _check_alike(cards: list[Card]) -> None:
+    trained = [card.get("training", {}) for card in cards]
+    alike = [
+        {key: value for key, value in one.items() if key not in _OF_ONE_RUN}
+        | {"rule": _without_seed(one.get("rule"))}
+        for one in trained
+    ]
+    seeds = [one.get("seed") for one in trained]
+    if len(cards) < 2 or len(set(seeds)) < len(seeds) or any(one != alike[0] for one in alike):
+        raise ValueError(
+            "--rule must name two or more rules that were trained alike but for the seed. "
+            f"Received: --rule={','.join(FLAGS.rule)}, of the seeds {seeds}. Train each with the "
+            "same flags but for --seed and --output_dir."
+        )
+
+
+def _without_seed(rule: Any) -> Any:
+    """Returns a rule's configuration without the seeds of its initial weights."""
+    if isinstance(rule, dict):
+        return {key: _without_seed(value) for key, value in rule.items() if key != "seed"}
+    return [_without_seed(one) for one in rule] if isinstance(rule, list) else rule
+
+
+def _validation_loss(card: Card) -> float:
+    return card["training"]["progress"]["best_validation_loss"]
+
+
+def _of_one_seed(card: Card) -> dict[str, Any]:
+    kept = ("problem", "part", "num_steps", "num_tasks")
+    scores = [
+        {key: entry[key] for key in kept if key in entry}
+        | {key: row[key] for key in ("final_loss", "final_loss_stderr", "mean_loss", "diverged")}
+        for entry in card.get("scores", [])
+        for row in entry["rows"]
+        if row["rule"] == card.get("name")
+    ]
+    training = card["training"]
+    return {
+        "seed": training["seed"],
+        "validation_loss": _validation_loss(card),
+        "seconds": training["progress"]["seconds"],
+        "commit": training["commit"],
+        "command": training["command"],
+        "scores": scores,
+    }
+
+
+def _shown(seed: dict[str, Any]) -> str:
+    return ", ".join(f"{one['final_loss']:.3g} / {one['mean_loss']:.3g}" for one in seed["scores"])
+
+
+if __name__ == "__main__":
+    common.run(main)
