@@ -311,13 +311,15 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         }
         if rules != {name: tuple(weight.shape) for name, weight in weights.items()}:
             raise self._mismatch("is that of other rules")
-        if self.built:
+        if not saved[_LAYOUT].size:
+            self._check_unbuilt_state(saved)
+        elif self.built:
             self._check_state(saved)
-        elif str(len(self.variables)) in saved:
-            # Else it was saved before `build` too, and there is no more than this.
+        else:
             self._hidden.pending = saved
         for index, variable in enumerate(self.variables):
-            variable.assign(saved[str(index)])
+            if str(index) in saved:
+                variable.assign(saved[str(index)])
         for name, weight in weights.items():
             weight.assign(saved[name])
 
@@ -340,15 +342,26 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def _check_state(self, saved: dict[str, np.ndarray]) -> None:
         """Raises ValueError if a saved state is not one of this optimizer."""
-        count = sum(name.isdecimal() for name in saved)
-        if count != len(self.variables):
-            raise self._mismatch(f"has {count} variables instead of {len(self.variables)}")
+        self._check_count(saved, len(self.variables))
         for index, variable in enumerate(self.variables):
             shape, wanted = saved[str(index)].shape, tuple(variable.shape)
             if shape != wanted:
                 raise self._mismatch(f"has {shape} instead of {wanted} for {variable.name}")
         if not np.array_equal(saved[_LAYOUT], self._layout()):
             raise self._mismatch("is for variables of other shapes, or in another order")
+
+    def _check_unbuilt_state(self, saved: dict[str, np.ndarray]) -> None:
+        """Raises ValueError if a state saved before `build` is not one of this optimizer's."""
+        own = [variable is self.num_skipped_steps for variable in self.variables].index(True) + 1
+        self._check_count(saved, own)
+        # All that `build` has made is still as it would be.
+        if self.built and int(self._iterations.numpy()):
+            raise self._mismatch("was saved before it was built, for one that has taken steps")
+
+    def _check_count(self, saved: dict[str, np.ndarray], wanted: int) -> None:
+        count = sum(name.isdecimal() for name in saved)
+        if count != wanted:
+            raise self._mismatch(f"has {count} variables instead of {wanted}")
 
     def _mismatch(self, what: str) -> ValueError:
         return ValueError(

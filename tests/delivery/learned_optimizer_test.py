@@ -338,6 +338,35 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(first_built, o
         assert not any(np.any(one) for one in _state(optimizer).values())
 
 
+@pytest.mark.parametrize("built", [False, True])
+def test_a_state_saved_before_build_is_that_of_an_optimizer_that_took_no_step(built):
+    optimizer, variables = LearnedOptimizer(_lstm(), use_ema=True), _variables((2, 3))
+    if built:
+        optimizer.build(variables)
+    optimizer.load_own_variables(_saved(LearnedOptimizer(_lstm(), learning_rate=0.5)))
+    assert float(optimizer.learning_rate) == 0.5
+    optimizer.apply([tf.ones([2, 3])], variables)
+    assert int(optimizer.iterations) == 1
+
+
+def test_a_state_saved_before_build_is_refused_by_an_optimizer_that_has_taken_steps():
+    optimizer = LearnedOptimizer(LinearRule())
+    optimizer.apply([tf.ones([2])], _variables((2,)))
+    with pytest.raises(ValueError, match="a state that was saved before it was built"):
+        optimizer.load_own_variables(_saved(LearnedOptimizer(LinearRule())))
+    assert int(optimizer.iterations) == 1
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_a_state_saved_before_build_with_a_schedule_is_refused_by_one_without(built):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.2, 1, 0.7)
+    optimizer = LearnedOptimizer(LinearRule())
+    if built:
+        optimizer.build(_variables((2,)))
+    with pytest.raises(ValueError, match="has 2 variables instead of 3"):
+        optimizer.load_own_variables(_saved(LearnedOptimizer(LinearRule(), learning_rate=schedule)))
+
+
 def test_the_state_of_another_kind_of_optimizer_is_refused():
     optimizer, adam = _built((2,)), keras.optimizers.Adam()
     adam.build(_variables((2,)))
