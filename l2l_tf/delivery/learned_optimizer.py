@@ -30,6 +30,7 @@ NAN_POLICIES = ("skip", "raise")
 STATE_DTYPES = ("bfloat16", "float32")
 
 _NOT_FINITE = "Gradients, deltas and the state of the rule must be finite."
+_MEND = "Mend the data or lower the learning rate, or go on without such steps: nan_policy='skip'."
 
 # The entry of a saved state that says for which variables of a model it is.
 _LAYOUT = "layout"
@@ -81,8 +82,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         learning_rate: what deltas are multiplied by: a float, schedule or callable. A learned rule
             chooses its own step sizes: 1.0, the default, takes them as they are.
         nan_policy: what happens in a step in which a gradient, a delta or the rule's state is not
-            finite. Parameters and the rule's state are left as they were, and `num_skipped_steps`
-            counts it; with "skip", training goes on; with "raise", it ends with
+            finite. Parameters and the rule's state are left as they were; with "skip",
+            `num_skipped_steps` counts it and training goes on; with "raise", it ends with
             `tf.errors.InvalidArgumentError`: at once, or, under XLA, whose programs can't raise, at
             the end of `fit` (`finalize_variable_values`).
         state_dtype: "float32", or "bfloat16" to keep the rule's state for each coordinate in half
@@ -247,18 +248,30 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             parts = {position: Part(*part) for position, *part in given}
             groups = list(zip(self._hidden.groups, own_states, strict=True))
             is_finite = update_jointly(groups, parts, learning_rate)
-            num_skipped_steps.assign_add(tf.cast(tf.logical_not(is_finite), tf.int64))
+            must_hold = []
             if self.nan_policy == "raise":
-                tf.debugging.Assert(is_finite, [_NOT_FINITE])
+                # XLA leaves it out. Elsewhere a step that raises is not counted: it is reported.
+                must_hold.append(tf.debugging.Assert(is_finite, [_NOT_FINITE, _MEND]))
+            # Eagerly, an assertion that holds gives None.
+            with tf.control_dependencies([one for one in must_hold if one is not None]):
+                num_skipped_steps.assign_add(tf.cast(tf.logical_not(is_finite), tf.int64))
 
         strategy.extended.update(variables[0], update, args=(gradients, learning_rate), group=False)
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         super().finalize_variable_values(var_list)
-        if self.nan_policy == "raise" and (count := int(self.num_skipped_steps.numpy())):
+        if self.nan_policy != "raise":
+            return
+        num_new = int(self.num_skipped_steps.numpy()) - self._hidden.num_reported
+        self._note_reported_steps()
+        if num_new > 0:
             raise tf.errors.InvalidArgumentError(
-                None, None, f"{_NOT_FINITE} Received: {count} steps in which something was not."
+                None, None, f"{_NOT_FINITE} Received: {num_new} steps with what is not. {_MEND}"
             )
+
+    def _note_reported_steps(self) -> None:
+        """Takes the steps skipped so far as known: only later ones are an error."""
+        self._hidden.num_reported = int(self.num_skipped_steps.numpy())
 
     # Configuration and state
 
@@ -322,11 +335,13 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 variable.assign(saved[str(index)])
         for name, weight in weights.items():
             weight.assign(saved[name])
+        self._note_reported_steps()
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         if self.built and len(weights) != len(self.variables):
             raise self._mismatch(f"has {len(weights)} variables instead of {len(self.variables)}")
         super().set_weights(weights)
+        self._note_reported_steps()
 
     def _layout(self) -> np.ndarray:
         """Returns group, rank and dimensions of each variable, one after the other: int64."""
@@ -380,6 +395,8 @@ class _Hidden:
         routes: with the optimizer's own copies of their rules.
         groups: once there are variables.
         pending: a state that was loaded before there were variables.
+        num_reported: how many of the skipped steps are no news: `finalize_variable_values` has
+            raised for them, or they were skipped before the state was loaded.
     """
 
     def __init__(self, rule: Rule, routes: list[Route]):
@@ -387,6 +404,7 @@ class _Hidden:
         self.routes = routes
         self.groups: list[Group] = []
         self.pending: dict[str, np.ndarray] | None = None
+        self.num_reported = 0
 
 
 def _check_rule(argument: str, rule: Any) -> None:

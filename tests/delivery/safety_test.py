@@ -172,6 +172,31 @@ def test_fit_raises_however_it_is_compiled(jit_compile):
     assert np.isfinite(model.get_weights()[0]).all()
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_what_was_raised_once_is_not_raised_again(jit_compile):
+    model, x, y = _model_and_data(num_bad=1)
+    model.compile(LearnedOptimizer(SGD(0.1), nan_policy="raise"), "mse", jit_compile=jit_compile)
+    for num_bad in (1, 0, 1):
+        y[:] = [[np.nan]] * num_bad + [[1.0]] * (len(y) - num_bad)
+        if num_bad:
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                model.fit(x, y, batch_size=1, shuffle=False, verbose=0)
+        else:
+            model.fit(x, y, batch_size=1, shuffle=False, verbose=0)
+
+
+def test_steps_skipped_before_a_state_was_saved_raise_nothing(tmp_path):
+    model, x, y = _model_and_data(num_bad=1)
+    model.compile(LearnedOptimizer(SGD(0.1)), "mse")
+    model.fit(x, y, batch_size=1, shuffle=False, verbose=0)
+    model.save_weights(tmp_path / "of.weights.h5")
+    other, x, y = _model_and_data(num_bad=0)
+    other.compile(LearnedOptimizer(SGD(0.1), nan_policy="raise"), "mse")
+    other.load_weights(tmp_path / "of.weights.h5")
+    other.fit(x, y, batch_size=4, verbose=0)
+    assert int(other.optimizer.num_skipped_steps) == 1
+
+
 def test_fit_with_finite_gradients_raises_nothing():
     model, x, y = _model_and_data(num_bad=0)
     model.compile(LearnedOptimizer(SGD(0.1), nan_policy="raise"), "mse")
