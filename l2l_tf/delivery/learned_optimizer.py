@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             finite.
 
     Raises:
-        TypeError: the rule is none.
+        TypeError: the rule is none, or the routes are no list of routes.
         ValueError: an argument is out of range.
     """
 
@@ -116,11 +116,11 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         **keras_arguments: Any,
     ):
         _check_rule("rule", rule)
-        for route in routes:
-            _check_rule("rule of each route", getattr(route, "rule", None))
+        routes = _checked_routes(routes)
         _check_choice("nan_policy", nan_policy, NAN_POLICIES)
         _check_choice("state_dtype", state_dtype, STATE_DTYPES)
-        if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 0):
+        is_count = isinstance(chunk_size, int) and not isinstance(chunk_size, bool)
+        if chunk_size is not None and (not is_count or chunk_size < 0):
             raise ValueError(
                 "chunk_size must be None or an integer from 0 on. "
                 f"Received: chunk_size={chunk_size!r}. Leave it out to have it chosen."
@@ -407,8 +407,21 @@ class _Hidden:
         self.num_reported = 0
 
 
+def _checked_routes(routes: Sequence[Route]) -> list[Route]:
+    listed = list(routes) if isinstance(routes, Iterable) else [routes]
+    if not isinstance(routes, Iterable) or not all(isinstance(one, Route) for one in listed):
+        raise TypeError(
+            "routes must be a list of routes (l2l_tf.rules.Route). "
+            f"Received: routes={routes!r}. Make a Route for each rule, and a list of them."
+        )
+    for route in listed:
+        _check_rule("rule of each route", route.rule)
+    return listed
+
+
 def _check_rule(argument: str, rule: Any) -> None:
-    if not isinstance(rule, Rule):
+    # A class has the methods of its objects.
+    if not isinstance(rule, Rule) or isinstance(rule, type):
         raise TypeError(
             f"{argument} must be a rule (l2l_tf.rules.Rule). Received: {rule!r}. "
             "Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
@@ -416,7 +429,8 @@ def _check_rule(argument: str, rule: Any) -> None:
 
 
 def _check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
+    # TensorFlow's dtypes equal their names, but are none.
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"{argument} must be one of {list(choices)}. Received: {argument}={value!r}. "
             "Choose one of them."

@@ -453,35 +453,52 @@ def test_any_rule_of_ours_can_be_saved(rule):
 # What is refused
 
 
-@pytest.mark.parametrize("arguments", [{"rule": "mnist"}, {"rule": SGD(0.1), "routes": ["conv"]}])
-def test_what_is_no_rule_is_refused(arguments):
+@pytest.mark.parametrize("rule", ["mnist", SGD, CoordinatewiseLSTM])
+@pytest.mark.parametrize("of_route", [False, True])
+def test_what_is_no_rule_is_refused(of_route, rule):
+    arguments = (SGD(0.1), [Route(rule, kind="conv")]) if of_route else (rule,)
     with pytest.raises(TypeError) as raised:
-        LearnedOptimizer(**arguments)
-    which, what = (
-        ("rule", "'mnist'") if "routes" not in arguments else ("rule of each route", "None")
-    )
+        LearnedOptimizer(*arguments)
     assert str(raised.value) == (
-        f"{which} must be a rule (l2l_tf.rules.Rule). Received: {what}. "
-        "Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
+        f"{'rule of each route' if of_route else 'rule'} must be a rule (l2l_tf.rules.Rule). "
+        f"Received: {rule!r}. Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
     )
+
+
+@pytest.mark.parametrize("routes", ["conv", ["conv"], None, Route(SGD(0.1), kind="conv")])
+def test_what_is_no_list_of_routes_is_refused(routes):
+    with pytest.raises(TypeError) as raised:
+        LearnedOptimizer(SGD(0.1), routes)
+    assert str(raised.value) == (
+        "routes must be a list of routes (l2l_tf.rules.Route). "
+        f"Received: routes={routes!r}. Make a Route for each rule, and a list of them."
+    )
+
+
+def test_routes_may_be_generated():
+    routes = [Route(SGD(0.1), kind="conv"), Route(SGD(0.2), kind="dense")]
+    optimizer = LearnedOptimizer(SGD(0.3), (route for route in routes))
+    assert optimizer.rule_for(keras.Variable(np.ones([2, 2]))).learning_rate == 0.2
 
 
 @pytest.mark.parametrize(
     ("argument", "value", "choices"),
     [
         ("nan_policy", "ignore", "['skip', 'raise']"),
+        ("nan_policy", None, "['skip', 'raise']"),
         ("state_dtype", "float16", "['bfloat16', 'float32']"),
+        ("state_dtype", tf.bfloat16, "['bfloat16', 'float32']"),
     ],
 )
 def test_an_unknown_choice_is_refused(argument, value, choices):
     with pytest.raises(ValueError) as raised:
         LearnedOptimizer(SGD(0.1), **{argument: value})
     assert str(raised.value) == (
-        f"{argument} must be one of {choices}. Received: {argument}='{value}'. Choose one of them."
+        f"{argument} must be one of {choices}. Received: {argument}={value!r}. Choose one of them."
     )
 
 
-@pytest.mark.parametrize("chunk_size", [-1, 2.5])
+@pytest.mark.parametrize("chunk_size", [-1, 2.5, True])
 def test_a_chunk_size_that_is_no_count_is_refused(chunk_size):
     with pytest.raises(ValueError) as raised:
         LearnedOptimizer(SGD(0.1), chunk_size=chunk_size)
