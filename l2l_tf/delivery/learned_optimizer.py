@@ -82,10 +82,10 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         learning_rate: what deltas are multiplied by: a float, schedule or callable. A learned rule
             chooses its own step sizes: 1.0, the default, takes them as they are.
         nan_policy: what happens in a step in which a gradient, a delta or the rule's state is not
-            finite. Parameters and the rule's state are left as they were; with "skip",
-            `num_skipped_steps` counts it and training goes on; with "raise", it ends with
-            `tf.errors.InvalidArgumentError`: at once, or, under XLA, whose programs can't raise, at
-            the end of `fit` (`finalize_variable_values`).
+            finite, or a parameter would not be. Parameters and the rule's state are left as they
+            were; with "skip", `num_skipped_steps` counts it and training goes on; with "raise", it
+            ends with `tf.errors.InvalidArgumentError`: at once, or, under XLA, whose programs can't
+            raise, at the end of `fit` (`finalize_variable_values`).
         state_dtype: "float32", or "bfloat16" to keep the rule's state for each coordinate in half
             the memory. The rule computes in its own dtype either way.
         chunk_size: coordinates that a learned rule takes at once on large models, which bounds the

@@ -98,6 +98,36 @@ def test_one_bad_gradient_among_those_accumulated_drops_their_step_and_no_more()
     assert int(optimizer.num_skipped_steps) == 1
 
 
+@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
+@pytest.mark.parametrize(
+    ("dtype", "learning_rate", "delta"),
+    [
+        ("float32", np.nan, 1.0),
+        ("float32", 1e30, 1e30),
+        ("float16", 1.0, 1e5),
+        # Finite each, but not together.
+        ("float16", 1.0, 4e4),
+    ],
+)
+def test_no_parameter_becomes_infinite_by_finite_deltas(how, dtype, learning_rate, delta):
+    variable = keras.Variable(np.full(3, 4e4), dtype=dtype)
+    optimizer = LearnedOptimizer(LinearRule(), learning_rate=learning_rate)
+    _apply(how, optimizer, [variable])(tf.fill([3], -delta))
+    np.testing.assert_array_equal(variable.numpy(), np.full(3, 4e4, dtype))
+    assert int(optimizer.num_skipped_steps) == 1
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_a_finite_state_is_no_reason_to_skip_a_step_though_its_sum_is_infinite(how, chunk_size):
+    variable = keras.Variable(np.zeros(12, np.float32))
+    optimizer = LearnedOptimizer(LinearRule(-1e-37), chunk_size=chunk_size)
+    # 4 of them are no float32.
+    _apply(how, optimizer, [variable])(tf.fill([12], 1e38))
+    np.testing.assert_allclose(variable.numpy(), -10.0, rtol=1e-5)
+    assert int(optimizer.num_skipped_steps) == 0
+
+
 class _Skipped(keras.metrics.Metric):
     """The steps that an optimizer has skipped so far."""
 
