@@ -16,11 +16,13 @@ from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.delivery.rule_config import (
     WEIGHT_PREFIX,
     RuleLayers,
+    are_same_rules,
     copy_rule,
     route_from_config,
     route_to_config,
     rule_from_config,
     rule_to_config,
+    rules_to_bytes,
 )
 from l2l_tf.rules.chunks import CHUNK_SIZE
 from l2l_tf.rules.routing import Route, assign_routes
@@ -32,8 +34,9 @@ STATE_DTYPES = ("bfloat16", "float32")
 _NOT_FINITE = "Gradients, deltas and the state of the rule must be finite."
 _MEND = "Mend the data or lower the learning rate, or go on without such steps: nan_policy='skip'."
 
-# The entry of a saved state that says for which variables of a model it is.
+# The entries of a saved state that say for which variables of a model and of which rules it is.
 _LAYOUT = "layout"
+_RULES = "rules"
 
 
 def load(
@@ -300,6 +303,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         for name, weight in self._rule_layers.named_weights().items():
             store[name] = weight.numpy()
         store[_LAYOUT] = self._layout()
+        store[_RULES] = self._rules()
 
     def load_own_variables(self, store: Any) -> None:
         """Sets the state to a saved one, and the weights of the rules to those that made it.
@@ -316,13 +320,14 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 stacklevel=2,
             )
             return
-        if _LAYOUT not in saved:
+        if not {_LAYOUT, _RULES} <= saved.keys():
             raise self._mismatch("is that of another kind of optimizer")
         weights = self._rule_layers.named_weights()
-        rules = {
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        saved_shapes = {
             name: value.shape for name, value in saved.items() if name.startswith(WEIGHT_PREFIX)
         }
-        if rules != {name: tuple(weight.shape) for name, weight in weights.items()}:
+        if saved_shapes != shapes or not are_same_rules(saved[_RULES], self._rules()):
             raise self._mismatch("is that of other rules")
         if not saved[_LAYOUT].size:
             self._check_unbuilt_state(saved)
@@ -342,6 +347,10 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             raise self._mismatch(f"has {len(weights)} variables instead of {len(self.variables)}")
         super().set_weights(weights)
         self._note_reported_steps()
+
+    def _rules(self) -> np.ndarray:
+        """Returns what the rules are, as `rules_to_bytes` does."""
+        return rules_to_bytes([self._hidden.rule, *(one.rule for one in self._hidden.routes)])
 
     def _layout(self) -> np.ndarray:
         """Returns group, rank and dimensions of each variable, one after the other: int64."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 import l2l_tf
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load
 from l2l_tf.delivery.pretrained import load_rule
-from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, Route
+from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, RMSprop, Route
 from tests.delivery.linear_rule import LinearRule
 
 
@@ -312,13 +312,9 @@ def _built(*shapes, **arguments) -> LearnedOptimizer:
         (lambda: _built((3, 2), (2,)), "is for variables of other shapes, or in another order"),
         (lambda: _built((2,), (2, 3)), "is for variables of other shapes, or in another order"),
         (lambda: _built((2, 3), (2,), use_ema=True), "has 8 variables instead of 6"),
-        (
-            lambda: _built((2, 3), (2,), routes=[Route(SGD(1.0), kind="vector")]),
-            "has 7 variables instead of 6",
-        ),
         (lambda: _built((2, 3), (2,), chunk_size=2), "has 8 variables instead of 6"),
     ],
-    ids=["size", "transposed", "order", "option", "routes", "chunks"],
+    ids=["size", "transposed", "order", "option", "chunks"],
 )
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(first_built, other, what):
     optimizer = LearnedOptimizer(LinearRule(), name="mine")
@@ -394,8 +390,32 @@ def test_weights_without_any_state_are_loaded_with_a_warning(tmp_path):
         np.testing.assert_array_equal(one, wanted)
 
 
-def test_the_state_of_other_rules_is_refused():
-    optimizer, other = LearnedOptimizer(_lstm()), LearnedOptimizer(_lstm(units=(5,)))
+@pytest.mark.parametrize("built", [False, True])
+def test_the_state_of_a_rule_without_the_others_routes_is_refused(built):
+    optimizer = _built((2, 3), (2,)) if built else LearnedOptimizer(LinearRule())
+    other = _built((2, 3), (2,), routes=[Route(SGD(1.0), kind="vector")])
+    with pytest.raises(ValueError, match="a state that is that of other rules"):
+        optimizer.load_own_variables(_saved(other))
+
+
+# States and weights of all but the first have the same shapes.
+@pytest.mark.parametrize(
+    ("own", "others"),
+    [
+        (_lstm(), _lstm(units=(5,))),
+        (_lstm(), _lstm(output_scale=3.0)),
+        (_lstm(preprocessing="log_and_sign"), _lstm(preprocessing="log_and_sign", p=3.0)),
+        (SGD(0.1, 0.9), RMSprop(0.1)),
+        (SGD(0.1, 0.9), SGD(0.1, 0.9, nesterov=True)),
+    ],
+    ids=["units", "output_scale", "p", "class", "nesterov"],
+)
+@pytest.mark.parametrize("built", [False, True])
+def test_the_state_of_other_rules_is_refused(own, others, built):
+    optimizer, other = LearnedOptimizer(own), LearnedOptimizer(others)
+    other.build(_variables((2,)))
+    if built:
+        optimizer.build(_variables((2,)))
     with pytest.raises(ValueError, match="a state that is that of other rules"):
         optimizer.load_own_variables(_saved(other))
 
