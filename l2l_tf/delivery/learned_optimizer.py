@@ -55,7 +55,9 @@ def load(
     Raises:
         FileNotFoundError: there is no such rule.
         ValueError: the saved rule is damaged, or an argument is out of range.
+        RuntimeError: Keras runs on another backend than TensorFlow.
     """
+    _check_backend()
     return LearnedOptimizer(load_rule(name_or_path, replay=replay), **optimizer_arguments)
 
 
@@ -106,6 +108,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     Raises:
         TypeError: the rule is none, or the routes are no list of routes.
         ValueError: an argument is out of range.
+        RuntimeError: Keras runs on another backend than TensorFlow.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         chunk_size: int | None = None,
         **keras_arguments: Any,
     ):
+        _check_backend()
         _check_rule("rule", rule)
         routes = _checked_routes(routes)
         _check_choice("nan_policy", nan_policy, NAN_POLICIES)
@@ -414,6 +418,14 @@ class _Hidden:
         self.groups: list[Group] = []
         self.pending: dict[str, np.ndarray] | None = None
         self.num_reported = 0
+
+
+def _check_backend() -> None:
+    if (backend := keras.config.backend()) != "tensorflow":
+        raise RuntimeError(
+            "Keras must run on TensorFlow for LearnedOptimizer. "
+            f"Received: backend={backend!r}. Set KERAS_BACKEND=tensorflow in the environment."
+        )
 
 
 def _checked_routes(routes: Sequence[Route]) -> list[Route]:

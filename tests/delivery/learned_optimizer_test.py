@@ -473,6 +473,19 @@ def test_any_rule_of_ours_can_be_saved(rule):
 # What is refused
 
 
+@pytest.mark.parametrize(
+    "make", [lambda: LearnedOptimizer(SGD(0.1)), lambda: load("quadratic_lstm")]
+)
+def test_another_backend_of_keras_is_refused(monkeypatch, make):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError) as raised:
+        make()
+    assert str(raised.value) == (
+        "Keras must run on TensorFlow for LearnedOptimizer. Received: backend='jax'. "
+        "Set KERAS_BACKEND=tensorflow in the environment."
+    )
+
+
 @pytest.mark.parametrize("rule", ["mnist", SGD, CoordinatewiseLSTM])
 @pytest.mark.parametrize("of_route", [False, True])
 def test_what_is_no_rule_is_refused(of_route, rule):
