@@ -130,7 +130,7 @@ def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer
                         f"{tuple(weight.shape)} in the layer"
                     )
                 weight.assign(value)
-    except (ValueError, TypeError, KeyError, AttributeError, BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, BadZipFile, EOFError) as error:
         raise ValueError(
             f"A saved rule must hold a layer that this version can build. Received: "
             f"path={str(path)!r}, where {error}. Install the versions that its card names, or "
@@ -312,6 +312,8 @@ def _deltas(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
 def _replay(rule: keras.layers.Layer, golden: dict[str, Any], path: Path) -> None:
     try:
         gradients, expected = np.array([golden["gradients"], golden["deltas"]], np.float64)
+        if gradients.ndim != 2 or not gradients.size:
+            raise ValueError("a trajectory has steps and coordinates")
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path, f"whose {CARD_FILE} can't be read") from error
     largest_error = np.abs(_deltas(rule, gradients) - expected).max()

@@ -15,7 +15,7 @@ class Step(NamedTuple):
 
     Attributes:
         delta: float `[N]`.
-        is_finite: bool `[]`, whether deltas and the rule's next state are.
+        is_finite: bool `[]`, whether the rule's next state is.
         commit: makes the state the next one. Called in a branch of a `tf.cond`.
         revert: makes the state what it was. Called in the other branch.
     """
@@ -178,7 +178,11 @@ class Group:
         chunk_state: list[Any],
         present: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.TensorArray]]:
-        """Steps chunk by chunk, and returns deltas `[K * C]`, finiteness, and the old rows."""
+        """Steps chunk by chunk.
+
+        Returns:
+            Deltas `[K * C]`, whether the next state is finite, and the old rows.
+        """
         shape = [self.num_chunks, self.chunk_size]
         gradients = tf.reshape(gradient, shape)
         masks = None if present is None else tf.reshape(present, shape)
@@ -216,16 +220,12 @@ class Group:
     def _answer(
         self, gradient: tf.Tensor, leaves: Sequence[Any], present: tf.Tensor | None
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-        """Returns deltas, the tensors of the next state as they are kept, and finiteness."""
+        """Returns deltas, the tensors of the next state as they are kept, and their finiteness."""
         state = [tf.cast(leaf, spec.dtype) for leaf, spec in zip(leaves, self._specs, strict=True)]
         delta, next_state = self.rule(gradient, tf.nest.pack_sequence_as(self._structure, state))
         tf.nest.assert_same_structure(next_state, self._structure)
         next_leaves = tf.nest.flatten(next_state)
-        is_finite = tf.reduce_all(tf.math.is_finite(delta))
-        for leaf in next_leaves:
-            if leaf.dtype.is_floating:
-                # A sum is finite only if all of its terms are, and quicker than asking each.
-                is_finite &= tf.math.is_finite(tf.reduce_sum(leaf))
+        is_finite = _are_finite([leaf for leaf in next_leaves if leaf.dtype.is_floating])
         if present is not None:
             delta = tf.where(present, delta, tf.zeros_like(delta))
             if self.rule.is_coordinatewise:
@@ -253,6 +253,20 @@ def _state_spec(rule: Rule, num_coordinates: int) -> Any:
     return tf.nest.map_structure(
         lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype),
         trace.get_concrete_function().structured_outputs,
+    )
+
+
+def _are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns whether all numbers of all tensors are finite, bool `[]`."""
+    if not tensors:
+        return tf.constant(True)
+    # A sum is finite only if all of its terms are, and quicker than asking each. That of many or
+    # large ones may be infinite though they are not: then each is asked.
+    sums = [tf.math.is_finite(tf.reduce_sum(tensor)) for tensor in tensors]
+    return tf.cond(
+        tf.reduce_all(tf.stack(sums)),
+        lambda: tf.constant(True),
+        lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]),
     )
 
 

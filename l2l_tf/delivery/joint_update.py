@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from l2l_tf.delivery.group_update import Group
+from l2l_tf.delivery.group_update import Group, Step
 
 
 class Part(NamedTuple):
@@ -22,15 +22,14 @@ class Part(NamedTuple):
     gradient: tf.Tensor
     weight_decay: float | None
 
-    def add(self, delta: tf.Tensor, learning_rate: Any) -> None:
-        """Adds learning rate times delta, after weight decay, in the variable's precision."""
+    def moved(self, delta: tf.Tensor, learning_rate: Any) -> tf.Tensor:
+        """Returns the next value: after weight decay, plus delta, in the variable's precision."""
         value = self.variable.read_value()
         if self.weight_decay is not None:
             rate = keras.ops.cast(learning_rate, value.dtype)
             # Keras's order of operations, and so its rounding.
             value -= value * tf.cast(self.weight_decay, value.dtype) * rate
-        delta *= keras.ops.cast(learning_rate, delta.dtype)
-        self.variable.assign(value + tf.cast(delta, value.dtype))
+        return value + tf.cast(delta, value.dtype)
 
 
 def update_jointly(
@@ -45,10 +44,12 @@ def update_jointly(
         learning_rate: float `[]`.
 
     Returns:
-        Whether the step was taken, bool `[]`: all gradients, deltas and next states are finite.
+        Whether the step was taken, bool `[]`: all gradients, deltas times the learning rate and
+        next states are finite.
     """
     is_finite = tf.constant(True)
-    steps = []
+    steps: list[Step] = []
+    moves: list[tuple[Part, tf.Tensor]] = []
     for group, state in groups:
         given = [position in parts for position in group.positions]
         if not any(given):
@@ -66,20 +67,26 @@ def update_jointly(
             sizes = zip(given, group.layout.sizes, strict=True)
             present = tf.concat([tf.fill([size], is_given) for is_given, size in sizes], axis=0)
         step = group.step(gradient, state, present)
+        delta = step.delta * keras.ops.cast(learning_rate, step.delta.dtype)
         is_finite &= tf.reduce_all(tf.math.is_finite(gradient)) & step.is_finite
-        steps.append((group, step))
+        is_finite &= tf.reduce_all(tf.math.is_finite(delta))
+        steps.append(step)
+        deltas = zip(group.positions, group.layout.unflatten(delta), strict=True)
+        moves += [(parts[position], delta) for position, delta in deltas if position in parts]
+    for part, delta in moves:
+        if part.variable.dtype.max < delta.dtype.max:
+            # What is finite as a delta may be none as a float16.
+            is_finite &= tf.reduce_all(tf.math.is_finite(part.moved(delta, learning_rate)))
 
     def take() -> tf.Tensor:
-        for group, step in steps:
-            deltas = group.layout.unflatten(step.delta)
-            for position, delta in zip(group.positions, deltas, strict=True):
-                if position in parts:
-                    parts[position].add(delta, learning_rate)
+        for part, delta in moves:
+            part.variable.assign(part.moved(delta, learning_rate))
+        for step in steps:
             step.commit()
         return tf.constant(True)
 
     def leave() -> tf.Tensor:
-        for _, step in steps:
+        for step in steps:
             step.revert()
         return tf.constant(False)
 

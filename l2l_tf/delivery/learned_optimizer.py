@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.delivery.rule_config import (
     WEIGHT_PREFIX,
     RuleLayers,
+    are_same_rules,
     copy_rule,
     route_from_config,
     route_to_config,
     rule_from_config,
     rule_to_config,
+    rules_to_bytes,
 )
 from l2l_tf.rules.chunks import CHUNK_SIZE
 from l2l_tf.rules.routing import Route, assign_routes
@@ -30,9 +32,11 @@ NAN_POLICIES = ("skip", "raise")
 STATE_DTYPES = ("bfloat16", "float32")
 
 _NOT_FINITE = "Gradients, deltas and the state of the rule must be finite."
+_MEND = "Mend the data or lower the learning rate, or go on without such steps: nan_policy='skip'."
 
-# The entry of a saved state that says for which variables of a model it is.
+# The entries of a saved state that say for which variables of a model and of which rules it is.
 _LAYOUT = "layout"
+_RULES = "rules"
 
 
 def load(
@@ -51,7 +55,9 @@ def load(
     Raises:
         FileNotFoundError: there is no such rule.
         ValueError: the saved rule is damaged, or an argument is out of range.
+        RuntimeError: Keras runs on another backend than TensorFlow.
     """
+    _check_backend()
     return LearnedOptimizer(load_rule(name_or_path, replay=replay), **optimizer_arguments)
 
 
@@ -81,10 +87,10 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         learning_rate: what deltas are multiplied by: a float, schedule or callable. A learned rule
             chooses its own step sizes: 1.0, the default, takes them as they are.
         nan_policy: what happens in a step in which a gradient, a delta or the rule's state is not
-            finite. Parameters and the rule's state are left as they were, and `num_skipped_steps`
-            counts it; with "skip", training goes on; with "raise", it ends with
-            `tf.errors.InvalidArgumentError`: at once, or, under XLA, whose programs can't raise, at
-            the end of `fit` (`finalize_variable_values`).
+            finite, or a parameter would not be. Parameters and the rule's state are left as they
+            were; with "skip", `num_skipped_steps` counts it and training goes on; with "raise", it
+            ends with `tf.errors.InvalidArgumentError`: at once, or, under XLA, whose programs can't
+            raise, at the end of `fit` (`finalize_variable_values`).
         state_dtype: "float32", or "bfloat16" to keep the rule's state for each coordinate in half
             the memory. The rule computes in its own dtype either way.
         chunk_size: coordinates that a learned rule takes at once on large models, which bounds the
@@ -100,8 +106,9 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             finite.
 
     Raises:
-        TypeError: the rule is none.
+        TypeError: the rule is none, or the routes are no list of routes.
         ValueError: an argument is out of range.
+        RuntimeError: Keras runs on another backend than TensorFlow.
     """
 
     def __init__(
@@ -114,12 +121,13 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         chunk_size: int | None = None,
         **keras_arguments: Any,
     ):
+        _check_backend()
         _check_rule("rule", rule)
-        for route in routes:
-            _check_rule("rule of each route", getattr(route, "rule", None))
+        routes = _checked_routes(routes)
         _check_choice("nan_policy", nan_policy, NAN_POLICIES)
         _check_choice("state_dtype", state_dtype, STATE_DTYPES)
-        if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 0):
+        is_count = isinstance(chunk_size, int) and not isinstance(chunk_size, bool)
+        if chunk_size is not None and (not is_count or chunk_size < 0):
             raise ValueError(
                 "chunk_size must be None or an integer from 0 on. "
                 f"Received: chunk_size={chunk_size!r}. Leave it out to have it chosen."
@@ -247,18 +255,30 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             parts = {position: Part(*part) for position, *part in given}
             groups = list(zip(self._hidden.groups, own_states, strict=True))
             is_finite = update_jointly(groups, parts, learning_rate)
-            num_skipped_steps.assign_add(tf.cast(tf.logical_not(is_finite), tf.int64))
+            must_hold = []
             if self.nan_policy == "raise":
-                tf.debugging.Assert(is_finite, [_NOT_FINITE])
+                # XLA leaves it out. Elsewhere a step that raises is not counted: it is reported.
+                must_hold.append(tf.debugging.Assert(is_finite, [_NOT_FINITE, _MEND]))
+            # Eagerly, an assertion that holds gives None.
+            with tf.control_dependencies([one for one in must_hold if one is not None]):
+                num_skipped_steps.assign_add(tf.cast(tf.logical_not(is_finite), tf.int64))
 
         strategy.extended.update(variables[0], update, args=(gradients, learning_rate), group=False)
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         super().finalize_variable_values(var_list)
-        if self.nan_policy == "raise" and (count := int(self.num_skipped_steps.numpy())):
+        if self.nan_policy != "raise":
+            return
+        num_new = int(self.num_skipped_steps.numpy()) - self._hidden.num_reported
+        self._note_reported_steps()
+        if num_new > 0:
             raise tf.errors.InvalidArgumentError(
-                None, None, f"{_NOT_FINITE} Received: {count} steps in which something was not."
+                None, None, f"{_NOT_FINITE} Received: {num_new} steps with what is not. {_MEND}"
             )
+
+    def _note_reported_steps(self) -> None:
+        """Takes the steps skipped so far as known: only later ones are an error."""
+        self._hidden.num_reported = int(self.num_skipped_steps.numpy())
 
     # Configuration and state
 
@@ -287,6 +307,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         for name, weight in self._rule_layers.named_weights().items():
             store[name] = weight.numpy()
         store[_LAYOUT] = self._layout()
+        store[_RULES] = self._rules()
 
     def load_own_variables(self, store: Any) -> None:
         """Sets the state to a saved one, and the weights of the rules to those that made it.
@@ -303,28 +324,37 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 stacklevel=2,
             )
             return
-        if _LAYOUT not in saved:
+        if not {_LAYOUT, _RULES} <= saved.keys():
             raise self._mismatch("is that of another kind of optimizer")
         weights = self._rule_layers.named_weights()
-        rules = {
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        saved_shapes = {
             name: value.shape for name, value in saved.items() if name.startswith(WEIGHT_PREFIX)
         }
-        if rules != {name: tuple(weight.shape) for name, weight in weights.items()}:
+        if saved_shapes != shapes or not are_same_rules(saved[_RULES], self._rules()):
             raise self._mismatch("is that of other rules")
-        if self.built:
+        if not saved[_LAYOUT].size:
+            self._check_unbuilt_state(saved)
+        elif self.built:
             self._check_state(saved)
-        elif str(len(self.variables)) in saved:
-            # Else it was saved before `build` too, and there is no more than this.
+        else:
             self._hidden.pending = saved
         for index, variable in enumerate(self.variables):
-            variable.assign(saved[str(index)])
+            if str(index) in saved:
+                variable.assign(saved[str(index)])
         for name, weight in weights.items():
             weight.assign(saved[name])
+        self._note_reported_steps()
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         if self.built and len(weights) != len(self.variables):
             raise self._mismatch(f"has {len(weights)} variables instead of {len(self.variables)}")
         super().set_weights(weights)
+        self._note_reported_steps()
+
+    def _rules(self) -> np.ndarray:
+        """Returns what the rules are, as `rules_to_bytes` does."""
+        return rules_to_bytes([self._hidden.rule, *(one.rule for one in self._hidden.routes)])
 
     def _layout(self) -> np.ndarray:
         """Returns group, rank and dimensions of each variable, one after the other: int64."""
@@ -340,15 +370,26 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def _check_state(self, saved: dict[str, np.ndarray]) -> None:
         """Raises ValueError if a saved state is not one of this optimizer."""
-        count = sum(name.isdecimal() for name in saved)
-        if count != len(self.variables):
-            raise self._mismatch(f"has {count} variables instead of {len(self.variables)}")
+        self._check_count(saved, len(self.variables))
         for index, variable in enumerate(self.variables):
             shape, wanted = saved[str(index)].shape, tuple(variable.shape)
             if shape != wanted:
                 raise self._mismatch(f"has {shape} instead of {wanted} for {variable.name}")
         if not np.array_equal(saved[_LAYOUT], self._layout()):
             raise self._mismatch("is for variables of other shapes, or in another order")
+
+    def _check_unbuilt_state(self, saved: dict[str, np.ndarray]) -> None:
+        """Raises ValueError if a state saved before `build` is not one of this optimizer's."""
+        own = [variable is self.num_skipped_steps for variable in self.variables].index(True) + 1
+        self._check_count(saved, own)
+        # All that `build` has made is still as it would be.
+        if self.built and int(self._iterations.numpy()):
+            raise self._mismatch("was saved before it was built, for one that has taken steps")
+
+    def _check_count(self, saved: dict[str, np.ndarray], wanted: int) -> None:
+        count = sum(name.isdecimal() for name in saved)
+        if count != wanted:
+            raise self._mismatch(f"has {count} variables instead of {wanted}")
 
     def _mismatch(self, what: str) -> ValueError:
         return ValueError(
@@ -367,6 +408,8 @@ class _Hidden:
         routes: with the optimizer's own copies of their rules.
         groups: once there are variables.
         pending: a state that was loaded before there were variables.
+        num_reported: how many of the skipped steps are no news: `finalize_variable_values` has
+            raised for them, or they were skipped before the state was loaded.
     """
 
     def __init__(self, rule: Rule, routes: list[Route]):
@@ -374,10 +417,32 @@ class _Hidden:
         self.routes = routes
         self.groups: list[Group] = []
         self.pending: dict[str, np.ndarray] | None = None
+        self.num_reported = 0
+
+
+def _check_backend() -> None:
+    if (backend := keras.config.backend()) != "tensorflow":
+        raise RuntimeError(
+            "Keras must run on TensorFlow for LearnedOptimizer. "
+            f"Received: backend={backend!r}. Set KERAS_BACKEND=tensorflow in the environment."
+        )
+
+
+def _checked_routes(routes: Sequence[Route]) -> list[Route]:
+    listed = list(routes) if isinstance(routes, Iterable) else [routes]
+    if not isinstance(routes, Iterable) or not all(isinstance(one, Route) for one in listed):
+        raise TypeError(
+            "routes must be a list of routes (l2l_tf.rules.Route). "
+            f"Received: routes={routes!r}. Make a Route for each rule, and a list of them."
+        )
+    for route in listed:
+        _check_rule("rule of each route", route.rule)
+    return listed
 
 
 def _check_rule(argument: str, rule: Any) -> None:
-    if not isinstance(rule, Rule):
+    # A class has the methods of its objects.
+    if not isinstance(rule, Rule) or isinstance(rule, type):
         raise TypeError(
             f"{argument} must be a rule (l2l_tf.rules.Rule). Received: {rule!r}. "
             "Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
@@ -385,7 +450,8 @@ def _check_rule(argument: str, rule: Any) -> None:
 
 
 def _check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
+    # TensorFlow's dtypes equal their names, but are none.
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"{argument} must be one of {list(choices)}. Received: {argument}={value!r}. "
             "Choose one of them."

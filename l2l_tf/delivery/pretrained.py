@@ -1,5 +1,6 @@
 """The rules that come with the package, by name."""
 
+import os
 from pathlib import Path
 
 import keras
@@ -25,8 +26,14 @@ def find_rule(name_or_path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: no rule of that name comes with the package and no folder is there.
+        TypeError: it is neither a name nor a path.
     """
     rules = list_rules()
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise TypeError(
+            "A rule must be given by a name or a path. "
+            f"Received: {name_or_path!r}. Take one of {sorted(rules)}, or a folder."
+        )
     if str(name_or_path) in rules:
         return rules[str(name_or_path)]
     path = Path(name_or_path)

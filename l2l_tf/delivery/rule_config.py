@@ -1,6 +1,7 @@
 """Rules as JSON values and beside a saved state, their weights included."""
 
 import base64
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ import tensorflow as tf
 
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
+
+# Arguments of rules that say nothing of what they answer once they have their weights.
+_INCIDENTAL = {"build_config", "module", "name", "output_stddev", "seed", "trainable"}
 
 # What the names of rules' weights begin with in the saved state of an optimizer.
 WEIGHT_PREFIX = "rule_"
@@ -44,6 +48,41 @@ def rule_from_config(config: dict[str, Any]) -> Rule:
     rule = keras.saving.deserialize_keras_object(config["object"])
     _set_weights(rule, [_decode(weight) for weight in config["weights"]])
     return rule
+
+
+def rules_to_bytes(rules: Sequence[Rule]) -> np.ndarray:
+    """Returns what rules are, apart from their weights, as a vector of bytes: uint8."""
+    kinds = [
+        _essence(keras.saving.serialize_keras_object(rule))
+        if hasattr(rule, "get_config")
+        else {"class_name": type(rule).__name__}
+        for rule in rules
+    ]
+    return np.frombuffer(json.dumps(kinds).encode(), np.uint8)
+
+
+def are_same_rules(saved: np.ndarray, own: np.ndarray) -> bool:
+    """Returns whether two results of `rules_to_bytes` say the same, in so far as both say it.
+
+    A later version may know arguments that an earlier one did not.
+    """
+    return _agree(*(json.loads(one.tobytes().decode()) for one in (saved, own)))
+
+
+def _essence(value: Any) -> Any:
+    """Returns JSON values without what is incidental."""
+    if isinstance(value, dict):
+        return {key: _essence(item) for key, item in value.items() if key not in _INCIDENTAL}
+    return [_essence(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Returns whether JSON values are equal where both have an entry."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_agree(one[key], other[key]) for key in one.keys() & other.keys())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return bool(one == other)
 
 
 def copy_rule(rule: Rule) -> Rule:

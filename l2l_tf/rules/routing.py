@@ -31,6 +31,7 @@ class Route:
     Raises:
         ValueError: none or several of the three are given, the kind is unknown, or the name is no
             regular expression.
+        TypeError: the name is no string, or the predicate no function.
     """
 
     rule: Rule
@@ -45,12 +46,22 @@ class Route:
                 "A route must have exactly one of kind, name and predicate. "
                 f"Received: {given}. Make one route for each."
             )
-        if self.kind is not None and self.kind not in KINDS:
+        if self.kind is not None and self.kind not in list(KINDS):
             raise ValueError(
                 f"kind must be one of {sorted(KINDS)}. Received: kind={self.kind!r}. "
                 "Choose one of them, or a name or a predicate."
             )
+        if self.predicate is not None and not callable(self.predicate):
+            raise TypeError(
+                "predicate must be a function of a variable. "
+                f"Received: predicate={self.predicate!r}. Give a kind or a name as kind= or name=."
+            )
         if self.name is not None:
+            if not isinstance(self.name, str):
+                raise TypeError(
+                    "name must be a string, a regular expression. "
+                    f"Received: name={self.name!r}. Give what is to be found in a variable's path."
+                )
             try:
                 re.compile(self.name)
             except re.error as error:

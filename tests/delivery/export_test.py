@@ -379,6 +379,8 @@ def test_without_a_replay_the_golden_trajectory_plays_no_part(copy):
         {"gradients": [[1.0]]},
         {"gradients": [[1.0]], "deltas": [[1.0, 2.0]]},
         {"gradients": [["x"]], "deltas": [["x"]]},
+        {"gradients": 1.0, "deltas": 1.0},
+        {"gradients": [[]], "deltas": [[]]},
     ],
 )
 def test_a_golden_trajectory_that_is_none_is_refused(copy, golden):
@@ -445,10 +447,14 @@ def test_weights_for_another_number_of_inputs_are_refused(copy):
     )
 
 
-def test_weights_that_are_no_archive_are_refused(copy):
-    (copy / "weights.npz").write_bytes(b"PK\x03\x04 and no more")
+@pytest.mark.parametrize(
+    ("contents", "what"),
+    [(b"PK\x03\x04 and no more", "File is not a zip file"), (b"", "No data left in file")],
+)
+def test_weights_that_are_no_archive_are_refused(copy, contents, what):
+    (copy / "weights.npz").write_bytes(contents)
     _accept(copy, "weights.npz")
-    assert _refused(copy, ValueError) == _cannot_build(copy, "File is not a zip file")
+    assert _refused(copy, ValueError) == _cannot_build(copy, what)
 
 
 # Exporting where there is something

@@ -289,6 +289,14 @@ def test_a_loaded_model_goes_on_bit_for_bit(optimizer, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_model_that_was_saved_before_its_first_step_is_trained_as_the_original(tmp_path):
+    model = _model()
+    model.compile(LearnedOptimizer(_lstm(), use_ema=True), loss="mse")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    _same_weights(_go_on(loaded), _go_on(model))
+
+
 def test_a_new_process_that_imports_only_the_package_goes_on_bit_for_bit(tmp_path):
     model = _fit(LearnedOptimizer(_lstm(), [Route(SGD(0.1, 0.9), kind="vector")]))
     model.save(tmp_path / "model.keras")

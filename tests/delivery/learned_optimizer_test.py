@@ -8,7 +8,7 @@ import tensorflow as tf
 import l2l_tf
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load
 from l2l_tf.delivery.pretrained import load_rule
-from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, Route
+from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, RMSprop, Route
 from tests.delivery.linear_rule import LinearRule
 
 
@@ -312,13 +312,9 @@ def _built(*shapes, **arguments) -> LearnedOptimizer:
         (lambda: _built((3, 2), (2,)), "is for variables of other shapes, or in another order"),
         (lambda: _built((2,), (2, 3)), "is for variables of other shapes, or in another order"),
         (lambda: _built((2, 3), (2,), use_ema=True), "has 8 variables instead of 6"),
-        (
-            lambda: _built((2, 3), (2,), routes=[Route(SGD(1.0), kind="vector")]),
-            "has 7 variables instead of 6",
-        ),
         (lambda: _built((2, 3), (2,), chunk_size=2), "has 8 variables instead of 6"),
     ],
-    ids=["size", "transposed", "order", "option", "routes", "chunks"],
+    ids=["size", "transposed", "order", "option", "chunks"],
 )
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(first_built, other, what):
     optimizer = LearnedOptimizer(LinearRule(), name="mine")
@@ -336,6 +332,35 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(first_built, o
     )
     if first_built:
         assert not any(np.any(one) for one in _state(optimizer).values())
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_a_state_saved_before_build_is_that_of_an_optimizer_that_took_no_step(built):
+    optimizer, variables = LearnedOptimizer(_lstm(), use_ema=True), _variables((2, 3))
+    if built:
+        optimizer.build(variables)
+    optimizer.load_own_variables(_saved(LearnedOptimizer(_lstm(), learning_rate=0.5)))
+    assert float(optimizer.learning_rate) == 0.5
+    optimizer.apply([tf.ones([2, 3])], variables)
+    assert int(optimizer.iterations) == 1
+
+
+def test_a_state_saved_before_build_is_refused_by_an_optimizer_that_has_taken_steps():
+    optimizer = LearnedOptimizer(LinearRule())
+    optimizer.apply([tf.ones([2])], _variables((2,)))
+    with pytest.raises(ValueError, match="a state that was saved before it was built"):
+        optimizer.load_own_variables(_saved(LearnedOptimizer(LinearRule())))
+    assert int(optimizer.iterations) == 1
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_a_state_saved_before_build_with_a_schedule_is_refused_by_one_without(built):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.2, 1, 0.7)
+    optimizer = LearnedOptimizer(LinearRule())
+    if built:
+        optimizer.build(_variables((2,)))
+    with pytest.raises(ValueError, match="has 2 variables instead of 3"):
+        optimizer.load_own_variables(_saved(LearnedOptimizer(LinearRule(), learning_rate=schedule)))
 
 
 def test_the_state_of_another_kind_of_optimizer_is_refused():
@@ -365,8 +390,32 @@ def test_weights_without_any_state_are_loaded_with_a_warning(tmp_path):
         np.testing.assert_array_equal(one, wanted)
 
 
-def test_the_state_of_other_rules_is_refused():
-    optimizer, other = LearnedOptimizer(_lstm()), LearnedOptimizer(_lstm(units=(5,)))
+@pytest.mark.parametrize("built", [False, True])
+def test_the_state_of_a_rule_without_the_others_routes_is_refused(built):
+    optimizer = _built((2, 3), (2,)) if built else LearnedOptimizer(LinearRule())
+    other = _built((2, 3), (2,), routes=[Route(SGD(1.0), kind="vector")])
+    with pytest.raises(ValueError, match="a state that is that of other rules"):
+        optimizer.load_own_variables(_saved(other))
+
+
+# States and weights of all but the first have the same shapes.
+@pytest.mark.parametrize(
+    ("own", "others"),
+    [
+        (_lstm(), _lstm(units=(5,))),
+        (_lstm(), _lstm(output_scale=3.0)),
+        (_lstm(preprocessing="log_and_sign"), _lstm(preprocessing="log_and_sign", p=3.0)),
+        (SGD(0.1, 0.9), RMSprop(0.1)),
+        (SGD(0.1, 0.9), SGD(0.1, 0.9, nesterov=True)),
+    ],
+    ids=["units", "output_scale", "p", "class", "nesterov"],
+)
+@pytest.mark.parametrize("built", [False, True])
+def test_the_state_of_other_rules_is_refused(own, others, built):
+    optimizer, other = LearnedOptimizer(own), LearnedOptimizer(others)
+    other.build(_variables((2,)))
+    if built:
+        optimizer.build(_variables((2,)))
     with pytest.raises(ValueError, match="a state that is that of other rules"):
         optimizer.load_own_variables(_saved(other))
 
@@ -424,35 +473,65 @@ def test_any_rule_of_ours_can_be_saved(rule):
 # What is refused
 
 
-@pytest.mark.parametrize("arguments", [{"rule": "mnist"}, {"rule": SGD(0.1), "routes": ["conv"]}])
-def test_what_is_no_rule_is_refused(arguments):
-    with pytest.raises(TypeError) as raised:
-        LearnedOptimizer(**arguments)
-    which, what = (
-        ("rule", "'mnist'") if "routes" not in arguments else ("rule of each route", "None")
-    )
+@pytest.mark.parametrize(
+    "make", [lambda: LearnedOptimizer(SGD(0.1)), lambda: load("quadratic_lstm")]
+)
+def test_another_backend_of_keras_is_refused(monkeypatch, make):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError) as raised:
+        make()
     assert str(raised.value) == (
-        f"{which} must be a rule (l2l_tf.rules.Rule). Received: {what}. "
-        "Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
+        "Keras must run on TensorFlow for LearnedOptimizer. Received: backend='jax'. "
+        "Set KERAS_BACKEND=tensorflow in the environment."
     )
+
+
+@pytest.mark.parametrize("rule", ["mnist", SGD, CoordinatewiseLSTM])
+@pytest.mark.parametrize("of_route", [False, True])
+def test_what_is_no_rule_is_refused(of_route, rule):
+    arguments = (SGD(0.1), [Route(rule, kind="conv")]) if of_route else (rule,)
+    with pytest.raises(TypeError) as raised:
+        LearnedOptimizer(*arguments)
+    assert str(raised.value) == (
+        f"{'rule of each route' if of_route else 'rule'} must be a rule (l2l_tf.rules.Rule). "
+        f"Received: {rule!r}. Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
+    )
+
+
+@pytest.mark.parametrize("routes", ["conv", ["conv"], None, Route(SGD(0.1), kind="conv")])
+def test_what_is_no_list_of_routes_is_refused(routes):
+    with pytest.raises(TypeError) as raised:
+        LearnedOptimizer(SGD(0.1), routes)
+    assert str(raised.value) == (
+        "routes must be a list of routes (l2l_tf.rules.Route). "
+        f"Received: routes={routes!r}. Make a Route for each rule, and a list of them."
+    )
+
+
+def test_routes_may_be_generated():
+    routes = [Route(SGD(0.1), kind="conv"), Route(SGD(0.2), kind="dense")]
+    optimizer = LearnedOptimizer(SGD(0.3), (route for route in routes))
+    assert optimizer.rule_for(keras.Variable(np.ones([2, 2]))).learning_rate == 0.2
 
 
 @pytest.mark.parametrize(
     ("argument", "value", "choices"),
     [
         ("nan_policy", "ignore", "['skip', 'raise']"),
+        ("nan_policy", None, "['skip', 'raise']"),
         ("state_dtype", "float16", "['bfloat16', 'float32']"),
+        ("state_dtype", tf.bfloat16, "['bfloat16', 'float32']"),
     ],
 )
 def test_an_unknown_choice_is_refused(argument, value, choices):
     with pytest.raises(ValueError) as raised:
         LearnedOptimizer(SGD(0.1), **{argument: value})
     assert str(raised.value) == (
-        f"{argument} must be one of {choices}. Received: {argument}='{value}'. Choose one of them."
+        f"{argument} must be one of {choices}. Received: {argument}={value!r}. Choose one of them."
     )
 
 
-@pytest.mark.parametrize("chunk_size", [-1, 2.5])
+@pytest.mark.parametrize("chunk_size", [-1, 2.5, True])
 def test_a_chunk_size_that_is_no_count_is_refused(chunk_size):
     with pytest.raises(ValueError) as raised:
         LearnedOptimizer(SGD(0.1), chunk_size=chunk_size)

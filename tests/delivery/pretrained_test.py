@@ -98,6 +98,15 @@ def test_an_unknown_name_is_refused_with_the_known_ones(folders, load, name):
     )
 
 
+def test_what_is_neither_a_name_nor_a_path_is_refused(folders):
+    with pytest.raises(TypeError) as raised:
+        load_rule(None)
+    assert str(raised.value) == (
+        "A rule must be given by a name or a path. Received: None. "
+        "Take one of ['alone', 'both', 'cifar'], or a folder."
+    )
+
+
 def test_a_damaged_rule_is_refused_by_name_too(shipped, monkeypatch, tmp_path):
     export_rule(CoordinatewiseLSTM(units=(1,)), tmp_path / "broken", {"name": "broken"})
     (tmp_path / "broken" / "weights.npz").unlink()

@@ -6,11 +6,13 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.delivery.rule_config import (
+    are_same_rules,
     copy_rule,
     route_from_config,
     route_to_config,
     rule_from_config,
     rule_to_config,
+    rules_to_bytes,
 )
 from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, RMSprop, Route
 from tests.delivery.linear_rule import LinearRule
@@ -94,6 +96,23 @@ def test_a_copy_has_weights_of_its_own_that_are_not_trainable():
     rule.set_weights([0 * one for one in rule.get_weights()])
     assert any(np.any(one) for one in copy.get_weights())
     assert not copy.trainable_variables
+
+
+def test_rules_that_differ_in_nothing_but_their_weights_are_the_same():
+    one, other = (
+        CoordinatewiseLSTM((3,), output_stddev=0.1 * seed, seed=seed, name=f"rule_{seed}")
+        for seed in (1, 2)
+    )
+    assert are_same_rules(rules_to_bytes([one]), rules_to_bytes([other]))
+    assert not are_same_rules(rules_to_bytes([one]), rules_to_bytes([one, one]))
+
+
+def test_an_argument_that_an_earlier_version_did_not_know_makes_no_other_rule():
+    saved = json.loads(rules_to_bytes([SGD(0.1, 0.9)]).tobytes())
+    del saved[0]["config"]["nesterov"]
+    earlier = np.frombuffer(json.dumps(saved).encode(), np.uint8)
+    assert are_same_rules(earlier, rules_to_bytes([SGD(0.1, 0.9)]))
+    assert not are_same_rules(earlier, rules_to_bytes([SGD(0.1, 0.5)]))
 
 
 @pytest.mark.parametrize("given", [{"kind": "conv"}, {"name": "a.*b"}, {"predicate": is_square}])

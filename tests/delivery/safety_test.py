@@ -98,6 +98,36 @@ def test_one_bad_gradient_among_those_accumulated_drops_their_step_and_no_more()
     assert int(optimizer.num_skipped_steps) == 1
 
 
+@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
+@pytest.mark.parametrize(
+    ("dtype", "learning_rate", "delta"),
+    [
+        ("float32", np.nan, 1.0),
+        ("float32", 1e30, 1e30),
+        ("float16", 1.0, 1e5),
+        # Finite each, but not together.
+        ("float16", 1.0, 4e4),
+    ],
+)
+def test_no_parameter_becomes_infinite_by_finite_deltas(how, dtype, learning_rate, delta):
+    variable = keras.Variable(np.full(3, 4e4), dtype=dtype)
+    optimizer = LearnedOptimizer(LinearRule(), learning_rate=learning_rate)
+    _apply(how, optimizer, [variable])(tf.fill([3], -delta))
+    np.testing.assert_array_equal(variable.numpy(), np.full(3, 4e4, dtype))
+    assert int(optimizer.num_skipped_steps) == 1
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_a_finite_state_is_no_reason_to_skip_a_step_though_its_sum_is_infinite(how, chunk_size):
+    variable = keras.Variable(np.zeros(12, np.float32))
+    optimizer = LearnedOptimizer(LinearRule(-1e-37), chunk_size=chunk_size)
+    # 4 of them are no float32.
+    _apply(how, optimizer, [variable])(tf.fill([12], 1e38))
+    np.testing.assert_allclose(variable.numpy(), -10.0, rtol=1e-5)
+    assert int(optimizer.num_skipped_steps) == 0
+
+
 class _Skipped(keras.metrics.Metric):
     """The steps that an optimizer has skipped so far."""
 
@@ -170,6 +200,31 @@ def test_fit_raises_however_it_is_compiled(jit_compile):
         model.fit(x, y, batch_size=1, shuffle=False, verbose=0)
     assert "Gradients, deltas and the state of the rule must be finite." in str(raised.value)
     assert np.isfinite(model.get_weights()[0]).all()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_what_was_raised_once_is_not_raised_again(jit_compile):
+    model, x, y = _model_and_data(num_bad=1)
+    model.compile(LearnedOptimizer(SGD(0.1), nan_policy="raise"), "mse", jit_compile=jit_compile)
+    for num_bad in (1, 0, 1):
+        y[:] = [[np.nan]] * num_bad + [[1.0]] * (len(y) - num_bad)
+        if num_bad:
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                model.fit(x, y, batch_size=1, shuffle=False, verbose=0)
+        else:
+            model.fit(x, y, batch_size=1, shuffle=False, verbose=0)
+
+
+def test_steps_skipped_before_a_state_was_saved_raise_nothing(tmp_path):
+    model, x, y = _model_and_data(num_bad=1)
+    model.compile(LearnedOptimizer(SGD(0.1)), "mse")
+    model.fit(x, y, batch_size=1, shuffle=False, verbose=0)
+    model.save_weights(tmp_path / "of.weights.h5")
+    other, x, y = _model_and_data(num_bad=0)
+    other.compile(LearnedOptimizer(SGD(0.1), nan_policy="raise"), "mse")
+    other.load_weights(tmp_path / "of.weights.h5")
+    other.fit(x, y, batch_size=4, verbose=0)
+    assert int(other.optimizer.num_skipped_steps) == 1
 
 
 def test_fit_with_finite_gradients_raises_nothing():

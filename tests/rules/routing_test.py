@@ -61,11 +61,12 @@ def test_a_route_is_given_in_exactly_one_way(arguments, given):
     )
 
 
-def test_an_unknown_kind_is_refused():
+@pytest.mark.parametrize("kind", ["convolution", ["conv"]])
+def test_an_unknown_kind_is_refused(kind):
     with pytest.raises(ValueError) as raised:
-        Route(RULE, kind="convolution")
+        Route(RULE, kind=kind)
     assert str(raised.value) == (
-        "kind must be one of ['conv', 'dense', 'vector']. Received: kind='convolution'. "
+        f"kind must be one of ['conv', 'dense', 'vector']. Received: kind={kind!r}. "
         "Choose one of them, or a name or a predicate."
     )
 
@@ -76,4 +77,22 @@ def test_a_name_that_is_no_regular_expression_is_refused():
     assert str(raised.value) == (
         "name must be a regular expression. Received: name='dense(', where missing ), unterminated "
         "subpattern at position 5. Escape what is meant literally (re.escape)."
+    )
+
+
+def test_a_name_that_is_no_string_is_refused():
+    with pytest.raises(TypeError) as raised:
+        Route(RULE, name=5)
+    assert str(raised.value) == (
+        "name must be a string, a regular expression. Received: name=5. "
+        "Give what is to be found in a variable's path."
+    )
+
+
+def test_a_predicate_that_is_no_function_is_refused():
+    with pytest.raises(TypeError) as raised:
+        Route(RULE, predicate="bias")
+    assert str(raised.value) == (
+        "predicate must be a function of a variable. Received: predicate='bias'. "
+        "Give a kind or a name as kind= or name=."
     )
