@@ -23,6 +23,7 @@ from l2l_tf.delivery.rule_config import (
     rule_to_config,
 )
 from l2l_tf.rules.chunks import CHUNK_SIZE
+from l2l_tf.rules.routed import OTHER, RoutedRule
 from l2l_tf.rules.routing import Route, assign_routes
 from l2l_tf.rules.rule import Rule
 
@@ -75,7 +76,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     (`tf.IndexedSlices`) are made dense: a rule with a memory moves where gradients are zero too.
 
     Args:
-        rule: what updates all variables for which there is no route.
+        rule: what updates all variables for which there is no route. A rule with parts
+            (`l2l_tf.rules.RoutedRule`) brings routes of its own, which come after those given here.
         routes: rules for some of the variables (`l2l_tf.rules.Route`); of several that match a
             variable the first counts.
         learning_rate: what deltas are multiplied by: a float, schedule or callable. A learned rule
@@ -117,6 +119,13 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         _check_rule("rule", rule)
         for route in routes:
             _check_rule("rule of each route", getattr(route, "rule", None))
+            if isinstance(route.rule, RoutedRule):
+                raise ValueError(
+                    "The rule of a route must have no routes of its own. "
+                    f"Received: {route.rule!r}. Give the routes of its parts one by one."
+                )
+        if isinstance(rule, RoutedRule):
+            routes, rule = [*routes, *rule.routes], rule.parts[OTHER]
         _check_choice("nan_policy", nan_policy, NAN_POLICIES)
         _check_choice("state_dtype", state_dtype, STATE_DTYPES)
         if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 0):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem, StackedProblem
+from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.rule import FlatLayout, Rule
 from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training.unroll import start, unroll
@@ -148,7 +149,7 @@ def evaluate_rates(
 
     def run_from_start(seeds: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:
         rule = make_rule(_rate_of_each_coordinate(stacked, rates))
-        rule = arrange(rule, stacked.num_coordinates)
+        rule = arrange(on_problem(rule, stacked), stacked.num_coordinates)
         first = start(rule, stacked, seeds)
         steps, _ = unroll(rule, stacked, seeds, first, num_steps)
         return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import tensorflow as tf
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.chunks import InChunks
+from l2l_tf.rules.routed import OnVariables, on_problem
 from l2l_tf.rules.side_by_side import SideBySide, arrange
 from l2l_tf.training.averages import averaged
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
@@ -130,7 +131,7 @@ class MetaTrainer:
         self._replicas = replicas
         self._tasks = StackedProblem(problem, settings.tasks_per_meta_step // replicas.count)
         self._trained_rule = bound_memory(
-            rule,
+            on_problem(rule, self._tasks),
             self._tasks.num_coordinates,
             settings.unroll_length,
             0 if settings.second_derivatives else settings.chunk_size,
@@ -333,7 +334,7 @@ class MetaTrainer:
         problem, num_steps = self._validation_tasks, self.settings.num_steps
         if self._shares_validation:
             seeds = self._replicas.share(seeds)
-        rule = arrange(self.rule, problem.num_coordinates)
+        rule = arrange(on_problem(self.rule, problem), problem.num_coordinates)
         first = start(rule, problem, seeds)
         steps, _ = unroll(rule, problem, seeds, first, num_steps)
         losses = tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
@@ -350,15 +351,9 @@ class MetaTrainer:
             "validation_problem_config": self._validation_tasks.problem.get_config(),
             "num_replicas": self._replicas.count,
             # The state of an open trajectory is cut up like this, or whole.
-            "state_chunk_size": getattr(self._trained_rule, "chunk_size", 0),
-            "state_part_size": self._state_part_size(),
+            "state_chunk_size": _sizes(self._trained_rule, _chunk_size),
+            "state_part_size": _sizes(self._trained_rule, _part_size),
         } | settings
-
-    def _state_part_size(self) -> int:
-        rule = self._trained_rule
-        if isinstance(rule, InChunks):
-            rule = rule.rule
-        return rule.part_size if isinstance(rule, SideBySide) else 0
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
         # Processes restore together, so they must agree on that first.
@@ -408,6 +403,23 @@ class MetaTrainer:
         # A request that came in the meantime stays for the next time.
         self._stop_requested |= agreed
         return agreed
+
+
+def _sizes(rule: Any, size_of: Callable[[Any], int]) -> Any:
+    """Returns a size of an arranged rule; of one with parts, by part."""
+    if isinstance(rule, OnVariables):
+        return {name: size_of(part) for name, part in rule.arranged.items()}
+    return size_of(rule)
+
+
+def _chunk_size(rule: Any) -> int:
+    return rule.chunk_size if isinstance(rule, InChunks) else 0
+
+
+def _part_size(rule: Any) -> int:
+    if isinstance(rule, InChunks):
+        rule = rule.rule
+    return rule.part_size if isinstance(rule, SideBySide) else 0
 
 
 def _copies(variables: Sequence[keras.Variable]) -> list[tf.Variable]:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
-from l2l_tf.rules import SGD, CoordinatewiseLSTM, side_by_side
+from l2l_tf.rules import SGD, CoordinatewiseLSTM, Route, RoutedRule, side_by_side
 from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
@@ -574,6 +574,41 @@ def test_a_rule_side_by_side_learns_the_same_and_can_be_stopped_too(
     for ours, theirs in zip(apart.rule.get_weights(), whole.rule.get_weights(), strict=True):
         # Sums over coordinates in another order.
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def _parts_trainer(folder: Path | None, chunk_size: int | None = None) -> MetaTrainer:
+    def lstm(seed):
+        return CoordinatewiseLSTM((2,), "log_and_sign", output_stddev=1.0, seed=seed)
+
+    return MetaTrainer(
+        RoutedRule(lstm(0), [Route(lstm(1), kind="vector")]),
+        NoisyBowls(),
+        keras.optimizers.Adam(0.01),
+        _settings(
+            num_steps=6, tasks_per_meta_step=2, num_validation_tasks=2, chunk_size=chunk_size
+        ),
+        checkpoint_dir=folder,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_a_rule_with_parts_learns_in_all_of_them_and_can_be_stopped_too(
+    tmp_path, deterministic_operations, chunk_size
+):
+    whole = _parts_trainer(None, chunk_size)
+    before = whole.rule.get_weights()
+    whole.fit()
+    changes = zip(before, whole.rule.get_weights(), strict=True)
+    assert all((one != other).any() for one, other in changes)
+    stopped = _parts_trainer(tmp_path, chunk_size)
+    stopped.fit([StopAfter(stopped, 3)])
+    resumed = _parts_trainer(tmp_path, chunk_size)
+    resumed.fit()
+    for ours, theirs in zip(_all_values(resumed), _all_values(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    evaluation = evaluate(resumed.rule, NoisyBowls(), task_seeds(0, "validation", 0, 2), 6)
+    np.testing.assert_allclose(resumed.validate()[1], evaluation.curve, rtol=1e-4)
 
 
 def test_a_checkpoint_of_a_rule_side_by_side_is_refused_where_it_is_whole(tmp_path, monkeypatch):
