@@ -41,6 +41,13 @@ flags.DEFINE_integer("num_meta_epochs", 20, "Meta-epochs, each ended by a valida
 flags.DEFINE_integer("trajectories_per_meta_epoch", 100, "Trajectories of each.", 1)
 flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta-step.", 1)
 flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
+flags.DEFINE_list(
+    "horizons",
+    [],
+    "Curriculum: steps of a trajectory in each stage of training, ascending to num_steps, such as "
+    "100,200,500,1000; a stage is validated over the horizon of the next.",
+)
+flags.DEFINE_integer("patience", 1, "Validations without improvement that end its stage.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
 flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
 flags.DEFINE_float(
