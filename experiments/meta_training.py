@@ -83,7 +83,7 @@ def meta_train(
         return
     trainer.load_best()
     card = {
-        "name": f"{experiment}_{FLAGS.learned_rule}",
+        "name": FLAGS.rule_name or f"{experiment}_{FLAGS.learned_rule}",
         "licence": "Apache-2.0",
         "source": chosen_rule().source,
         "training": trainer.description() | _initial_training() | origin(experiment),

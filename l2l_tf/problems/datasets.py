@@ -35,7 +35,7 @@ class Dataset:
     equal size (but for one image, if their number is odd).
 
     Attributes:
-        name: a key of `DATASETS`.
+        name: a key of `DATASETS`, and which classes of it, if not all.
         train: the half that rules are trained on.
         validation: the half that rules and learning rates are chosen on.
         test: its test images.
@@ -119,7 +119,7 @@ def with_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
     """Returns the images of some classes of a data set, the classes numbered anew from 0 on.
 
     Each image stays in its part, and images keep their order. The class that is given first becomes
-    class 0.
+    class 0. The name says which they are: "digits_classes_0_1".
 
     Args:
         dataset: any.
@@ -147,6 +147,7 @@ def with_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
 
     return dataclasses.replace(
         dataset,
+        name=f"{dataset.name}_classes_{'_'.join(map(str, chosen))}",
         train=part(dataset.train),
         validation=part(dataset.validation),
         test=part(dataset.test),

@@ -117,6 +117,7 @@ def test_of_some_classes_all_images_stay_in_their_parts_under_new_labels():
     dataset = load("digits")
     chosen = with_classes(dataset, [7, 0, 3])
     assert chosen.num_classes == 3
+    assert chosen.name == "digits_classes_7_0_3"
     for part, kept in zip(_parts(dataset), _parts(chosen), strict=True):
         assert kept.labels.dtype == np.int32
         assert kept.labels.max() == 2
