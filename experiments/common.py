@@ -26,6 +26,9 @@ flags.DEFINE_list(
     [],
     "Saved rules to evaluate, by name or path; without it, the one trained in output_dir.",
 )
+flags.DEFINE_string(
+    "rule_name", None, "Name of the rule that is trained; by default, of experiment and kind."
+)
 flags.DEFINE_bool("update_card", False, "Add the scores to the cards of rules given by --rule.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0)
 flags.DEFINE_integer("num_steps", 100, "Horizon: steps of a trajectory.", 1)
@@ -41,6 +44,13 @@ flags.DEFINE_integer("num_meta_epochs", 20, "Meta-epochs, each ended by a valida
 flags.DEFINE_integer("trajectories_per_meta_epoch", 100, "Trajectories of each.", 1)
 flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta-step.", 1)
 flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
+flags.DEFINE_list(
+    "horizons",
+    [],
+    "Curriculum: steps of a trajectory in each stage of training, ascending to num_steps, such as "
+    "100,200,500,1000; a stage is validated over the horizon of the next.",
+)
+flags.DEFINE_integer("patience", 1, "Validations without improvement that end its stage.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
 flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
 flags.DEFINE_float(

@@ -1,10 +1,11 @@
 """The comparison of learned rules with tuned baselines, as the flags say."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
 from experiments.tuned_rates import tune_baselines
@@ -21,8 +22,11 @@ from l2l_tf.reporting.results import (
     write_json,
 )
 from l2l_tf.rules.hand_designed import BASELINES
-from l2l_tf.training.evaluation import evaluate
+from l2l_tf.training.evaluation import Evaluation, evaluate
 from l2l_tf.training.tuning import Tuning
+
+# Entries for a rule's row, of the seeds of its tasks and its evaluation with final parameters.
+Measure = Callable[[tf.Tensor, Evaluation], dict[str, float]]
 
 
 def compare(
@@ -34,6 +38,7 @@ def compare(
     output_dir: Path,
     title: str,
     references: Sequence[ReferenceCurve],
+    measures: Mapping[str, Measure],
 ) -> None:
     """Tunes the baselines, runs all rules on the same fresh tasks and writes what came out.
 
@@ -49,11 +54,12 @@ def compare(
         output_dir: where results, figures and flags go.
         title: the figures' title.
         references: published curves, drawn behind ours.
+        measures: what is measured beside losses, by what the table is of.
     """
     tunings = tune_baselines(tuning_problem)
     tables = []
     for index, (part, problem) in enumerate(problems.items()):
-        rows = compared_rows(problem, rules, tunings)
+        rows = compared_rows(problem, rules, tunings, measures.get(part))
         suffix = f"_{part.replace(' ', '_')}" if index else ""
         # What a table is of need only be said where there are several.
         part_entry, part_title = ({"part": part}, f", {part}") if len(problems) > 1 else ({}, "")
@@ -81,20 +87,27 @@ def compare(
 
 
 def compared_rows(
-    problem: Problem, rules: dict[str, keras.layers.Layer], tunings: dict[str, Tuning]
+    problem: Problem,
+    rules: dict[str, keras.layers.Layer],
+    tunings: dict[str, Tuning],
+    measure: Measure | None = None,
 ) -> list[Row]:
     """Returns the rows of learned rules and tuned baselines, all run on the same fresh tasks."""
+
+    def row(name: str, rule: Any, tuning: Tuning | None) -> Row:
+        keep = measure is not None
+        evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps, keep_parameters=keep)
+        measured = measure(seeds, evaluation) if measure is not None else {}
+        return result_row(name, evaluation, tuning, learned=tuning is None) | measured
+
     seeds = task_seeds(FLAGS.seed, "test", 0, FLAGS.num_tasks)
     progress = keras.utils.Progbar(len(rules) + len(tunings), unit_name="rule")
     rows = []
     for name, rule in rules.items():
-        evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps)
-        rows.append(result_row(name, evaluation, learned=True))
+        rows.append(row(name, rule, None))
         progress.update(len(rows))
     for name, tuning in tunings.items():
-        rule = BASELINES[name](tuning.learning_rate)
-        evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps)
-        rows.append(result_row(name, evaluation, tuning))
+        rows.append(row(name, BASELINES[name](tuning.learning_rate), tuning))
         progress.update(len(rows))
     return rows
 

@@ -6,11 +6,13 @@ from absl import flags
 from l2l_tf.problems import datasets
 from l2l_tf.problems.classification import ClassificationProblem
 
-flags.DEFINE_enum("dataset", "mnist", ("digits", "mnist"), "Images; digits need no download.")
+flags.DEFINE_enum(
+    "dataset", "mnist", ("cifar10", "digits", "mnist"), "Images; digits need no download."
+)
 flags.DEFINE_string(
     "data_dir",
     None,
-    "Folder in which TensorFlow Datasets has prepared MNIST; without it, TFDS_DATA_DIR.",
+    "Folder in which TensorFlow Datasets has prepared the images; without it, TFDS_DATA_DIR.",
 )
 flags.DEFINE_integer(
     "downsampling",
@@ -33,7 +35,8 @@ def load_dataset() -> datasets.Dataset:
     """
     if FLAGS.dataset == "digits" and FLAGS.data_dir is not None:
         raise ValueError(
-            "--data_dir must go with --dataset=mnist: digits come with scikit-learn. "
+            "--data_dir must go with images that TensorFlow Datasets prepares: digits come with "
+            "scikit-learn. "
             f"Received: --data_dir={FLAGS.data_dir}. Leave one of the two out."
         )
     dataset = datasets.load(FLAGS.dataset, FLAGS.data_dir)
@@ -48,13 +51,16 @@ def load_dataset() -> datasets.Dataset:
 
 
 def classification(
-    model: keras.Model, examples: datasets.Examples, initial_stddev: float
+    model: keras.Model,
+    dataset: datasets.Dataset,
+    examples: datasets.Examples,
+    initial_stddev: float,
 ) -> ClassificationProblem:
-    """Returns the problem of a model on a part of the data set, named after both."""
+    """Returns the problem of a model on a part of a data set, named after both."""
     return ClassificationProblem(
         model,
         *examples,
         batch_size=FLAGS.batch_size,
         initial_stddev=initial_stddev,
-        name=f"{FLAGS.dataset}_{model.name}",
+        name=f"{dataset.name}_{model.name}",
     )

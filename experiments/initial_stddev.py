@@ -60,8 +60,8 @@ def main(strategy: tf.distribute.Strategy) -> None:
         row: dict[str, float] = {"initial_stddev": stddev}
         for variant in COMPARED:
             model = network(VARIANTS[variant], dataset)
-            tunings = tune_baselines(classification(model, dataset.validation, stddev))
-            problem = classification(model, dataset.test, stddev)
+            tunings = tune_baselines(classification(model, dataset, dataset.validation, stddev))
+            problem = classification(model, dataset, dataset.test, stddev)
             for name, tuning in tunings.items():
                 rule = BASELINES[name](tuning.learning_rate)
                 evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps)

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from absl import flags
 
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.preprocess import PREPROCESSORS
 from l2l_tf.rules.rnnprop import RNNprop
+from l2l_tf.rules.routed import RoutedRule
+from l2l_tf.rules.routing import KINDS, Route
 
 
 class LearnedRule(NamedTuple):
@@ -31,6 +34,12 @@ LEARNED_RULES = {
 }
 
 flags.DEFINE_enum("learned_rule", "lstm", sorted(LEARNED_RULES), "Which rule is trained.")
+flags.DEFINE_list(
+    "parts",
+    [],
+    "Kinds of variables (conv, dense, vector) for each of which the rule has a part with weights "
+    "of its own, beside one for all others; without any, one rule for all variables.",
+)
 flags.DEFINE_list("units", ["20", "20"], "Units of each LSTM layer of the rule.")
 flags.DEFINE_float("output_scale", 0.1, "Factor from the rule's output to a delta.")
 flags.DEFINE_enum("preprocessing", "none", sorted(PREPROCESSORS), "lstm: what the rule sees.")
@@ -63,8 +72,8 @@ def make_learned_rule() -> keras.layers.Layer:
 
     Raises:
         FileNotFoundError: `--initial_rule` does not exist.
-        ValueError: a flag of another rule is set, one is out of range, or `--initial_rule` is a
-            rule of another kind than the other flags say.
+        ValueError: a flag of another rule is set, one is out of range, `--parts` are unknown, or
+            `--initial_rule` is a rule of another kind than the other flags say.
     """
     rule = _make_new_rule()
     if FLAGS.initial_rule is not None:
@@ -81,6 +90,9 @@ def make_learned_rule() -> keras.layers.Layer:
 
 def _kind(rule: keras.layers.Layer) -> str:
     """Returns what a rule is, but for its weights and where they come from, as if to make it."""
+    if isinstance(rule, RoutedRule):
+        parts = [f"{name}: {_kind(part)}" for name, part in rule.parts.items()]
+        return f"{type(rule).__name__}({', '.join(parts)})"
     own = {"name", "seed", "output_stddev", "dtype", "trainable"}
     settings = [f"{key}={value!r}" for key, value in rule.get_config().items() if key not in own]
     return f"{type(rule).__name__}({', '.join(settings)})"
@@ -96,4 +108,19 @@ def _make_new_rule() -> keras.layers.Layer:
             f"Received: --units={','.join(FLAGS.units)}. Give, say, --units=20,20."
         ) from error
     own = {flag: FLAGS[flag].value for flag in chosen.own_flags}
-    return chosen.make(units=units, output_scale=FLAGS.output_scale, seed=FLAGS.seed, **own)
+
+    def make(seed: int) -> keras.layers.Layer:
+        return chosen.make(units=units, output_scale=FLAGS.output_scale, seed=seed, **own)
+
+    kinds = FLAGS.parts
+    if not set(kinds) <= KINDS.keys() or len(set(kinds)) < len(kinds):
+        raise ValueError(
+            f"--parts must be different ones of {sorted(KINDS)}. "
+            f"Received: --parts={','.join(kinds)}. Leave it out for one rule for all variables."
+        )
+    other = make(FLAGS.seed)
+    if not kinds:
+        return other
+    seeds = np.random.SeedSequence(FLAGS.seed).generate_state(len(kinds))
+    routes = [Route(make(int(seed)), kind) for kind, seed in zip(kinds, seeds, strict=True)]
+    return RoutedRule(other, routes)

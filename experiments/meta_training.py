@@ -53,6 +53,8 @@ def meta_train(
         step_weights=_step_weights(),
         second_derivatives=FLAGS.second_derivatives,
         chunk_size=FLAGS.chunk_size,
+        horizons=_horizons(),
+        patience=FLAGS.patience,
         seed=FLAGS.seed,
     )
     with strategy.scope():
@@ -81,7 +83,7 @@ def meta_train(
         return
     trainer.load_best()
     card = {
-        "name": f"{experiment}_{FLAGS.learned_rule}",
+        "name": FLAGS.rule_name or f"{experiment}_{FLAGS.learned_rule}",
         "licence": "Apache-2.0",
         "source": chosen_rule().source,
         "training": trainer.description() | _initial_training() | origin(experiment),
@@ -109,6 +111,17 @@ def _step_weights() -> list[float] | None:
     if FLAGS.step_weights == "all":
         return None
     return [0.0] * (FLAGS.unroll_length - 1) + [1.0]
+
+
+def _horizons() -> list[int]:
+    try:
+        return [int(horizon) for horizon in FLAGS.horizons]
+    except ValueError as error:
+        raise ValueError(
+            "--horizons must be integers that ascend to --num_steps. "
+            f"Received: --horizons={','.join(FLAGS.horizons)}. Give, say, "
+            "--horizons=100,200,500,1000 with --num_steps=1000."
+        ) from error
 
 
 def _meta_optimizer(settings: MetaTrainingSettings) -> keras.optimizers.Optimizer:

@@ -90,7 +90,9 @@ def _check_figure6() -> None:
 def _problems(dataset: Dataset, variant: Variant) -> pipeline.Problems:
     model = network(variant, dataset)
     parts = (dataset.train, dataset.validation, dataset.test)
-    train, validation, test = (classification(model, part, FLAGS.initial_stddev) for part in parts)
+    train, validation, test = (
+        classification(model, dataset, part, FLAGS.initial_stddev) for part in parts
+    )
     # The paper does not say which images its curves are of.
     return pipeline.Problems(train, validation, {"test images": test, "training half": train})
 

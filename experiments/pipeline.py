@@ -1,13 +1,13 @@
 """What `--mode` names: meta-training, comparison, or both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from experiments.common import FLAGS
-from experiments.comparison import compare, load_rules
+from experiments.comparison import Measure, compare, load_rules
 from experiments.learned_rules import chosen_rule, make_learned_rule
 from experiments.meta_training import meta_train
 from experiments.tuned_rates import chosen_baselines, known_searches
@@ -21,13 +21,17 @@ class Problems(NamedTuple):
 
     Attributes:
         train: what rules are trained on.
-        validation: what rules' weights and baselines' learning rates are chosen on.
+        validation: what rules' weights and, by default, baselines' learning rates are chosen on.
         tests: what rules are compared on, in one table each, by what the table is of.
+        tuning: what baselines' learning rates are chosen on, if not what rules' weights are.
+        measures: what is measured of each run beside losses, by what the table is of.
     """
 
     train: Problem
     validation: Problem
     tests: dict[str, Problem]
+    tuning: Problem | None = None
+    measures: Mapping[str, Measure] = {}
 
 
 def train_and_evaluate(
@@ -61,12 +65,13 @@ def train_and_evaluate(
         compare(
             experiment,
             problems.tests,
-            problems.validation,
+            problems.tuning or problems.validation,
             load_rules(paths),
             paths if FLAGS.update_card else [path for path in paths if path == own_rule],
             output_dir,
             title,
             references,
+            problems.measures,
         )
 
 

@@ -13,10 +13,20 @@ from l2l_tf.delivery.export import strict_json
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.hand_designed import BASELINES
-from l2l_tf.training.tuning import Tuning, tune
+from l2l_tf.training.tuning import Tuning, tune, tune_by_halving
+
+# How rates are searched for.
+SEARCHES = {"all": tune, "halving": tune_by_halving}
 
 flags.DEFINE_list("baselines", sorted(BASELINES), "Hand-designed rules to tune and compare with.")
 flags.DEFINE_integer("num_tuning_tasks", 8, "Tasks that baselines' rates are chosen on.", 1)
+flags.DEFINE_enum(
+    "tuning",
+    "all",
+    sorted(SEARCHES),
+    "Whether all rates run to the end, or hopeless ones are left out early (successive halving); "
+    "the best rate's neighbours on the grid run to the end either way.",
+)
 flags.DEFINE_string(
     "tuned_rates",
     None,
@@ -60,7 +70,8 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
         if found:
             tunings[name] = _tuning(found[0])
         else:
-            tunings[name] = tune(BASELINES[name], problem, seeds, FLAGS.num_steps)
+            search = SEARCHES[FLAGS.tuning]
+            tunings[name] = search(BASELINES[name], problem, seeds, FLAGS.num_steps)
             _add_search(what, tunings[name])
         progress.update(index + 1)
     return tunings
@@ -105,8 +116,12 @@ def _identity(problem: Problem) -> dict[str, Any]:
 def _tuning(search: dict[str, Any]) -> Tuning:
     losses = [float("inf") if loss is None else float(loss) for loss in search["final_losses"]]
     rates = [float(rate) for rate in search["learning_rates"]]
-    _, best = min(zip(losses, rates, strict=True))
-    return Tuning(best, tuple(rates), tuple(losses))
+    steps = [int(count) for count in search.get("num_steps_of_rates", [])]
+    # Without them, all ran to the end.
+    to_the_end = [count == search["num_steps"] for count in steps] or [True] * len(rates)
+    runs = zip(losses, rates, to_the_end, strict=True)
+    _, best = min((loss, rate) for loss, rate, is_complete in runs if is_complete)
+    return Tuning(best, tuple(rates), tuple(losses), tuple(steps))
 
 
 def _add_search(what: dict[str, Any], tuning: Tuning) -> None:
@@ -116,6 +131,7 @@ def _add_search(what: dict[str, Any], tuning: Tuning) -> None:
         **what,
         "learning_rates": tuning.learning_rates,
         "final_losses": tuning.final_losses,
+        **({"num_steps_of_rates": tuning.num_steps} if tuning.num_steps else {}),
     }
     path = Path(FLAGS.tuned_rates)
     path.parent.mkdir(parents=True, exist_ok=True)

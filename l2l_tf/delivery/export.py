@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -13,6 +14,8 @@ from zipfile import BadZipFile
 import keras
 import numpy as np
 import tensorflow as tf
+
+from l2l_tf.rules.routed import RoutedRule
 
 FORMAT_VERSION = 1
 CARD_FILE = "card.json"
@@ -36,7 +39,10 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
         `rule.json` and `weights.npz`: the configuration and weights that rebuild the Keras layer;
         `card.json`: the given card with the format's version, the versions of the software, a
             SHA-256 checksum of every other file, and a golden trajectory: gradients and the deltas
-            that the rule answers them with.
+            that the rule answers them with; the coordinates of a rule's parts stand one after the
+            other.
+    Of a rule with parts (`l2l_tf.rules.RoutedRule`), the signatures take `num_coordinates_<part>`
+    and `gradient_<part>` and return `delta_<part>`, for each; the functions, dictionaries by part.
     It is written beside its place and moved into it whole; an older folder there is replaced.
 
     Args:
@@ -50,7 +56,7 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
     """
     path = Path(path)
     check_destination(path)
-    names = [weight.name for weight in rule.weights]
+    names = [name for name, _ in _names_and_weights(rule)]
     if len(set(names)) < len(names):
         raise ValueError(
             "rule must have weights of different names, by which they are saved. "
@@ -117,7 +123,7 @@ def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer
     try:
         config = json.loads((path / RULE_FILE).read_text())
         rule = keras.saving.deserialize_keras_object(config)
-        weights = _weights_by_name(rule)
+        weights = dict(_names_and_weights(rule))
         # Given a path, NumPy would leave the file of a broken archive open.
         with (path / WEIGHTS_FILE).open("rb") as file, np.load(file) as archive:
             if different := sorted(weights.keys() ^ set(archive.files)):
@@ -206,10 +212,16 @@ class _ExportedRule(tf.Module):
     def __init__(self, rule: keras.layers.Layer):
         super().__init__()
         self.rule_weights = [weight.value for weight in rule.weights]
-        one, two = rule.initial_state(1), rule.initial_state(2)
+        one = rule.initial_state(_for_each_part(rule, lambda _: 1))
+        two = rule.initial_state(_for_each_part(rule, lambda _: 2))
         state_spec = tf.nest.map_structure(_spec_of_any_count, one, two)
-        gradient_spec = tf.TensorSpec([None], rule.compute_dtype, name="gradient")
-        count_spec = tf.TensorSpec([], tf.int32, name="num_coordinates")
+        dtype = rule.compute_dtype
+        gradient_spec = _for_each_part(
+            rule, lambda suffix: tf.TensorSpec([None], dtype, name=f"gradient{suffix}")
+        )
+        count_spec = _for_each_part(
+            rule, lambda suffix: tf.TensorSpec([], tf.int32, name=f"num_coordinates{suffix}")
+        )
         self.initial_state = tf.function(
             rule.initial_state, input_signature=[count_spec], autograph=False
         )
@@ -218,20 +230,23 @@ class _ExportedRule(tf.Module):
             input_signature=[gradient_spec, state_spec],
             autograph=False,
         )
-        self._gradient_spec, self._state_spec = gradient_spec, state_spec
+        self._specs = {"num_coordinates": count_spec, "gradient": gradient_spec}
+        self._state_spec = state_spec
+        # Of each part, what its tensors are called by; "" for a rule without parts.
+        self._suffixes = tf.nest.flatten(_for_each_part(rule, lambda suffix: suffix))
 
     def signatures(self) -> dict[str, Any]:
         """Returns the functions with named tensors in and out, as SavedModel signatures must be."""
 
-        def initial_state(num_coordinates):
-            return _named_state(self.initial_state(num_coordinates))
+        def initial_state(**num_coordinates):
+            counts = self._packed("num_coordinates", num_coordinates)
+            return _named_state(self.initial_state(counts))
 
-        def update(gradient, **named_state):
-            state = tf.nest.pack_sequence_as(
-                self._state_spec, [named_state[f"state_{i}"] for i in range(len(named_state))]
-            )
-            delta, state = self.update(gradient, state)
-            return {"delta": delta, **_named_state(state)}
+        def update(**inputs):
+            leaves = [inputs[name] for name in _named_state(self._state_spec)]
+            state = tf.nest.pack_sequence_as(self._state_spec, leaves)
+            delta, state = self.update(self._packed("gradient", inputs), state)
+            return self._named("delta", delta) | _named_state(state)
 
         state_specs = {
             name: tf.TensorSpec(spec.shape, spec.dtype, name=name)
@@ -239,12 +254,29 @@ class _ExportedRule(tf.Module):
         }
         return {
             "initial_state": tf.function(initial_state, autograph=False).get_concrete_function(
-                tf.TensorSpec([], tf.int32, name="num_coordinates")
+                **self._named("num_coordinates", self._specs["num_coordinates"])
             ),
             "update": tf.function(update, autograph=False).get_concrete_function(
-                gradient=self._gradient_spec, **state_specs
+                **self._named("gradient", self._specs["gradient"]), **state_specs
             ),
         }
+
+    def _named(self, name: str, values: Any) -> dict[str, Any]:
+        """Returns what there is of each part as one dictionary of named tensors."""
+        leaves = tf.nest.flatten(values)
+        return {f"{name}{end}": leaf for end, leaf in zip(self._suffixes, leaves, strict=True)}
+
+    def _packed(self, name: str, named: dict[str, Any]) -> Any:
+        """Returns what `_named` made a dictionary of."""
+        leaves = [named[f"{name}{end}"] for end in self._suffixes]
+        return tf.nest.pack_sequence_as(self._specs[name], leaves)
+
+
+def _for_each_part(rule: keras.layers.Layer, make: Callable[[str], Any]) -> Any:
+    """Returns what is made for "", or by part's name for "_<part>" of a rule with parts."""
+    if isinstance(rule, RoutedRule):
+        return {name: make(f"_{name}") for name in rule.parts}
+    return make("")
 
 
 def _named_state(state: Any) -> dict[str, Any]:
@@ -257,12 +289,19 @@ def _spec_of_any_count(one: tf.Tensor, two: tf.Tensor) -> tf.TensorSpec:
     return tf.TensorSpec(shape, one.dtype)
 
 
-def _weights_by_name(rule: keras.layers.Layer) -> dict[str, keras.Variable]:
-    return {weight.name: weight for weight in rule.weights}
+def _names_and_weights(rule: keras.layers.Layer) -> list[tuple[str, keras.Variable]]:
+    """Returns a rule's weights, those of parts under names that begin with the part's."""
+    if isinstance(rule, RoutedRule):
+        return [
+            (f"{name}_{weight.name}", weight)
+            for name, part in rule.parts.items()
+            for weight in part.weights
+        ]
+    return [(weight.name, weight) for weight in rule.weights]
 
 
 def _named_weights(rule: keras.layers.Layer) -> dict[str, np.ndarray]:
-    return {name: weight.numpy() for name, weight in _weights_by_name(rule).items()}
+    return {name: weight.numpy() for name, weight in _names_and_weights(rule)}
 
 
 def _checksums(path: Path) -> dict[str, str]:
@@ -292,19 +331,29 @@ def _damaged(path: Path, what: str) -> ValueError:
 def _golden_trajectory(rule: keras.layers.Layer) -> dict[str, Any]:
     """Returns gradients of many sizes and the deltas of the rule, as lists `[T, N]`."""
     generator = np.random.default_rng(0)
-    shape = (_NUM_GOLDEN_STEPS, _NUM_GOLDEN_COORDINATES)
-    sizes = 10.0 ** np.linspace(-6, 2, shape[1])
+    num_parts = len(rule.parts) if isinstance(rule, RoutedRule) else 1
+    shape = (_NUM_GOLDEN_STEPS, num_parts * _NUM_GOLDEN_COORDINATES)
+    sizes = 10.0 ** np.tile(np.linspace(-6, 2, _NUM_GOLDEN_COORDINATES), num_parts)
     gradients = (generator.standard_normal(shape) * sizes).astype(np.float32)
     return {"gradients": gradients.tolist(), "deltas": _deltas(rule, gradients).tolist()}
 
 
 def _deltas(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
+    """Returns a rule's deltas `[T, N]`; of parts, each takes an equal share of coordinates."""
+    names = list(rule.parts) if isinstance(rule, RoutedRule) else []
+    count = gradients.shape[1] // max(1, len(names))
     deltas = []
     # A GPU may multiply float32 in TensorFloat-32, whose 10 bits are too few for the tolerance.
     with tf.device("CPU:0"):
-        state = rule.initial_state(gradients.shape[1])
-        for gradient in gradients:
-            delta, state = rule(tf.constant(gradient, rule.compute_dtype), state)
+        state = rule.initial_state(_for_each_part(rule, lambda _: count))
+        for row in gradients:
+            gradient = tf.constant(row, rule.compute_dtype)
+            if names:
+                given = dict(zip(names, tf.split(gradient, len(names)), strict=True))
+                by_name, state = rule(given, state)
+                delta = tf.concat([by_name[name] for name in names], axis=0)
+            else:
+                delta, state = rule(gradient, state)
             deltas.append(delta.numpy())
     return np.stack(deltas)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,12 @@ import tensorflow as tf
 
 from l2l_tf.delivery.group_update import Group
 from l2l_tf.delivery.joint_update import Part, dense, update_jointly
+from l2l_tf.delivery.optimizer_arguments import (
+    check_backend,
+    check_choice,
+    check_chunk_size,
+    checked_rules,
+)
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.delivery.rule_config import (
     WEIGHT_PREFIX,
@@ -57,7 +63,7 @@ def load(
         ValueError: the saved rule is damaged, or an argument is out of range.
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
-    _check_backend()
+    check_backend()
     return LearnedOptimizer(load_rule(name_or_path, replay=replay), **optimizer_arguments)
 
 
@@ -81,7 +87,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     (`tf.IndexedSlices`) are made dense: a rule with a memory moves where gradients are zero too.
 
     Args:
-        rule: what updates all variables for which there is no route.
+        rule: what updates all variables for which there is no route. A rule with parts
+            (`l2l_tf.rules.RoutedRule`) brings routes of its own, which come after those given here.
         routes: rules for some of the variables (`l2l_tf.rules.Route`); of several that match a
             variable the first counts.
         learning_rate: what deltas are multiplied by: a float, schedule or callable. A learned rule
@@ -121,17 +128,11 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         chunk_size: int | None = None,
         **keras_arguments: Any,
     ):
-        _check_backend()
-        _check_rule("rule", rule)
-        routes = _checked_routes(routes)
-        _check_choice("nan_policy", nan_policy, NAN_POLICIES)
-        _check_choice("state_dtype", state_dtype, STATE_DTYPES)
-        is_count = isinstance(chunk_size, int) and not isinstance(chunk_size, bool)
-        if chunk_size is not None and (not is_count or chunk_size < 0):
-            raise ValueError(
-                "chunk_size must be None or an integer from 0 on. "
-                f"Received: chunk_size={chunk_size!r}. Leave it out to have it chosen."
-            )
+        check_backend()
+        rule, routes = checked_rules(rule, routes)
+        check_choice("nan_policy", nan_policy, NAN_POLICIES)
+        check_choice("state_dtype", state_dtype, STATE_DTYPES)
+        check_chunk_size(chunk_size)
         if isinstance(learning_rate, int):
             learning_rate = float(learning_rate)
         super().__init__(learning_rate=learning_rate, **keras_arguments)
@@ -418,41 +419,3 @@ class _Hidden:
         self.groups: list[Group] = []
         self.pending: dict[str, np.ndarray] | None = None
         self.num_reported = 0
-
-
-def _check_backend() -> None:
-    if (backend := keras.config.backend()) != "tensorflow":
-        raise RuntimeError(
-            "Keras must run on TensorFlow for LearnedOptimizer. "
-            f"Received: backend={backend!r}. Set KERAS_BACKEND=tensorflow in the environment."
-        )
-
-
-def _checked_routes(routes: Sequence[Route]) -> list[Route]:
-    listed = list(routes) if isinstance(routes, Iterable) else [routes]
-    if not isinstance(routes, Iterable) or not all(isinstance(one, Route) for one in listed):
-        raise TypeError(
-            "routes must be a list of routes (l2l_tf.rules.Route). "
-            f"Received: routes={routes!r}. Make a Route for each rule, and a list of them."
-        )
-    for route in listed:
-        _check_rule("rule of each route", route.rule)
-    return listed
-
-
-def _check_rule(argument: str, rule: Any) -> None:
-    # A class has the methods of its objects.
-    if not isinstance(rule, Rule) or isinstance(rule, type):
-        raise TypeError(
-            f"{argument} must be a rule (l2l_tf.rules.Rule). Received: {rule!r}. "
-            "Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
-        )
-
-
-def _check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
-    # TensorFlow's dtypes equal their names, but are none.
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(
-            f"{argument} must be one of {list(choices)}. Received: {argument}={value!r}. "
-            "Choose one of them."
-        )

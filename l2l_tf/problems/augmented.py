@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from l2l_tf.problems.problem import Problem
+from l2l_tf.problems.problem import ParameterSpec, Problem
 from l2l_tf.problems.tasks import fold_in, uniform
 
 # What the seed of a task is folded with, far from the small numbers of the problems themselves:
@@ -63,6 +63,10 @@ class RandomlyScaled(Problem):
             for parameter, scale in zip(parameters, scales, strict=True)
         ]
         return self.problem.loss(scaled, batch_of_problem)
+
+    @property
+    def variables(self) -> list[ParameterSpec]:
+        return self.problem.variables
 
     def get_config(self) -> dict[str, Any]:
         return {"problem": self.problem.get_config(), "log_range": self.log_range}
@@ -131,6 +135,10 @@ class WithConvexTerm(Problem):
         residuals = tf.cast(scales, x.dtype) * x - tf.cast(targets, x.dtype)
         convex_terms = tf.reduce_mean(tf.square(residuals), axis=-1)
         return self.problem.loss(of_problem, batch_of_problem) + convex_terms
+
+    @property
+    def variables(self) -> list[ParameterSpec]:
+        return [*self.problem.variables, ParameterSpec("convex_term/x", self._shape)]
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2l_tf.problems.problem import Problem
+from l2l_tf.problems.problem import ParameterSpec, Problem
 from l2l_tf.problems.tasks import fold_in, integers, normal
 
 
@@ -114,6 +114,11 @@ class ClassificationProblem(Problem):
         logits = tf.cast(logits, parameters[0].dtype)
         entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return tf.reshape(tf.reduce_mean(entropies) + sum(penalties), [1])
+
+    @property
+    def variables(self) -> list[ParameterSpec]:
+        """The paths and shapes of the model's trainable variables."""
+        return [ParameterSpec(v.path, tuple(v.shape)) for v in self.model.trainable_variables]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments; in place of the examples, their shape and digest."""

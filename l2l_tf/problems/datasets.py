@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class Dataset:
     equal size (but for one image, if their number is odd).
 
     Attributes:
-        name: a key of `DATASETS`.
+        name: a key of `DATASETS`, and which classes of it, if not all.
         train: the half that rules are trained on.
         validation: the half that rules and learning rates are chosen on.
         test: its test images.
@@ -112,6 +112,46 @@ def downsampled(dataset: Dataset, factor: int) -> Dataset:
         train=smaller(dataset.train),
         validation=smaller(dataset.validation),
         test=smaller(dataset.test),
+    )
+
+
+def with_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
+    """Returns the images of some classes of a data set, the classes numbered anew from 0 on.
+
+    Each image stays in its part, and images keep their order. The class that is given first becomes
+    class 0. The name says which they are: "digits_classes_0_1".
+
+    Args:
+        dataset: any.
+        classes: two or more different ones of 0..num_classes - 1.
+
+    Raises:
+        ValueError: the classes are not such.
+    """
+    chosen = list(classes)
+    if (
+        len(chosen) < 2
+        or len(set(chosen)) < len(chosen)
+        or not set(chosen) <= set(range(dataset.num_classes))
+    ):
+        raise ValueError(
+            f"classes must be two or more different ones of 0..{dataset.num_classes - 1}. "
+            f"Received: classes={chosen}. Choose among those of {dataset.name!r}."
+        )
+
+    def part(examples: Examples) -> Examples:
+        kept = np.isin(examples.labels, chosen)
+        new_labels = np.zeros(dataset.num_classes, np.int32)
+        new_labels[chosen] = np.arange(len(chosen))
+        return Examples(examples.images[kept], new_labels[examples.labels[kept]])
+
+    return dataclasses.replace(
+        dataset,
+        name=f"{dataset.name}_classes_{'_'.join(map(str, chosen))}",
+        train=part(dataset.train),
+        validation=part(dataset.validation),
+        test=part(dataset.test),
+        num_classes=len(chosen),
     )
 
 

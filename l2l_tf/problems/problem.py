@@ -4,13 +4,25 @@ import abc
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 # Up to this many tasks are written out one by one. Vectorizing is no faster (MLP, quadratics), and
 # slower where a task has kernels of its own, which TensorFlow convolves in a loop.
 _MAX_TASKS_APART = 8
+
+
+class ParameterSpec(NamedTuple):
+    """What a parameter of a task is, for rules that treat some otherwise than others.
+
+    Attributes:
+        path: the name by which it is known, with those of what holds it before it.
+        shape: its static shape.
+    """
+
+    path: str
+    shape: tuple[int, ...]
 
 
 class Problem(abc.ABC):
@@ -56,6 +68,12 @@ class Problem(abc.ABC):
         """The shapes of a task's parameters, found without computing any."""
         specs = _output_specs(self.initial_parameters, _SEED_SPEC)
         return [tuple(spec.shape) for spec in specs]
+
+    @property
+    def variables(self) -> list[ParameterSpec]:
+        """What each parameter of one task is; a problem that knows their names may say them."""
+        shapes = self.parameter_shapes
+        return [ParameterSpec(f"parameter_{index}", shape) for index, shape in enumerate(shapes)]
 
     @property
     def num_coordinates(self) -> int:
@@ -120,6 +138,10 @@ class StackedProblem(Problem):
     @functools.cached_property
     def parameter_shapes(self) -> list[tuple[int, ...]]:
         return [(self.num_tasks, *shape) for shape in self.problem.parameter_shapes]
+
+    @property
+    def variables(self) -> list[ParameterSpec]:
+        return self.problem.variables
 
     @property
     def _runs_apart(self) -> bool:

@@ -8,7 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 # Keras's progress bar would average these over the meta-epoch; they are shown as they are.
-_LATEST_VALUES = ("skipped_steps", "validation_loss", "best_validation_loss")
+_LATEST_VALUES = (
+    "skipped_steps",
+    "validation_loss",
+    "best_validation_loss",
+    "validation_horizon",
+)
 
 # Each write waits for the disk.
 _SCALARS_A_WRITE = 300

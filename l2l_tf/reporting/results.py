@@ -45,6 +45,8 @@ def result_row(
             "final_losses": list(tuning.final_losses),
             "is_at_edge": tuning.is_at_edge,
         }
+        if tuning.num_steps:
+            row["tuning"]["num_steps"] = list(tuning.num_steps)
     return row
 
 
@@ -86,8 +88,14 @@ def write_json(path: str | Path, contents: dict[str, Any]) -> None:
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """Returns a table of the rules for people, best final loss first."""
+    """Returns a table of the rules for people, best final loss first.
+
+    Where rows have a test accuracy, so has the table.
+    """
     header = ["rule", "learning rate", "final loss", "std. error", "mean loss", "diverged"]
+    has_accuracies = any("test_accuracy" in row for row in rows)
+    if has_accuracies:
+        header.append("test accuracy")
     lines = [header]
     for row in sorted(rows, key=lambda row: row["final_loss"]):
         rate = row["learning_rate"]
@@ -99,6 +107,7 @@ def format_table(rows: Sequence[Row]) -> str:
                 f"{row['final_loss_stderr']:.2g}",
                 f"{row['mean_loss']:.4g}",
                 f"{row['diverged']} of {row['num_runs']}",
+                *([f"{row['test_accuracy']:.3f}"] if has_accuracies else []),
             ]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]

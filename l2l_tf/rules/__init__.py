@@ -3,6 +3,7 @@
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from l2l_tf.rules.rnnprop import RNNprop
+from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import FlatLayout, Rule
 
@@ -15,5 +16,6 @@ __all__ = [
     "RMSprop",
     "RNNprop",
     "Route",
+    "RoutedRule",
     "Rule",
 ]

@@ -75,7 +75,8 @@ class Route:
         if self.kind is not None:
             return KINDS[self.kind](variable)
         if self.name is not None:
-            return re.search(self.name, getattr(variable, "path", variable.name)) is not None
+            path = variable.path if hasattr(variable, "path") else variable.name
+            return re.search(self.name, path) is not None
         return self.predicate is not None and bool(self.predicate(variable))
 
 

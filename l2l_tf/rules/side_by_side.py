@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.rules.chunks import CHUNK_SIZE, InChunks
+from l2l_tf.rules.routed import OnVariables
 from l2l_tf.rules.rule import Rule
 
 # Large enough that an operation takes much longer than its start, small enough that a chunk
@@ -103,8 +104,10 @@ def arrange(rule: Rule, num_coordinates: int) -> Rule:
 
     A learned coordinatewise rule with many coordinates is applied in chunks, and side by side
     within them. Others are returned as they are: the state of hand-designed rules is small, and
-    their learning rate may be one for each coordinate.
+    their learning rate may be one for each coordinate. Of a rule with parts, each is arranged.
     """
+    if isinstance(rule, OnVariables):
+        return rule.with_parts(arrange)
     if not isinstance(rule, keras.layers.Layer) or not rule.is_coordinatewise:
         return rule
     arranged = side_by_side_if_faster(rule, num_coordinates, CHUNK_SIZE)

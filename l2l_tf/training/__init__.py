@@ -4,7 +4,7 @@ from l2l_tf.training.evaluation import Evaluation, evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
-from l2l_tf.training.tuning import Tuning, tune
+from l2l_tf.training.tuning import Tuning, tune, tune_by_halving
 from l2l_tf.training.unroll import start, unroll
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "meta_gradient",
     "start",
     "tune",
+    "tune_by_halving",
     "unroll",
 ]

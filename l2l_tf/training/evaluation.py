@@ -3,11 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem, StackedProblem
+from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.rule import FlatLayout, Rule
 from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training.unroll import start, unroll
@@ -29,10 +31,12 @@ class Evaluation:
     Attributes:
         losses: float `[T + 1, R]`, before each of the T steps and after the last.
         num_final: over how many of its last losses a run's final loss is averaged.
+        parameters: float `[M, N]`, those of each task after its last step; None if not asked for.
     """
 
     losses: np.ndarray
     num_final: int = 1
+    parameters: Any = None
 
     @property
     def final_losses(self) -> np.ndarray:
@@ -74,6 +78,7 @@ def evaluate(
     seeds: tf.Tensor,
     num_steps: int,
     max_coordinates: int = MAX_COORDINATES,
+    keep_parameters: bool = False,
 ) -> Evaluation:
     """Runs a rule on tasks and returns the loss of each function at each step.
 
@@ -87,6 +92,7 @@ def evaluate(
         num_steps: T.
         max_coordinates: how many coordinates run side by side, which bounds memory: tasks with more
             of them together run in groups. One task always runs whole.
+        keep_parameters: whether the evaluation is to hold the parameters after the last step.
 
     Raises:
         ValueError: the seeds have another shape or name no task, or T or `max_coordinates` is below
@@ -99,6 +105,7 @@ def evaluate(
         [0.0] * len(seeds),
         num_steps,
         max_coordinates if rule.is_coordinatewise else 1,
+        keep_parameters,
     )
 
 
@@ -109,6 +116,7 @@ def evaluate_rates(
     learning_rates: Sequence[float],
     num_steps: int,
     max_coordinates: int = MAX_COORDINATES,
+    keep_parameters: bool = False,
 ) -> Evaluation:
     """Runs each task with a learning rate of its own.
 
@@ -120,6 +128,7 @@ def evaluate_rates(
         learning_rates: M of them, one for each task.
         num_steps: T.
         max_coordinates: how many coordinates run side by side, as in `evaluate`.
+        keep_parameters: whether to return the parameters after the last step, as in `evaluate`.
 
     Raises:
         ValueError: the seeds have another shape or name no task, or T or `max_coordinates` is below
@@ -146,12 +155,12 @@ def evaluate_rates(
     group_size = math.ceil(num_tasks / num_groups)
     stacked = StackedProblem(problem, group_size)
 
-    def run_from_start(seeds: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:
+    def run_from_start(seeds: tf.Tensor, rates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rule = make_rule(_rate_of_each_coordinate(stacked, rates))
-        rule = arrange(rule, stacked.num_coordinates)
+        rule = arrange(on_problem(rule, stacked), stacked.num_coordinates)
         first = start(rule, stacked, seeds)
-        steps, _ = unroll(rule, stacked, seeds, first, num_steps)
-        return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
+        steps, last = unroll(rule, stacked, seeds, first, num_steps)
+        return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0), last.parameters
 
     run = tf.function(run_from_start).get_concrete_function(
         tf.TensorSpec([group_size, 2], tf.int32), tf.TensorSpec([group_size], tf.float32)
@@ -159,14 +168,19 @@ def evaluate_rates(
     # The last group is filled up with the first tasks, so that one trace serves all groups.
     order = np.arange(num_groups * group_size) % num_tasks
     rates = np.array(learning_rates, np.float32)
-    losses = [
-        run(tf.gather(seeds, group), tf.constant(rates[group])).numpy()
-        for group in np.split(order, num_groups)
-    ]
+    losses, parameters = [], []
+    for group in np.split(order, num_groups):
+        group_losses, vector = run(tf.gather(seeds, group), tf.constant(rates[group]))
+        losses.append(group_losses.numpy())
+        if keep_parameters:
+            of_tasks = FlatLayout(stacked.parameter_shapes).unflatten(vector)
+            flat = [tf.reshape(parameter, [group_size, -1]) for parameter in of_tasks]
+            parameters.append(tf.concat(flat, axis=1).numpy())
     num_runs = num_tasks * problem.num_functions
     return Evaluation(
         _with_divergence(np.concatenate(losses, axis=1)[:, :num_runs]),
         num_final=min(NUM_FINAL_MINIBATCHES, num_steps) if problem.is_stochastic else 1,
+        parameters=np.concatenate(parameters)[:num_tasks] if keep_parameters else None,
     )
 
 

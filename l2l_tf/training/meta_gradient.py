@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules.chunks import InChunks
+from l2l_tf.rules.routed import OnVariables, on_problem
 from l2l_tf.rules.side_by_side import SideBySide
-from l2l_tf.training.replay import replay_gradient
+from l2l_tf.training.replay import is_in_chunks, replay_gradient
 from l2l_tf.training.unroll import Iterate, unroll
 
 
@@ -29,7 +30,7 @@ class MetaGradient(NamedTuple):
 
 
 def meta_gradient(
-    rule: keras.layers.Layer | SideBySide | InChunks,
+    rule: keras.layers.Layer | SideBySide | InChunks | OnVariables,
     problem: Problem,
     seed: tf.Tensor,
     iterate: Iterate,
@@ -71,7 +72,8 @@ def meta_gradient(
     Raises:
         ValueError: second derivatives are asked of a rule in chunks.
     """
-    is_replayed = isinstance(rule, InChunks)
+    rule = on_problem(rule, problem)
+    is_replayed = is_in_chunks(rule)
     if is_replayed and second_derivatives:
         raise ValueError(
             "second_derivatives need the tape of a whole unroll. "
@@ -87,7 +89,7 @@ def meta_gradient(
     with tf.GradientTape(watch_accessed_variables=not is_replayed) as tape:
         steps, last = unroll(rule, problem, seed, iterate, num_steps, record, second_derivatives)
         meta_loss = tf.reduce_sum(step_weights[:, tf.newaxis] * steps.losses)
-    if isinstance(rule, InChunks):
+    if is_replayed:
         gradients = replay_gradient(
             rule, iterate.rule_state, iterate.gradient, steps.gradients, step_weights
         )

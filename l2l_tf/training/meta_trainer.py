@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import tensorflow as tf
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.chunks import InChunks
+from l2l_tf.rules.routed import OnVariables, on_problem
 from l2l_tf.rules.side_by_side import SideBySide, arrange
 from l2l_tf.training.averages import averaged
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
@@ -31,9 +32,9 @@ class MetaTrainer:
     A meta-step runs one unroll of one or more tasks and applies the meta-gradient. The trajectory
     goes on through further unrolls to its horizon; then the next tasks are drawn. After each
     meta-epoch the frozen rule is validated on fixed tasks over the whole horizon, and the best
-    weights are kept; where training has gone astray it can go on from them (`backtrack_ratio`). A
-    meta-step with a non-finite loss or gradient is never applied: it is counted, and its
-    trajectory is given up.
+    weights are kept; where training has gone astray it can go on from them (`backtrack_ratio`), and
+    horizons may grow from stage to stage (`horizons`). A meta-step with a non-finite loss or
+    gradient is never applied: it is counted, and its trajectory is given up.
     Source: Andrychowicz et al. 2016, section 3 (arXiv 1606.04474).
 
     Tasks, and so the whole run, are a function of the settings. With a checkpoint folder, a run
@@ -130,7 +131,7 @@ class MetaTrainer:
         self._replicas = replicas
         self._tasks = StackedProblem(problem, settings.tasks_per_meta_step // replicas.count)
         self._trained_rule = bound_memory(
-            rule,
+            on_problem(rule, self._tasks),
             self._tasks.num_coordinates,
             settings.unroll_length,
             0 if settings.second_derivatives else settings.chunk_size,
@@ -163,7 +164,9 @@ class MetaTrainer:
             )
         )
         self._apply = tf.function(lambda gradients: replicas.run(self._apply_once, gradients))
-        self._validate = tf.function(lambda seeds: replicas.run(self._validation_losses, seeds))
+        self._validate = tf.function(
+            lambda seeds, num_steps: replicas.run(self._validation_losses, seeds, num_steps)
+        )
         self._refuse_another_run_elsewhere()
         self._checkpoint = None
         if checkpoint_dir is not None:
@@ -195,12 +198,13 @@ class MetaTrainer:
         Where several processes train together, all must call it. Callbacks see a meta-step as a
         train batch and a meta-epoch as an epoch. The logs of a batch are `meta_loss`,
         `meta_gradient_norm` (before clipping) and `skipped_steps`; those of an epoch add
-        `validation_loss` and `best_validation_loss`. They have no `model`: to end early, call
+        `validation_loss` and `best_validation_loss` and, where horizons grow,
+        `validation_horizon`, the steps that both are of. They have no `model`: to end early, call
         `request_stop`.
         """
         settings, progress = self.settings, self.progress
-        per_epoch = settings.trajectories_per_meta_epoch
-        steps_per_epoch = per_epoch * len(settings.unroll_lengths)
+        # The same in each stage.
+        steps_per_epoch = settings.trajectories_per_meta_epoch * len(settings.unroll_lengths)
         listeners = keras.callbacks.CallbackList(
             list(callbacks), verbose=1, epochs=settings.num_meta_epochs, steps=steps_per_epoch
         )
@@ -210,10 +214,12 @@ class MetaTrainer:
             meta_epoch = progress.num_validations
             listeners.on_epoch_begin(meta_epoch)
             logs: dict[str, float] = {}
-            while progress.num_trajectories < (meta_epoch + 1) * per_epoch:
+            num_trajectories = settings.trajectories_of_meta_epoch(progress.stage)
+            num_unrolls = len(settings.unroll_lengths_of(progress.stage))
+            while progress.num_trajectories < progress.first_trajectory + num_trajectories:
                 logs = self._meta_step()
-                done = progress.num_trajectories - meta_epoch * per_epoch
-                batch = done * len(settings.unroll_lengths) + progress.num_unrolls - 1
+                done = progress.num_trajectories - progress.first_trajectory
+                batch = done * num_unrolls + progress.num_unrolls - 1
                 listeners.on_train_batch_end(batch, logs)
                 self._save_when_due()
                 if self._agree_to_stop():
@@ -225,6 +231,9 @@ class MetaTrainer:
                     "validation_loss": validation_loss,
                     "best_validation_loss": progress.best_validation_loss,
                 }
+                if settings.horizons:
+                    logs["validation_horizon"] = settings.validation_horizon(progress.stage)
+                    self._begin_next_stage_when_due()
                 listeners.on_epoch_end(meta_epoch, logs)
                 self._save()
         if self._stop_requested:
@@ -243,9 +252,13 @@ class MetaTrainer:
         return self._fingerprint() | {"progress": dataclasses.asdict(self.progress)}
 
     def validate(self) -> tuple[float, np.ndarray]:
-        """Returns the rule's validation metric and its curve, float `[num_steps + 1]`."""
+        """Returns the rule's validation metric and its curve, float `[T + 1]`.
+
+        T is the horizon, or the one that the present stage of a curriculum is validated over.
+        """
+        num_steps = self.settings.validation_horizon(self.progress.stage)
         seeds = task_seeds(self.settings.seed, "validation", 0, self.settings.num_validation_tasks)
-        curve = self._replicas.one(self._validate(seeds)).numpy()
+        curve = self._replicas.one(self._validate(seeds, num_steps)).numpy()
         metric = curve[-1] if self.settings.validation_metric == "final_loss" else curve[1:].mean()
         return float(metric), curve
 
@@ -257,7 +270,8 @@ class MetaTrainer:
         seeds = task_seeds(settings.seed, "train", progress.num_trajectories * num_tasks, num_tasks)
         if self._iterate is None:
             self._iterate = self._start(seeds)
-        num_steps = settings.unroll_lengths[progress.num_unrolls]
+        unroll_lengths = settings.unroll_lengths_of(progress.stage)
+        num_steps = unroll_lengths[progress.num_unrolls]
         meta_loss, norm, gradients, self._iterate = self._meta_gradient(
             seeds, self._iterate, num_steps
         )
@@ -268,7 +282,7 @@ class MetaTrainer:
             self._apply(gradients)
         else:
             progress.num_skipped += 1
-        if not is_finite or progress.num_unrolls == len(settings.unroll_lengths):
+        if not is_finite or progress.num_unrolls == len(unroll_lengths):
             self._iterate = None
             progress.num_unrolls = 0
             progress.num_trajectories += 1
@@ -286,20 +300,45 @@ class MetaTrainer:
         with averaged(self.optimizer, self._weights):
             validation_loss, _ = self.validate()
             progress.num_validations += 1
+            progress.num_stale += 1
+            progress.first_trajectory = progress.num_trajectories
             if validation_loss < progress.best_validation_loss:
                 progress.best_validation_loss = validation_loss
                 progress.best_meta_epoch = progress.num_validations
+                progress.num_stale = 0
                 _assign(self._best_weights, self._weights)
                 _assign(self._best_slots, self._slots)
         # Not before weights are no longer averages.
         if settings.backtrack_ratio and not (
             validation_loss <= settings.backtrack_ratio * progress.best_validation_loss
         ):
-            self.load_best()
-            _assign(self._slots, self._best_slots)
+            self._go_back_to_best()
             progress.num_backtracks += 1
         progress.seconds += time.monotonic() - began
         return validation_loss
+
+    def _begin_next_stage_when_due(self) -> None:
+        """Begins the next stage of the curriculum, with the best weights, if this one has ended."""
+        settings, progress = self.settings, self.progress
+        if progress.stage == len(settings.stages) - 1 or (
+            progress.num_stale < settings.patience
+            and progress.num_validations < settings.last_meta_epoch(progress.stage)
+        ):
+            return
+        began = time.monotonic()
+        self._go_back_to_best()
+        horizon = settings.validation_horizon(progress.stage)
+        progress.stage += 1
+        progress.num_stale = 0
+        if settings.validation_horizon(progress.stage) != horizon:
+            # What is better than these weights must be so over the same steps.
+            loss, _ = self.validate()
+            progress.best_validation_loss = loss if np.isfinite(loss) else float("inf")
+        progress.seconds += time.monotonic() - began
+
+    def _go_back_to_best(self) -> None:
+        self.load_best()
+        _assign(self._slots, self._best_slots)
 
     # These four run on each replica.
 
@@ -329,11 +368,11 @@ class MetaTrainer:
         # Keras sums gradients over replicas; with one that isn't zero, its clipping is right too.
         self.optimizer.apply(self._replicas.on_first(gradients), self._weights)
 
-    def _validation_losses(self, seeds):
-        problem, num_steps = self._validation_tasks, self.settings.num_steps
+    def _validation_losses(self, seeds, num_steps):
+        problem = self._validation_tasks
         if self._shares_validation:
             seeds = self._replicas.share(seeds)
-        rule = arrange(self.rule, problem.num_coordinates)
+        rule = arrange(on_problem(self.rule, problem), problem.num_coordinates)
         first = start(rule, problem, seeds)
         steps, _ = unroll(rule, problem, seeds, first, num_steps)
         losses = tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
@@ -350,15 +389,9 @@ class MetaTrainer:
             "validation_problem_config": self._validation_tasks.problem.get_config(),
             "num_replicas": self._replicas.count,
             # The state of an open trajectory is cut up like this, or whole.
-            "state_chunk_size": getattr(self._trained_rule, "chunk_size", 0),
-            "state_part_size": self._state_part_size(),
+            "state_chunk_size": _sizes(self._trained_rule, _chunk_size),
+            "state_part_size": _sizes(self._trained_rule, _part_size),
         } | settings
-
-    def _state_part_size(self) -> int:
-        rule = self._trained_rule
-        if isinstance(rule, InChunks):
-            rule = rule.rule
-        return rule.part_size if isinstance(rule, SideBySide) else 0
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
         # Processes restore together, so they must agree on that first.
@@ -408,6 +441,23 @@ class MetaTrainer:
         # A request that came in the meantime stays for the next time.
         self._stop_requested |= agreed
         return agreed
+
+
+def _sizes(rule: Any, size_of: Callable[[Any], int]) -> Any:
+    """Returns a size of an arranged rule; of one with parts, by part."""
+    if isinstance(rule, OnVariables):
+        return {name: size_of(part) for name, part in rule.arranged.items()}
+    return size_of(rule)
+
+
+def _chunk_size(rule: Any) -> int:
+    return rule.chunk_size if isinstance(rule, InChunks) else 0
+
+
+def _part_size(rule: Any) -> int:
+    if isinstance(rule, InChunks):
+        rule = rule.rule
+    return rule.part_size if isinstance(rule, SideBySide) else 0
 
 
 def _copies(variables: Sequence[keras.Variable]) -> list[tf.Variable]:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.rules.chunks import CHUNK_SIZE, InChunks, nest_of_arrays, read_nest
+from l2l_tf.rules.routed import OnVariables
 from l2l_tf.rules.rule import Rule
 from l2l_tf.rules.side_by_side import SideBySide, side_by_side_if_faster
 
@@ -18,11 +19,11 @@ _KEPT_PER_STATE = 6
 
 
 def bound_memory(
-    rule: keras.layers.Layer,
+    rule: keras.layers.Layer | OnVariables,
     num_coordinates: int,
     num_steps: int,
     chunk_size: int | None = None,
-) -> keras.layers.Layer | SideBySide | InChunks:
+) -> keras.layers.Layer | SideBySide | InChunks | OnVariables:
     """Returns a rule as it should be meta-trained: itself, side by side, or in chunks.
 
     A tape keeps about 24 S T N bytes in float32, where S is the size of the rule's state for one
@@ -34,7 +35,7 @@ def bound_memory(
     step.
 
     Either way, coordinates are cut into parts side by side where that is faster
-    (`l2l_tf.rules.side_by_side`).
+    (`l2l_tf.rules.side_by_side`). Of a rule with parts, all are replayed or none.
 
     Args:
         rule: a learned rule. One that is not coordinatewise keeps its tape.
@@ -45,18 +46,35 @@ def bound_memory(
     Raises:
         ValueError: `chunk_size` is given for a rule that is not coordinatewise.
     """
+    if isinstance(rule, OnVariables):
+        if chunk_size is None:
+            counts = rule.num_coordinates.items()
+            tape = sum(_tape_bytes(rule.rule.parts[name], num, num_steps) for name, num in counts)
+            chunk_size = 0 if tape <= _MAX_TAPE_BYTES else CHUNK_SIZE
+        return rule.with_parts(lambda part, num: bound_memory(part, num, num_steps, chunk_size))
     if chunk_size is None:
-        state = tf.nest.flatten(rule.initial_state(1))
-        kept = _KEPT_PER_STATE * sum(math.prod(leaf.shape) * leaf.dtype.size for leaf in state)
-        fits = not rule.is_coordinatewise or kept * num_steps * num_coordinates <= _MAX_TAPE_BYTES
-        chunk_size = 0 if fits else CHUNK_SIZE
+        tape = _tape_bytes(rule, num_coordinates, num_steps)
+        chunk_size = 0 if not rule.is_coordinatewise or tape <= _MAX_TAPE_BYTES else CHUNK_SIZE
     arranged = side_by_side_if_faster(rule, num_coordinates, chunk_size)
     return InChunks(arranged, chunk_size) if chunk_size else arranged
 
 
+def _tape_bytes(rule: keras.layers.Layer, num_coordinates: int, num_steps: int) -> int:
+    state = tf.nest.flatten(rule.initial_state(1))
+    state_bytes = sum(math.prod(leaf.shape) * leaf.dtype.size for leaf in state)
+    return _KEPT_PER_STATE * state_bytes * num_steps * num_coordinates
+
+
+def is_in_chunks(rule: Any) -> bool:
+    """Returns whether a rule, or each part of one that has parts, is applied in chunks."""
+    if isinstance(rule, OnVariables):
+        return all(isinstance(part, InChunks) for part in rule.arranged.values())
+    return isinstance(rule, InChunks)
+
+
 def replay_gradient(
-    rule: InChunks,
-    state: tuple[Any, ...],
+    rule: InChunks | OnVariables,
+    state: Any,
     first_gradient: tf.Tensor,
     gradients: tf.Tensor,
     step_weights: tf.Tensor,
@@ -68,7 +86,7 @@ def replay_gradient(
     of each other, they are taken chunk by chunk.
 
     Args:
-        rule: a learned rule in chunks.
+        rule: a learned rule in chunks, or one whose parts are.
         state: its state before the first step.
         first_gradient: float `[N]`, where the unroll begins.
         gradients: float `[T, N]`, after each of its steps.
@@ -77,6 +95,8 @@ def replay_gradient(
     Returns:
         One tensor for each of the rule's trainable weights.
     """
+    if isinstance(rule, OnVariables):
+        return _replay_parts(rule, state, first_gradient, gradients, step_weights)
     weights = [weight.value for weight in rule.trainable_variables]
     num_coordinates = gradients.shape[1]
     num_chunks, size = rule.partition(num_coordinates)
@@ -102,6 +122,29 @@ def replay_gradient(
         lambda chunk, _: chunk < num_chunks, add_chunk, (0, zeros), parallel_iterations=1
     )
     return sums
+
+
+def _replay_parts(
+    rule: OnVariables,
+    state: dict[str, Any],
+    first_gradient: tf.Tensor,
+    gradients: tf.Tensor,
+    step_weights: tf.Tensor,
+) -> list[tf.Tensor]:
+    first_gradients, later_gradients = rule.split(first_gradient), rule.split(gradients)
+    results: list[tf.Tensor] = []
+    for name, part in rule.rule.parts.items():
+        if name in rule.num_coordinates:
+            results += replay_gradient(
+                rule.arranged[name],
+                state[name],
+                first_gradients[name],
+                later_gradients[name],
+                step_weights,
+            )
+        else:
+            results += [tf.zeros_like(weight.value) for weight in part.trainable_variables]
+    return results
 
 
 def answer(rule: Rule, state: Any, gradients: tf.Tensor) -> tf.Tensor:

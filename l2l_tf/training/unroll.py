@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
+from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.rule import FlatLayout, Rule
 
 
@@ -43,6 +44,7 @@ class Unroll(NamedTuple):
 
 def start(rule: Rule, problem: Problem, seed: tf.Tensor) -> Iterate:
     """Returns the iterate at step 0 of the task that a seed names."""
+    rule = on_problem(rule, problem)
     layout = FlatLayout(problem.parameter_shapes)
     parameters = layout.flatten(problem.initial_parameters(seed))
     step = tf.constant(0)
@@ -80,6 +82,7 @@ def unroll(
             gradients and losses are constants to the tape: the paper's approximation (section 2),
             under which `l2l_tf.training.meta_gradient` needs no more than the deltas' derivatives.
     """
+    rule = on_problem(rule, problem)
     layout = FlatLayout(problem.parameter_shapes)
     fixed_batch = None if problem.is_stochastic else problem.batch(seed, iterate.step)
 

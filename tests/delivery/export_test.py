@@ -20,6 +20,8 @@ from l2l_tf.delivery.export import (
     update_card,
 )
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
+from l2l_tf.rules.routed import RoutedRule
+from l2l_tf.rules.routing import Route
 from tests.reference import lstm as reference
 
 NUM_STEPS, P, OUTPUT_SCALE = 20, 8.0, 0.5
@@ -539,6 +541,55 @@ def test_weights_that_share_a_name_are_refused(tmp_path):
         "Received: weights named ['w', 'w']. Name each in `add_weight`."
     )
     assert not os.listdir(tmp_path)
+
+
+# Rules with parts
+
+
+@pytest.fixture(scope="module")
+def exported_parts(tmp_path_factory) -> Path:
+    rule = RoutedRule(_rule(0), [Route(_rule(1, units=(2,)), name="conv.*kernel")])
+    return export_rule(rule, tmp_path_factory.mktemp("parts") / "rule", CARD)
+
+
+def test_a_rule_with_parts_is_one_folder_from_which_it_comes_back(exported_parts):
+    rule = load_saved_rule(exported_parts)
+    assert rule.routes[0].name == "conv.*kernel"
+    originals = {"route_0": _rule(1, units=(2,)), "other": _rule(0)}
+    with np.load(exported_parts / "weights.npz", allow_pickle=False) as archive:
+        assert archive.files == [
+            f"{name}_{weight.name}" for name, part in originals.items() for weight in part.weights
+        ]
+    for name, part in originals.items():
+        np.testing.assert_array_equal(
+            _deltas(rule.parts[name], _gradients(7)), _deltas(part, _gradients(7))
+        )
+
+
+def test_the_golden_trajectory_of_parts_has_one_after_the_other(exported_parts):
+    golden = load_card(exported_parts)["golden_trajectory"]
+    gradients, deltas = np.array([golden["gradients"], golden["deltas"]], np.float32)
+    expected = [
+        _deltas(_rule(1, units=(2,)), gradients[:, :5]),
+        _deltas(_rule(0), gradients[:, 5:]),
+    ]
+    np.testing.assert_allclose(deltas, np.concatenate(expected, axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_of_a_rule_with_parts_the_signatures_name_each(exported_parts):
+    signatures = tf.saved_model.load(exported_parts).signatures
+    counts = {"num_coordinates_route_0": tf.constant(7), "num_coordinates_other": tf.constant(64)}
+    state = signatures["initial_state"](**counts)
+    gradients = {"route_0": _gradients(7), "other": _gradients(64)}
+    for step in range(3):
+        given = {f"gradient_{name}": tf.constant(one[step]) for name, one in gradients.items()}
+        result = signatures["update"](**given, **state)
+        state = {name: value for name, value in result.items() if name.startswith("state_")}
+    for name, part in (("route_0", _rule(1, units=(2,))), ("other", _rule(0))):
+        expected = _deltas(part, gradients[name][:3])[-1]
+        np.testing.assert_allclose(
+            result[f"delta_{name}"], expected, rtol=1e-4, atol=FLOAT32_TOLERANCE
+        )
 
 
 # The card

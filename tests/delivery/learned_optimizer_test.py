@@ -8,7 +8,7 @@ import tensorflow as tf
 import l2l_tf
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load
 from l2l_tf.delivery.pretrained import load_rule
-from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, RMSprop, Route
+from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, RMSprop, Route, RoutedRule
 from tests.delivery.linear_rule import LinearRule
 
 
@@ -204,6 +204,35 @@ def test_each_variable_is_updated_by_the_first_rule_that_has_a_route_to_it():
     # Kernel and bias of the convolution, kernel and bias of the output.
     for after, old, rate in zip(model.get_weights(), before, (0.1, 0.3, 0.4, 0.2), strict=True):
         np.testing.assert_allclose(after, old - rate, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rule_with_parts_brings_its_routes_which_come_after_those_given():
+    first, second, other = _lstm(), _lstm(seed=1), _lstm(seed=2)
+    rule = RoutedRule(other, [Route(first, kind="vector"), Route(second, kind="dense")])
+    variables = _variables((3,), (2, 2), (1, 1, 2, 2))
+    before = _values(variables)
+    optimizer = LearnedOptimizer(rule, routes=[Route(SGD(0.5), kind="dense")])
+    gradients = [_normal([2, *variable.shape], 7) for variable in variables]
+    for step in range(2):
+        optimizer.apply([gradient[step] for gradient in gradients], variables)
+    rules = (first, SGD(0.5), other)
+    for variable, start, gradient, used in zip(variables, before, gradients, rules, strict=True):
+        moved = _follow(used, tf.reshape(gradient, [2, -1]))
+        np.testing.assert_allclose(
+            variable.numpy() - start, moved.reshape(start.shape), rtol=1e-4, atol=1e-6
+        )
+    again = LearnedOptimizer.from_config(optimizer.get_config())
+    assert again.get_config() == optimizer.get_config()
+
+
+def test_a_rule_with_parts_is_no_rule_of_a_route():
+    rule = RoutedRule(_lstm(), [Route(_lstm(), kind="conv")], name="inner")
+    with pytest.raises(ValueError) as raised:
+        LearnedOptimizer(_lstm(), routes=[Route(rule, kind="dense")])
+    assert str(raised.value) == (
+        "The rule of a route must have no routes of its own. "
+        f"Received: {rule!r}. Give the routes of its parts one by one."
+    )
 
 
 def test_a_route_to_no_variable_costs_nothing():

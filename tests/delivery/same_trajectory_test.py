@@ -12,6 +12,8 @@ from l2l_tf.problems.classification import ClassificationProblem
 from l2l_tf.problems.networks import mlp
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
+from l2l_tf.rules.routed import RoutedRule
+from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import FlatLayout
 from l2l_tf.training.unroll import start, unroll
 
@@ -21,12 +23,21 @@ pytestmark = pytest.mark.slow
 NUM_STEPS, BATCH_SIZE = 15, 32
 
 
-@pytest.fixture(scope="module")
-def rule():
-    rule = CoordinatewiseLSTM((5, 4), "log_and_sign", output_scale=0.05, output_stddev=0.5, seed=0)
-    draw = np.random.default_rng(0)
+def _lstm(seed: int) -> CoordinatewiseLSTM:
+    rule = CoordinatewiseLSTM(
+        (5, 4), "log_and_sign", output_scale=0.05, output_stddev=0.5, seed=seed
+    )
+    draw = np.random.default_rng(seed)
     rule.set_weights([one + 0.1 * draw.standard_normal(one.shape) for one in rule.get_weights()])
     return rule
+
+
+@pytest.fixture(scope="module", params=["one", "parts"])
+def rule(request):
+    """A rule for all variables, or one with a part of its own for matrices."""
+    if request.param == "one":
+        return _lstm(0)
+    return RoutedRule(_lstm(0), [Route(_lstm(1), kind="dense")])
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +95,26 @@ def test_the_saved_model_takes_the_steps_of_the_unroll(rule, task, unrolled, tmp
     exported = tf.saved_model.load(str(export_rule(rule, tmp_path / "rule", {"name": "mine"})))
     layout = _layout(problem)
     parameters = layout.flatten(problem.initial_parameters(seed))
-    state = exported.initial_state(layout.num_coordinates)
+    # For the parts, where their coordinates stand: kernel, bias, kernel and bias of an MLP.
+    owners = np.repeat(["dense", "other", "dense", "other"], layout.sizes)
+    positions = {name: np.flatnonzero(owners == name) for name in ("dense", "other")}
+    has_parts = isinstance(rule, RoutedRule)
+    counts = {name: len(where) for name, where in positions.items()}
+    state = exported.initial_state(counts if has_parts else layout.num_coordinates)
     for step in range(NUM_STEPS):
         batch = problem.batch(seed, tf.constant(step))
         with tf.GradientTape() as tape:
             tape.watch(parameters)
             loss = tf.reduce_sum(problem.loss(layout.unflatten(parameters), batch))
-        delta, state = exported.update(tape.gradient(loss, parameters), state)
+        gradient = tape.gradient(loss, parameters)
+        if has_parts:
+            given = {name: tf.gather(gradient, where) for name, where in positions.items()}
+            deltas, state = exported.update(given, state)
+            delta = np.empty(layout.num_coordinates, np.float32)
+            for name, where in positions.items():
+                delta[where] = deltas[name]
+        else:
+            delta, state = exported.update(gradient, state)
         parameters += delta
     np.testing.assert_allclose(parameters, unrolled, **TOLERANCE)
 

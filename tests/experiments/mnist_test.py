@@ -401,8 +401,8 @@ CASES = {
     ),
     "folder_of_digits": (
         ["--data_dir=@/data"],
-        "error: --data_dir must go with --dataset=mnist: digits come with scikit-learn. Received: "
-        "--data_dir=@/data. Leave one of the two out.",
+        "error: --data_dir must go with images that TensorFlow Datasets prepares: digits come with "
+        "scikit-learn. Received: --data_dir=@/data. Leave one of the two out.",
     ),
     "curves_of_another_data_set": (
         ["--reference_curves=@/curves.json"],

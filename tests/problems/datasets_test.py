@@ -8,7 +8,7 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 
-from l2l_tf.problems.datasets import DATASETS, Dataset, downsampled, load
+from l2l_tf.problems.datasets import DATASETS, Dataset, downsampled, load, with_classes
 from tests.real_data import needs_data
 
 
@@ -110,6 +110,35 @@ def test_images_that_squares_do_not_cover_are_refused(factor):
     assert str(raised.value) == (
         "factor must be a positive divisor of the images' height and width. "
         f"Received: factor={factor} with images of 8 x 8 pixels. Choose 1 to leave them."
+    )
+
+
+def test_of_some_classes_all_images_stay_in_their_parts_under_new_labels():
+    dataset = load("digits")
+    chosen = with_classes(dataset, [7, 0, 3])
+    assert chosen.num_classes == 3
+    assert chosen.name == "digits_classes_7_0_3"
+    for part, kept in zip(_parts(dataset), _parts(chosen), strict=True):
+        assert kept.labels.dtype == np.int32
+        assert kept.labels.max() == 2
+        assert len(kept.labels) == sum(np.sum(part.labels == old) for old in (7, 0, 3))
+        for new, old in enumerate((7, 0, 3)):
+            np.testing.assert_array_equal(
+                kept.images[kept.labels == new], part.images[part.labels == old]
+            )
+        # In the order in which they were.
+        rows = [tuple(image.ravel()) for image in part.images]
+        positions = [rows.index(tuple(image.ravel())) for image in kept.images]
+        assert positions == sorted(positions)
+
+
+@pytest.mark.parametrize("classes", [[], [3], [1, 1], [-1, 2], [4, 10]])
+def test_classes_that_are_none_or_fewer_than_two_are_refused(classes):
+    with pytest.raises(ValueError) as raised:
+        with_classes(load("digits"), classes)
+    assert str(raised.value) == (
+        "classes must be two or more different ones of 0..9. "
+        f"Received: classes={classes}. Choose among those of 'digits'."
     )
 
 

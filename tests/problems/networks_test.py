@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from l2l_tf.problems.networks import ACTIVATIONS, conv_net, mlp
+from l2l_tf.problems.networks import ACTIVATIONS, conv_net, mlp, resnet20
 from tests.reference.mlp import ACTIVATIONS as REFERENCE_ACTIVATIONS
 
 
@@ -69,17 +69,44 @@ def test_the_conv_net_takes_the_images_of_every_data_set(shape):
     assert model(np.zeros((2, *shape), np.float32)).shape == (2, 4)
 
 
-@pytest.mark.parametrize("build", [mlp, conv_net])
+def test_a_residual_network_of_20_layers_has_the_channels_of_its_paper():
+    model = resnet20()
+    kernels = [shape for shape in _shapes(model) if len(shape) == 4 and shape[0] == 3]
+    widths = [(3, 16), *[(16, 16)] * 6, (16, 32), *[(32, 32)] * 5, (32, 64), *[(64, 64)] * 5]
+    assert kernels == [(3, 3, *width) for width in widths]
+    assert _shapes(model)[-2:] == [(64, 10), (10,)]
+    # Convolutions, scales and shifts of each, and the logits. He et al. count .27 million; with
+    # their option B the two shortcuts have 16 * 32 + 32 * 64 numbers and four times 32 and 64.
+    convolutions = sum(9 * one * other for one, other in widths) + 16 * 32 + 32 * 64
+    scales = 2 * sum(other for _, other in widths) + 2 * 32 + 2 * 64
+    assert sum(np.prod(shape) for shape in _shapes(model)) == convolutions + scales + 650 == 272_474
+    assert model.get_layer("stage_2_block_2_relu").output.shape == (None, 8, 8, 64)
+
+
+def test_a_residual_block_adds_to_what_it_is_given():
+    model = resnet20((8, 8, 1), num_classes=2)
+    # With scales of zero in its second normalisation, a block gives what it is given.
+    for layer in model.layers:
+        if layer.name.endswith("second_normalization"):
+            layer.gamma.assign(np.zeros(layer.gamma.shape))
+    images = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+    first = keras.Model(model.input, model.get_layer("convolution_relu").output)
+    third = keras.Model(model.input, model.get_layer("stage_0_block_2_relu").output)
+    np.testing.assert_array_equal(first(images), third(images))
+
+
+@pytest.mark.parametrize("build", [mlp, conv_net, resnet20])
 def test_a_network_has_the_same_configuration_each_time(build):
     # Keras numbers layers that have no name; checkpoints are told apart by configurations.
     assert build().get_config() == build().get_config()
 
 
-@pytest.mark.parametrize("build", [mlp, conv_net])
+@pytest.mark.parametrize("build", [mlp, conv_net, resnet20])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_all_of_a_network_is_of_the_dtype(build, dtype):
     model = build(dtype=dtype)
-    assert {layer.compute_dtype for layer in model.layers} == {dtype}
+    computing = [one for one in model.layers if not isinstance(one, keras.layers.InputLayer)]
+    assert {layer.compute_dtype for layer in computing} == {dtype}
     assert {variable.dtype for variable in model.variables} == {dtype}
 
 
@@ -114,6 +141,12 @@ def test_all_of_a_network_is_of_the_dtype(build, dtype):
             {"image_shape": (28, 7, 1)},
             "image_shape must have a height and width of 8 or more, to be halved three times. "
             "Received: image_shape=(28, 7, 1). Take larger images, or an mlp.",
+        ),
+        (
+            resnet20,
+            {"image_shape": (3, 8, 1)},
+            "image_shape must have a height and width of 4 or more, to be halved twice. "
+            "Received: image_shape=(3, 8, 1). Take larger images, or an mlp.",
         ),
     ],
 )

@@ -54,6 +54,11 @@ def test_a_row_of_a_tuned_rule_holds_its_rate_and_the_search_for_it():
     }
 
 
+def test_a_row_says_how_far_each_rate_of_a_search_was_run():
+    tuning = Tuning(0.1, (0.01, 0.1, 1.0), (3.0, 2.0, 5.0), (4, 12, 12))
+    assert result_row("sgd", Evaluation(LOSSES), tuning)["tuning"]["num_steps"] == [4, 12, 12]
+
+
 def test_a_row_says_that_the_best_rate_was_the_last_one_tried():
     tuning = Tuning(1.0, (0.01, 0.1, 1.0), (3.0, 2.0, 1.0))
     assert result_row("sgd", Evaluation(LOSSES), tuning)["tuning"]["is_at_edge"] is True
@@ -211,3 +216,11 @@ def test_the_table_shows_rules_from_best_to_worst():
         result_row("mine", Evaluation(LOSSES), learned=True),
     ]
     assert format_table(rows) == TABLE
+
+
+def test_the_table_shows_test_accuracies_where_rows_have_them():
+    row = result_row("mine", Evaluation(LOSSES), learned=True) | {"test_accuracy": 0.61449}
+    header, line, values = format_table([row]).splitlines()
+    assert header.endswith("  diverged  test accuracy")
+    assert line.endswith("  -------------")
+    assert values.endswith("    0 of 2          0.614")

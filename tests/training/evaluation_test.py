@@ -7,6 +7,7 @@ import tensorflow as tf
 from l2l_tf.problems import Quadratic, task_seeds
 from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM
 from l2l_tf.training.evaluation import Evaluation, evaluate
+from l2l_tf.training.unroll import start, unroll
 from tests.reference import lstm as lstm_reference
 from tests.reference import optimizers as optimizer_reference
 from tests.reference import quadratic as quadratic_reference
@@ -92,6 +93,18 @@ def test_the_same_tasks_start_from_the_same_losses_whatever_the_rule():
     first, second = (evaluate(rule, problem, seeds, 2) for rule in (Adam(0.1), SGD(0.01)))
     np.testing.assert_array_equal(first.losses[0], second.losses[0])
     assert np.all(first.losses[1:] != second.losses[1:])
+
+
+@pytest.mark.parametrize("max_coordinates", [6 * 5, 6 * 2])
+def test_parameters_after_the_last_step_are_kept_where_they_are_asked_for(max_coordinates):
+    problem, seeds = NoisyBowls(), task_seeds(0, "test", 0, 5)
+    assert evaluate(SGD(0.1), problem, seeds, 3).parameters is None
+    kept = evaluate(SGD(0.1), problem, seeds, 3, max_coordinates, keep_parameters=True).parameters
+    assert kept.shape == (5, 6)
+    for seed, parameters in zip(seeds, kept, strict=True):
+        rule = SGD(0.1)
+        _, last = unroll(rule, problem, seed, start(rule, problem, seed), 3)
+        np.testing.assert_allclose(parameters, last.parameters, rtol=1e-5)
 
 
 @pytest.mark.parametrize("max_coordinates", [6 * 5, 6 * 4, 6 * 2 + 5, 6, 1])

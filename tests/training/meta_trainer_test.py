@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
-from l2l_tf.rules import SGD, CoordinatewiseLSTM, side_by_side
+from l2l_tf.rules import SGD, CoordinatewiseLSTM, Route, RoutedRule, side_by_side
 from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
@@ -65,6 +65,7 @@ def test_the_last_unroll_of_a_trajectory_is_shorter_where_it_must_be(
         "trajectories_per_meta_epoch",
         "tasks_per_meta_step",
         "num_validation_tasks",
+        "patience",
     ],
 )
 @pytest.mark.parametrize("value", [0, -3])
@@ -113,6 +114,55 @@ def test_another_number_of_step_weights_than_steps_is_refused():
     assert str(raised.value) == (
         "step_weights must hold a weight for each step of an unroll. "
         "Received: 2 weights with unroll_length=3. Give as many weights as steps."
+    )
+
+
+# Horizons of 2, 4 and 8 steps; a meta-epoch has 16.
+GROWING = MetaTrainingSettings(
+    num_steps=8,
+    unroll_length=2,
+    num_meta_epochs=6,
+    trajectories_per_meta_epoch=2,
+    horizons=(2, 4, 8),
+)
+
+
+def test_a_meta_epoch_of_shorter_trajectories_has_as_many_more_of_them():
+    assert [GROWING.trajectories_of_meta_epoch(stage) for stage in range(3)] == [8, 4, 2]
+    assert [GROWING.unroll_lengths_of(stage) for stage in range(3)] == [[2], [2] * 2, [2] * 4]
+    assert [GROWING.validation_horizon(stage) for stage in range(3)] == [4, 8, 8]
+    assert [GROWING.last_meta_epoch(stage) for stage in range(3)] == [2, 4, 6]
+    assert GROWING.num_meta_steps == 6 * 8
+
+
+@pytest.mark.parametrize("horizons", [(2, 4), (4, 2, 8), (2, 2, 8), (0, 8), (2.0, 8), (8, 16)])
+def test_horizons_that_do_not_ascend_to_the_last_are_refused(horizons):
+    with pytest.raises(ValueError) as raised:
+        dataclasses.replace(GROWING, horizons=horizons)
+    assert str(raised.value) == (
+        "horizons must be counts of steps that ascend to num_steps. Received: "
+        f"horizons={list(horizons)} with num_steps=8. Give, say, [100, 200, 500, 1000] with "
+        "num_steps=1000."
+    )
+
+
+@pytest.mark.parametrize("horizons", [(3, 8), (6, 8)])
+def test_horizons_of_which_a_meta_epoch_holds_no_whole_number_are_refused(horizons):
+    with pytest.raises(ValueError) as raised:
+        dataclasses.replace(GROWING, horizons=horizons)
+    assert str(raised.value) == (
+        "horizons must be multiples of unroll_length and divide the steps of a meta-epoch, "
+        f"num_steps * trajectories_per_meta_epoch. Received: horizons={list(horizons)} with "
+        "unroll_length=2 and 16 steps. Change one of them."
+    )
+
+
+def test_more_horizons_than_meta_epochs_are_refused():
+    with pytest.raises(ValueError) as raised:
+        dataclasses.replace(GROWING, num_meta_epochs=2)
+    assert str(raised.value) == (
+        "horizons must be no more than the meta-epochs. Received: horizons=[2, 4, 8] with "
+        "num_meta_epochs=2. Give each stage a meta-epoch at least."
     )
 
 
@@ -422,6 +472,78 @@ def test_a_runs_description_is_json_and_says_what_was_run():
     assert description["progress"]["num_trajectories"] == 0
 
 
+# A curriculum
+
+
+class Slopes(keras.callbacks.Callback):
+    """Sets a rule's slope before each validation, and notes what training goes on from."""
+
+    def __init__(self, rule: LinearRule, *slopes: float):
+        super().__init__()
+        self.rule = rule
+        self.slopes = slopes
+        self.later = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.rule.slope.assign(self.slopes[epoch])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.later.append(float(self.rule.slope))
+
+
+def test_a_stage_ends_without_improvement_or_with_its_share_and_hands_on_its_best_weights():
+    rule = LinearRule()
+    trainer = MetaTrainer(rule, Parabolas(), _sgd(0.0), GROWING)
+    recorder = Recorder(trainer)
+    # Stage 0 improves in both of its meta-epochs, stage 1 does not in its first, stage 2 goes on
+    # whatever happens.
+    slopes = Slopes(rule, -0.1, -0.2, -0.1, 0.0, -0.3, -0.25)
+    trainer.fit([slopes, recorder])
+    logs = recorder.logs("epoch")
+    assert [log["validation_horizon"] for log in logs] == [4, 4, 8, 8, 8, 8]
+    # x_t = (1 + 2 w)^t, and the loss is its square.
+    losses = [0.8**8, 0.6**8, 0.8**16, 1, 0.4**16, 0.5**16]
+    np.testing.assert_allclose([log["validation_loss"] for log in logs], losses, rtol=1e-4)
+    # The best of stage 0 is measured anew, over the steps that stage 1 is validated on.
+    best = [0.8**8, 0.6**8, 0.6**16, 0.6**16, 0.4**16, 0.4**16]
+    np.testing.assert_allclose([log["best_validation_loss"] for log in logs], best, rtol=1e-4)
+    np.testing.assert_allclose(slopes.later, [-0.1, -0.2, -0.2, 0.0, -0.3, -0.25])
+    progress = trainer.progress
+    assert (progress.stage, progress.best_meta_epoch, progress.num_stale) == (2, 5, 1)
+    # Two meta-epochs of 8 trajectories, one of 4 and three of 2: 8 meta-steps each.
+    assert progress.num_trajectories == 2 * 8 + 4 + 3 * 2
+    assert [event[1] for event in recorder.events if event[0] == "batch"] == list(range(8)) * 6
+    trainer.load_best()
+    np.testing.assert_allclose(rule.slope, -0.3)
+
+
+def test_patience_lets_a_stage_go_on_after_a_validation_without_improvement():
+    rule = LinearRule()
+    settings = dataclasses.replace(GROWING, num_meta_epochs=12, patience=2)
+    trainer = MetaTrainer(rule, Parabolas(), _sgd(0.0), settings)
+    recorder = Recorder(trainer)
+    # In stage 0: better, worse, better, worse, which is the last of its share. In stage 1: twice
+    # worse than the best of stage 0.
+    slopes = Slopes(rule, -0.1, 0.0, -0.2, 0.0, 0.0, -0.1, *[0.0] * 6)
+    trainer.fit([slopes, recorder])
+    horizons = [log["validation_horizon"] for log in recorder.logs("epoch")]
+    assert horizons == [4] * 4 + [8] * 8
+    np.testing.assert_allclose(slopes.later[:7], [-0.1, 0.0, -0.2, -0.2, 0.0, -0.2, 0.0])
+    # Trajectories of meta-epochs 5 and 6 have 4 steps, those after them 8.
+    assert trainer.progress.num_trajectories == 4 * 8 + 2 * 4 + 6 * 2
+
+
+def test_a_best_rule_that_diverges_over_the_next_horizon_is_followed_by_any_that_does_not():
+    rule = LinearRule()
+    # From step 5 on there is no loss: over 4 steps all is well.
+    problem = Parabolas([np.inf], first_step=5, last_step=8)
+    settings = dataclasses.replace(GROWING, num_meta_epochs=3)
+    trainer = MetaTrainer(rule, Parabolas(), _sgd(0.0), settings, validation_problem=problem)
+    trainer.fit()
+    assert trainer.progress.best_validation_loss == np.inf
+    assert trainer.progress.best_meta_epoch == 1
+
+
 # Non-finite meta-steps
 
 
@@ -557,6 +679,35 @@ def test_so_does_one_that_goes_back_to_its_best_weights(tmp_path, deterministic_
 
 
 @pytest.mark.slow
+def test_so_does_one_whose_horizons_grow(tmp_path, deterministic_operations):
+    def make(folder):
+        return MetaTrainer(
+            CoordinatewiseLSTM((2,), "log_and_sign", output_stddev=1.0, seed=0),
+            NoisyBowls(),
+            keras.optimizers.Adam(0.3, use_ema=True, ema_momentum=0.5),
+            dataclasses.replace(GROWING, num_meta_epochs=4, trajectories_per_meta_epoch=1),
+            checkpoint_dir=folder,
+        )
+
+    whole = make(None)
+    whole.fit()
+    assert whole.progress.stage == 2
+    expected = _all_values(whole)
+    # Meta-epochs have 4 meta-steps: within stage 0, at its end, in stages 1 and 2.
+    for stop in (3, 4, 6, 11):
+        folder = tmp_path / str(stop)
+        stopped = make(folder)
+        stopped.fit([StopAfter(stopped, stop)])
+        resumed = make(folder)
+        resumed.fit()
+        assert dataclasses.replace(resumed.progress, seconds=0) == dataclasses.replace(
+            whole.progress, seconds=0
+        )
+        for ours, theirs in zip(_all_values(resumed), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
 def test_a_rule_side_by_side_learns_the_same_and_can_be_stopped_too(
     tmp_path, deterministic_operations, one_thread_per_operation, monkeypatch
 ):
@@ -574,6 +725,41 @@ def test_a_rule_side_by_side_learns_the_same_and_can_be_stopped_too(
     for ours, theirs in zip(apart.rule.get_weights(), whole.rule.get_weights(), strict=True):
         # Sums over coordinates in another order.
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def _parts_trainer(folder: Path | None, chunk_size: int | None = None) -> MetaTrainer:
+    def lstm(seed):
+        return CoordinatewiseLSTM((2,), "log_and_sign", output_stddev=1.0, seed=seed)
+
+    return MetaTrainer(
+        RoutedRule(lstm(0), [Route(lstm(1), kind="vector")]),
+        NoisyBowls(),
+        keras.optimizers.Adam(0.01),
+        _settings(
+            num_steps=6, tasks_per_meta_step=2, num_validation_tasks=2, chunk_size=chunk_size
+        ),
+        checkpoint_dir=folder,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_a_rule_with_parts_learns_in_all_of_them_and_can_be_stopped_too(
+    tmp_path, deterministic_operations, chunk_size
+):
+    whole = _parts_trainer(None, chunk_size)
+    before = whole.rule.get_weights()
+    whole.fit()
+    changes = zip(before, whole.rule.get_weights(), strict=True)
+    assert all((one != other).any() for one, other in changes)
+    stopped = _parts_trainer(tmp_path, chunk_size)
+    stopped.fit([StopAfter(stopped, 3)])
+    resumed = _parts_trainer(tmp_path, chunk_size)
+    resumed.fit()
+    for ours, theirs in zip(_all_values(resumed), _all_values(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    evaluation = evaluate(resumed.rule, NoisyBowls(), task_seeds(0, "validation", 0, 2), 6)
+    np.testing.assert_allclose(resumed.validate()[1], evaluation.curve, rtol=1e-4)
 
 
 def test_a_checkpoint_of_a_rule_side_by_side_is_refused_where_it_is_whole(tmp_path, monkeypatch):

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_tf.problems import Quadratic, task_seeds
-from l2l_tf.rules import CoordinatewiseLSTM, RNNprop
+from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
+from l2l_tf.rules import CoordinatewiseLSTM, RNNprop, Route, RoutedRule
 from l2l_tf.rules.chunks import InChunks
+from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.side_by_side import PART_SIZE, SideBySide
 from l2l_tf.training import meta_gradient, start, unroll
 from l2l_tf.training.replay import answer, bound_memory, replay_gradient
-from tests.training.toys import LinearRule
+from tests.training.toys import LinearRule, NoisyBowls
 
 NUM_COORDINATES = 21
 
@@ -107,6 +108,49 @@ def test_the_meta_gradient_of_a_rule_cut_up_is_that_of_the_whole(make_rule, arra
     np.testing.assert_allclose(cut.iterate.parameters, whole.iterate.parameters, rtol=1e-12)
     for actual, wanted in zip(cut.gradients, whole.gradients, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(("chunk_size", "second_derivatives"), [(0, 0.0), (3, 0.0), (0, 1.0)])
+def test_two_parts_of_equal_weights_learn_together_what_one_rule_learns(
+    chunk_size, second_derivatives
+):
+    rule = _lstm()
+    parts = RoutedRule(_lstm(), [Route(_lstm(), kind="vector"), Route(_lstm(), kind="conv")])
+    # Two parameters, of which routes see rank 2 and rank 1, whatever the number of tasks.
+    problem = StackedProblem(NoisyBowls(num_functions=2, dtype="float64"), 3)
+    seeds = task_seeds(0, "train", 0, 3)
+    step_weights = tf.constant([1.0, 0.5, 2.0, 3.0], tf.float64)
+
+    def gradient_of(rule):
+        rule = bound_memory(on_problem(rule, problem), problem.num_coordinates, 4, chunk_size)
+        _, iterate = unroll(rule, problem, seeds, start(rule, problem, seeds), 3)
+        arguments = (problem, seeds, iterate, 4, step_weights, second_derivatives)
+        return meta_gradient(rule, *arguments)
+
+    whole, routed = gradient_of(rule), gradient_of(parts)
+    np.testing.assert_allclose(routed.losses, whole.losses, rtol=1e-12)
+    np.testing.assert_allclose(routed.iterate.parameters, whole.iterate.parameters, rtol=1e-12)
+    vector, conv, other = np.split(np.array(routed.gradients, object), 3)
+    for wanted, *shares in zip(whole.gradients, vector, conv, other, strict=True):
+        np.testing.assert_allclose(sum(shares), wanted, rtol=1e-9, atol=1e-12)
+    # Each has a share, but that for which there are no variables.
+    assert all(np.abs(gradient).max() > 0 for gradient in [*vector, *other])
+    assert all(np.abs(gradient).max() == 0 for gradient in conv)
+
+
+def test_of_a_rule_with_parts_all_are_replayed_or_none():
+    class Large:
+        variables = NoisyBowls().variables
+        parameter_shapes = ((1000, 500), (1000, 500))
+
+    rule = RoutedRule(CoordinatewiseLSTM(), [Route(CoordinatewiseLSTM(), kind="vector")])
+    flat = on_problem(rule, Large)
+    replayed = bound_memory(flat, 10**6, 20).arranged
+    assert {name: part.chunk_size for name, part in replayed.items()} == {
+        "vector": 16384,
+        "other": 16384,
+    }
+    assert bound_memory(flat, 10**6, 1).arranged == rule.parts
 
 
 def test_second_derivatives_side_by_side_are_those_of_the_whole():

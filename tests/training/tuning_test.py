@@ -7,7 +7,7 @@ import pytest
 from l2l_tf.problems import Quadratic, task_seeds
 from l2l_tf.rules import BASELINES, SGD
 from l2l_tf.training.evaluation import evaluate
-from l2l_tf.training.tuning import DEFAULT_LEARNING_RATES, tune
+from l2l_tf.training.tuning import DEFAULT_LEARNING_RATES, tune, tune_by_halving
 from tests.training.toys import NoisyBowls, NormalizedGradient, Parabolas
 
 SEEDS = task_seeds(0, "tuning", 0, 3)
@@ -71,6 +71,58 @@ def test_a_best_rate_at_the_edge_of_those_tried_is_told(rates, message):
         tuning = tune(SGD, Parabolas(), SEEDS, 3, rates)
     assert tuning.is_at_edge
     # It points at the call of `tune`.
+    assert caught[0].filename == __file__
+
+
+# Successive halving
+
+
+def test_halving_runs_only_the_best_rates_to_the_end_and_their_neighbours():
+    rates = (0.01, 0.03, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.9)
+    tuning = tune_by_halving(SGD, Parabolas(), SEEDS, 18, rates)
+    assert tuning.learning_rate == 0.45
+    assert tuning.learning_rates == rates
+    # x_t = (1 - 2 r)^t. After 2 steps three are left, after 6 the best, and then its neighbours.
+    assert tuning.num_steps == (2, 2, 2, 2, 18, 18, 18, 2, 2)
+    expected = (1 - 2 * np.array(rates)) ** (2 * np.array(tuning.num_steps))
+    np.testing.assert_allclose(tuning.final_losses, expected, rtol=1e-4)
+
+
+def test_halving_finds_a_rate_that_is_best_at_the_end_although_it_is_among_the_worst_before():
+    # Up to step 4 the highest rate is best; after it that explodes, and .02 is best.
+    problem = Parabolas([20.0], first_step=5)
+    rates = (0.0125, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+    tuning = tune_by_halving(SGD, problem, SEEDS, 18, rates)
+    assert tuning.learning_rate == tune(SGD, problem, SEEDS, 18, rates).learning_rate == 0.02
+    # All on the way from the early best were run to the end, and the neighbour beyond.
+    assert tuning.num_steps == (18,) * 7
+
+
+def test_halving_goes_on_with_other_rates_where_all_that_are_left_diverge():
+    # From step 5 on, rates above 1e-20 diverge.
+    problem = Parabolas([1e20], first_step=5)
+    rates = (1e-22, 1e-21, 0.1, 0.2, 0.3, 0.4, 0.45)
+    tuning = tune_by_halving(SGD, problem, SEEDS, 18, rates)
+    assert tuning.learning_rate == 1e-21
+    assert not np.isfinite(tuning.final_losses[2:]).any()
+
+
+@pytest.mark.parametrize("search", [tune, tune_by_halving])
+def test_where_every_rate_diverges_there_is_no_tuning(search):
+    with pytest.raises(ValueError) as raised:
+        search(SGD, Parabolas([np.nan]), SEEDS, 9, (0.1, 0.2, 0.3))
+    assert str(raised.value) == (
+        "learning_rates must hold a rate at which no run diverges. "
+        "Received: learning_rates=(0.1, 0.2, 0.3). Try lower ones."
+    )
+
+
+def test_halving_tells_of_a_best_rate_at_the_edge_too():
+    with pytest.warns(
+        UserWarning, match=r"^The best learning rate, 0\.3, is at the edge "
+    ) as caught:
+        tuning = tune_by_halving(SGD, Parabolas(), SEEDS, 9, (0.1, 0.2, 0.3))
+    assert tuning.is_at_edge
     assert caught[0].filename == __file__
 
 

@@ -1,0 +1,78 @@
+"""What the arguments of an optimizer around a rule must be."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+from l2l_tf.rules.routed import OTHER, RoutedRule
+from l2l_tf.rules.routing import Route
+from l2l_tf.rules.rule import Rule
+
+
+def check_backend() -> None:
+    """Raises RuntimeError if Keras runs on another backend than TensorFlow."""
+    if (backend := keras.config.backend()) != "tensorflow":
+        raise RuntimeError(
+            "Keras must run on TensorFlow for LearnedOptimizer. "
+            f"Received: backend={backend!r}. Set KERAS_BACKEND=tensorflow in the environment."
+        )
+
+
+def checked_rules(rule: Any, routes: Any) -> tuple[Rule, list[Route]]:
+    """Returns a rule without routes of its own, and all routes, those given first.
+
+    Args:
+        rule: a rule; of one with parts (`l2l_tf.rules.RoutedRule`) the routes are taken out.
+        routes: an iterable of routes.
+
+    Raises:
+        TypeError: the rule is none, or the routes are no routes.
+        ValueError: a route's rule has routes of its own.
+    """
+    _check_rule("rule", rule)
+    listed = list(routes) if isinstance(routes, Iterable) else [routes]
+    if not isinstance(routes, Iterable) or not all(isinstance(one, Route) for one in listed):
+        raise TypeError(
+            "routes must be a list of routes (l2l_tf.rules.Route). "
+            f"Received: routes={routes!r}. Make a Route for each rule, and a list of them."
+        )
+    for route in listed:
+        _check_rule("rule of each route", route.rule)
+        if isinstance(route.rule, RoutedRule):
+            raise ValueError(
+                "The rule of a route must have no routes of its own. "
+                f"Received: {route.rule!r}. Give the routes of its parts one by one."
+            )
+    if isinstance(rule, RoutedRule):
+        return rule.parts[OTHER], [*listed, *rule.routes]
+    return rule, listed
+
+
+def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises ValueError if an argument's value is none of its choices."""
+    # TensorFlow's dtypes equal their names, but are none.
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(
+            f"{argument} must be one of {list(choices)}. Received: {argument}={value!r}. "
+            "Choose one of them."
+        )
+
+
+def check_chunk_size(chunk_size: Any) -> None:
+    """Raises ValueError if it is neither None nor an integer from 0 on."""
+    is_count = isinstance(chunk_size, int) and not isinstance(chunk_size, bool)
+    if chunk_size is not None and (not is_count or chunk_size < 0):
+        raise ValueError(
+            "chunk_size must be None or an integer from 0 on. "
+            f"Received: chunk_size={chunk_size!r}. Leave it out to have it chosen."
+        )
+
+
+def _check_rule(argument: str, rule: Any) -> None:
+    # A class has the methods of its objects.
+    if not isinstance(rule, Rule) or isinstance(rule, type):
+        raise TypeError(
+            f"{argument} must be a rule (l2l_tf.rules.Rule). Received: {rule!r}. "
+            "Load one with l2l_tf.load_rule, or give a name to l2l_tf.load."
+        )

@@ -1,0 +1,112 @@
+"""How many images a network gets right at the parameters that a rule has reached."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2l_tf.problems.classification import ClassificationProblem
+
+# Images that are classified at once.
+_BATCH_SIZE = 500
+
+
+def accuracy(
+    problem: ClassificationProblem,
+    parameters: Sequence[tf.Tensor],
+    seed: tf.Tensor,
+    first_step: int,
+    images: np.ndarray,
+    labels: np.ndarray,
+    num_minibatches: int = 100,
+) -> float:
+    """Returns the share of images of which a problem's model gives the right class.
+
+    The model is run as for predictions. Batch normalisation then takes, in place of a minibatch's
+    own mean and variance, their averages over minibatches, all at the parameters given, where
+    moving averages kept during training would lag behind them.
+    Source: Wu and Johnson 2021, section 3 ("PreciseBN", arXiv 2105.07576), but that variances are
+    averaged as Keras's moving averages are, without the variance of the means.
+
+    Args:
+        problem: the problem.
+        parameters: those of one task, as `problem.initial_parameters` returns them.
+        seed: names the task, int32 `[2]`.
+        first_step: the step of the first minibatch, so that those are taken that no step has seen.
+        images: uint8 `[n, h, w, c]`, such as test images.
+        labels: integers `[n]`.
+        num_minibatches: how many minibatches averages are over.
+
+    Raises:
+        ValueError: there are no images, not as many labels as images, or `num_minibatches` is below
+            1.
+    """
+    if not len(images) or len(images) != len(labels):
+        raise ValueError(
+            "images and labels must be as many, and one at least. Received: "
+            f"{len(images)} images with {len(labels)} labels. Give each image its label."
+        )
+    if num_minibatches < 1:
+        raise ValueError(
+            "num_minibatches must be at least 1. Received: "
+            f"num_minibatches={num_minibatches}. Leave it out for 100."
+        )
+    model = problem.model
+    averages = _averages(problem, list(parameters), seed, first_step, num_minibatches)
+    trained = list(zip(model.trainable_variables, parameters, strict=True))
+
+    @tf.function
+    def count_right(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with keras.StatelessScope(state_mapping=[*trained, *averages]):
+            logits = model(tf.cast(images, tf.float32) / 255, training=False)
+        predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
+        return tf.math.count_nonzero(predicted == tf.cast(labels, tf.int32))
+
+    num_right = sum(
+        int(count_right(images[first : first + _BATCH_SIZE], labels[first : first + _BATCH_SIZE]))
+        for first in range(0, len(images), _BATCH_SIZE)
+    )
+    return num_right / len(images)
+
+
+def _averages(
+    problem: ClassificationProblem,
+    parameters: list[tf.Tensor],
+    seed: tf.Tensor,
+    first_step: int,
+    num_minibatches: int,
+) -> list[tuple[Any, tf.Tensor]]:
+    """Returns each moving average of the model with the value that is to take its place."""
+    model = problem.model
+    layers = list(_normalizations(model))
+    moving = [one for layer in layers for one in (layer.moving_mean, layer.moving_variance)]
+    # A moving average v becomes m v + (1 - m) s: from zero, a share 1 - m of the statistic s.
+    shares = [1 - layer.momentum for layer in layers for _ in range(2)]
+    mapping = [
+        *zip(model.trainable_variables, parameters, strict=True),
+        *((variable, tf.zeros(variable.shape, variable.dtype)) for variable in moving),
+    ]
+
+    @tf.function
+    def statistics(step: tf.Tensor) -> list[tf.Tensor]:
+        images, _ = problem.batch(seed, step)
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            model(tf.cast(images, tf.float32) / 255, training=True)
+        return [scope.get_current_value(variable) for variable in moving]
+
+    if not moving:
+        return []
+    steps = tf.range(first_step, first_step + num_minibatches)
+    sums = [tf.add_n(values) for values in zip(*(statistics(step) for step in steps), strict=True)]
+    means = [total / (share * num_minibatches) for total, share in zip(sums, shares, strict=True)]
+    return list(zip(moving, means, strict=True))
+
+
+def _normalizations(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            yield layer
+        elif isinstance(layer, keras.Model):
+            yield from _normalizations(layer)
