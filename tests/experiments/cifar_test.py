@@ -183,13 +183,13 @@ def test_a_residual_network_is_learned_from_in_chunks(tmp_path):
         "--horizons=",
         "--num_meta_epochs=1",
         "--rule_name=",
+        "--chunk_size=65536",
         f"--output_dir={tmp_path}",
     )
     card = load_card(tmp_path / "rule")
     assert card["name"] == "cifar_lstm"
     assert card["training"]["problem"] == "digits_resnet20"
-    # The tape of 2 steps of 270,000 coordinates would be kept; nothing else is.
-    assert card["training"]["state_chunk_size"] == {"conv": 0, "other": 0}
+    assert card["training"]["state_chunk_size"] == {"conv": 65536, "other": 65536}
     assert np.isfinite(card["training"]["progress"]["best_validation_loss"])
 
 
