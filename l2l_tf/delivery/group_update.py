@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from l2l_tf.delivery.chunk_rows import RowsInArrays, RowsInPlace, rows_of
 from l2l_tf.rules.rule import FlatLayout, Rule
 
 
@@ -31,8 +32,8 @@ class Group:
 
     The state of a learned, coordinatewise rule on many coordinates is cut into K chunks of C, and a
     rest of fewer than 2C. A tensor `[N, H]` of the state is then kept in a variable `[K, C * H]`,
-    of which a step reads and writes one row after the other, in place, and one `[rest, H]`; without
-    chunks, in one `[N, H]`. Scalars of the state are one variable each, whatever the chunks.
+    of which a step reads and writes one row after the other (`rows_of`), and one `[rest, H]`;
+    without chunks, in one `[N, H]`. Scalars of the state are one variable each, whatever the chunks.
 
     Args:
         rule: what updates the variables.
@@ -147,49 +148,39 @@ class Group:
             variable.read_value() if not spec.shape.rank else None
             for variable, spec in zip(rest_state, self._specs, strict=True)
         ]
-        chunk_deltas, are_finite, undo = self._step_chunks(
+        rows = rows_of(chunk_state)
+        chunk_deltas, are_finite, carried = self._step_chunks(
             gradient[:num_in_chunks],
             shared,
-            chunk_state,
+            rows,
             None if present is None else present[:num_in_chunks],
         )
 
-        def revert() -> None:
-            def revert_chunk(index: tf.Tensor) -> tuple[tf.Tensor]:
-                for variable, old in zip(chunk_state, undo, strict=True):
-                    _write_row(variable, index, old.read(index))
-                return (index + 1,)
-
-            tf.while_loop(
-                lambda index: index < self.num_chunks,
-                revert_chunk,
-                (tf.constant(0),),
-                maximum_iterations=self.num_chunks,
-                parallel_iterations=1,
-            )
+        def commit() -> None:
+            commit_rest()
+            rows.commit(carried)
 
         delta = tf.concat([chunk_deltas, delta], axis=0)
-        return Step(delta, is_finite & are_finite, commit_rest, revert)
+        return Step(delta, is_finite & are_finite, commit, lambda: rows.revert(carried))
 
     def _step_chunks(
         self,
         gradient: tf.Tensor,
         shared: list[tf.Tensor | None],
-        chunk_state: list[Any],
+        state_rows: RowsInPlace | RowsInArrays,
         present: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.TensorArray]]:
         """Steps chunk by chunk.
 
         Returns:
-            Deltas `[K * C]`, whether the next state is finite, and the old rows.
+            Deltas `[K * C]`, whether the next state is finite, and what the rows carried.
         """
         shape = [self.num_chunks, self.chunk_size]
         gradients = tf.reshape(gradient, shape)
         masks = None if present is None else tf.reshape(present, shape)
 
-        def step_chunk(index, deltas, is_finite, undo):
-            rows = [variable.sparse_read([index])[0] for variable in chunk_state]
-            undo = [array.write(index, row) for array, row in zip(undo, rows, strict=True)]
+        def step_chunk(index, deltas, is_finite, carried):
+            rows, carried = state_rows.read(index, carried)
             leaves = list(shared)
             for cut, row in zip(self._cut_indices, rows, strict=True):
                 leaves[cut] = tf.reshape(row, [self.chunk_size, *self._specs[cut].shape[1:]])
@@ -198,24 +189,20 @@ class Group:
                 leaves,
                 None if masks is None else tf.ensure_shape(masks[index], [self.chunk_size]),
             )
-            for cut, variable in zip(self._cut_indices, chunk_state, strict=True):
-                _write_row(variable, index, tf.reshape(next_leaves[cut], [-1]))
-            return index + 1, deltas.write(index, delta), is_finite & chunk_is_finite, undo
+            next_rows = [tf.reshape(next_leaves[cut], [-1]) for cut in self._cut_indices]
+            carried = state_rows.write(index, carried, next_rows)
+            return index + 1, deltas.write(index, delta), is_finite & chunk_is_finite, carried
 
-        undo = [
-            tf.TensorArray(variable.dtype, self.num_chunks, element_shape=variable.shape[1:])
-            for variable in chunk_state
-        ]
         deltas = tf.TensorArray(self.dtype, self.num_chunks, element_shape=[self.chunk_size])
-        _, deltas, is_finite, undo = tf.while_loop(
+        _, deltas, is_finite, carried = tf.while_loop(
             lambda index, *_: index < self.num_chunks,
             step_chunk,
-            (tf.constant(0), deltas, tf.constant(True), undo),
+            (tf.constant(0), deltas, tf.constant(True), state_rows.begin()),
             maximum_iterations=self.num_chunks,
             # In place needs one chunk at a time.
             parallel_iterations=1,
         )
-        return tf.reshape(deltas.stack(), [-1]), is_finite, undo
+        return tf.reshape(deltas.stack(), [-1]), is_finite, carried
 
     def _answer(
         self, gradient: tf.Tensor, leaves: Sequence[Any], present: tf.Tensor | None
@@ -268,10 +255,6 @@ def _are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         lambda: tf.constant(True),
         lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]),
     )
-
-
-def _write_row(variable: Any, index: tf.Tensor, row: tf.Tensor) -> None:
-    variable.scatter_update(tf.IndexedSlices(row[tf.newaxis], tf.reshape(index, [1])))
 
 
 def _as_column(vector: tf.Tensor, like: tf.Tensor) -> tf.Tensor:

@@ -75,10 +75,16 @@ class Replicas:
         return [share > 0 for share in self._means(flags)]
 
     def agree(self, numbers: Sequence[int]) -> bool:
-        """Returns whether all processes have the same numbers; all must call this together."""
+        """Returns whether all processes have the same numbers; all must call this together.
+
+        Where they differ, no process returns before all of them know, so each may end at once.
+        """
         if not self._spans_processes:
             return True
-        return not self.any([self._means(numbers) != list(numbers)])[0]
+        agreed = not self.any([self._means(numbers) != list(numbers)])[0]
+        if not agreed:
+            self.wait_for_all()
+        return agreed
 
     def collect(self, values: Any) -> list[np.ndarray]:
         """Returns each tensor of a nest with the replicas as a new first axis, on all processes."""
