@@ -33,7 +33,7 @@ class Group:
     The state of a learned, coordinatewise rule on many coordinates is cut into K chunks of C, and a
     rest of fewer than 2C. A tensor `[N, H]` of the state is then kept in a variable `[K, C * H]`,
     of which a step reads and writes one row after the other (`rows_of`), and one `[rest, H]`;
-    without chunks, in one `[N, H]`. Scalars of the state are one variable each, whatever the chunks.
+    without chunks, in one `[N, H]`. Scalars of the state are one variable each, chunks or not.
 
     Args:
         rule: what updates the variables.

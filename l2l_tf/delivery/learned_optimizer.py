@@ -20,9 +20,7 @@ from l2l_tf.delivery.optimizer_arguments import (
 )
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.delivery.rule_config import (
-    WEIGHT_PREFIX,
     RuleLayers,
-    are_same_rules,
     copy_rule,
     route_from_config,
     route_to_config,
@@ -30,6 +28,7 @@ from l2l_tf.delivery.rule_config import (
     rule_to_config,
     rules_to_bytes,
 )
+from l2l_tf.delivery.saved_state import LAYOUT, RULES, SavedState, layout_of, mismatch
 from l2l_tf.rules.chunks import CHUNK_SIZE
 from l2l_tf.rules.routing import Route, assign_routes
 from l2l_tf.rules.rule import Rule
@@ -39,10 +38,6 @@ STATE_DTYPES = ("bfloat16", "float32")
 
 _NOT_FINITE = "Gradients, deltas and the state of the rule must be finite."
 _MEND = "Mend the data or lower the learning rate, or go on without such steps: nan_policy='skip'."
-
-# The entries of a saved state that say for which variables of a model and of which rules it is.
-_LAYOUT = "layout"
-_RULES = "rules"
 
 
 def load(
@@ -158,12 +153,12 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             group.add_state(self.add_variable, f"state_{index}")
         if self._hidden.pending is not None:
             pending, self._hidden.pending = self._hidden.pending, None
-            self._check_state(pending)
+            pending.check_variables(self.variables, self._layout())
 
     def add_variable(self, shape: Any, *arguments: Any, **named_arguments: Any) -> Any:
         """Returns a new variable of the optimizer; one of a pending state begins with its value."""
         if (pending := self._hidden.pending) is not None:
-            value = pending.get(str(len(self.variables)))
+            value = pending.values.get(str(len(self.variables)))
             # What is of another shape is refused once all variables are there.
             if value is not None and value.shape == tuple(shape):
                 # Keras may build an optimizer where assignments are lost: not so initial values.
@@ -307,8 +302,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         super().save_own_variables(store)
         for name, weight in self._rule_layers.named_weights().items():
             store[name] = weight.numpy()
-        store[_LAYOUT] = self._layout()
-        store[_RULES] = self._rules()
+        store[LAYOUT] = self._layout()
+        store[RULES] = self._rules()
 
     def load_own_variables(self, store: Any) -> None:
         """Sets the state to a saved one, and the weights of the rules to those that made it.
@@ -318,38 +313,37 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         Raises:
             ValueError: it is the state of another optimizer or for other variables.
         """
-        saved = {key: np.asarray(store[key]) for key in store.keys()}  # noqa: SIM118, no dict
-        if not saved:
+        saved = SavedState(store, self.name)
+        if not saved.values:
             warnings.warn(
                 f"The file holds no state of the optimizer {self.name!r}, which stays as it is.",
                 stacklevel=2,
             )
             return
-        if not {_LAYOUT, _RULES} <= saved.keys():
-            raise self._mismatch("is that of another kind of optimizer")
         weights = self._rule_layers.named_weights()
-        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        saved_shapes = {
-            name: value.shape for name, value in saved.items() if name.startswith(WEIGHT_PREFIX)
-        }
-        if saved_shapes != shapes or not are_same_rules(saved[_RULES], self._rules()):
-            raise self._mismatch("is that of other rules")
-        if not saved[_LAYOUT].size:
-            self._check_unbuilt_state(saved)
+        saved.check_rules(self._rules(), weights)
+        if not saved.was_built:
+            own = [variable is self.num_skipped_steps for variable in self.variables].index(True)
+            saved.check_count(own + 1)
+            # All that `build` has made is still as it would be.
+            if self.built and int(self._iterations.numpy()):
+                what = "was saved before it was built, for one that has taken steps"
+                raise mismatch(self.name, what)
         elif self.built:
-            self._check_state(saved)
+            saved.check_variables(self.variables, self._layout())
         else:
             self._hidden.pending = saved
         for index, variable in enumerate(self.variables):
-            if str(index) in saved:
-                variable.assign(saved[str(index)])
+            if str(index) in saved.values:
+                variable.assign(saved.values[str(index)])
         for name, weight in weights.items():
-            weight.assign(saved[name])
+            weight.assign(saved.values[name])
         self._note_reported_steps()
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         if self.built and len(weights) != len(self.variables):
-            raise self._mismatch(f"has {len(weights)} variables instead of {len(self.variables)}")
+            what = f"has {len(weights)} variables instead of {len(self.variables)}"
+            raise mismatch(self.name, what)
         super().set_weights(weights)
         self._note_reported_steps()
 
@@ -358,47 +352,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         return rules_to_bytes([self._hidden.rule, *(one.rule for one in self._hidden.routes)])
 
     def _layout(self) -> np.ndarray:
-        """Returns group, rank and dimensions of each variable, one after the other: int64."""
-        groups = {
-            position: index
-            for index, group in enumerate(self._hidden.groups)
-            for position in group.positions
-        }
-        numbers: list[int] = []
-        for position, variable in enumerate(self._trainable_variables):
-            numbers += [groups.get(position, -1), len(variable.shape), *variable.shape]
-        return np.array(numbers, np.int64)
-
-    def _check_state(self, saved: dict[str, np.ndarray]) -> None:
-        """Raises ValueError if a saved state is not one of this optimizer."""
-        self._check_count(saved, len(self.variables))
-        for index, variable in enumerate(self.variables):
-            shape, wanted = saved[str(index)].shape, tuple(variable.shape)
-            if shape != wanted:
-                raise self._mismatch(f"has {shape} instead of {wanted} for {variable.name}")
-        if not np.array_equal(saved[_LAYOUT], self._layout()):
-            raise self._mismatch("is for variables of other shapes, or in another order")
-
-    def _check_unbuilt_state(self, saved: dict[str, np.ndarray]) -> None:
-        """Raises ValueError if a state saved before `build` is not one of this optimizer's."""
-        own = [variable is self.num_skipped_steps for variable in self.variables].index(True) + 1
-        self._check_count(saved, own)
-        # All that `build` has made is still as it would be.
-        if self.built and int(self._iterations.numpy()):
-            raise self._mismatch("was saved before it was built, for one that has taken steps")
-
-    def _check_count(self, saved: dict[str, np.ndarray], wanted: int) -> None:
-        count = sum(name.isdecimal() for name in saved)
-        if count != wanted:
-            raise self._mismatch(f"has {count} variables instead of {wanted}")
-
-    def _mismatch(self, what: str) -> ValueError:
-        return ValueError(
-            "An optimizer's state must be of the same rules, options and model variables. "
-            f"Received: for the optimizer {self.name!r}, a state that {what}. Make model and "
-            "optimizer as they were when it was saved, or load weights into the model before it is "
-            "compiled."
-        )
+        return layout_of(self._hidden.groups, self._trainable_variables)
 
 
 class _Hidden:
@@ -417,5 +371,5 @@ class _Hidden:
         self.rule = rule
         self.routes = routes
         self.groups: list[Group] = []
-        self.pending: dict[str, np.ndarray] | None = None
+        self.pending: SavedState | None = None
         self.num_reported = 0
