@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.tasks import task_seeds
-from l2l_tf.rules.chunks import InChunks
-from l2l_tf.rules.routed import OnVariables, on_problem
-from l2l_tf.rules.side_by_side import SideBySide, arrange
+from l2l_tf.rules.routed import on_problem
+from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training.averages import averaged
+from l2l_tf.training.meta_arguments import check_strategy, check_trainable, fingerprint
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaProgress, MetaTrainingSettings
@@ -79,50 +79,10 @@ class MetaTrainer:
         checkpoint_dir: str | Path | None = None,
         checkpoint_seconds: float = 60.0,
     ):
-        if not isinstance(rule, keras.layers.Layer) or not rule.trainable_variables:
-            raise TypeError(
-                "rule must be a learned rule: a Keras layer with trainable weights. "
-                f"Received: rule={rule!r}. Hand-designed rules are tuned, not trained."
-            )
-        if not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise TypeError(
-                "optimizer must be a Keras optimizer. "
-                f"Received: optimizer={optimizer!r}. Give, say, keras.optimizers.Adam(1e-3)."
-            )
-        if not rule.is_coordinatewise and (
-            settings.tasks_per_meta_step > 1 or settings.num_validation_tasks > 1
-        ):
-            raise ValueError(
-                "tasks_per_meta_step and num_validation_tasks must be 1 for a rule that is not "
-                "coordinatewise, which would mix tasks that run side by side. Received: "
-                f"tasks_per_meta_step={settings.tasks_per_meta_step}, "
-                f"num_validation_tasks={settings.num_validation_tasks}. Set both to 1."
-            )
+        check_trainable(rule, optimizer, settings)
         strategy = tf.distribute.get_strategy()
+        check_strategy(strategy, rule, optimizer, settings)
         replicas = Replicas(strategy)
-        if settings.tasks_per_meta_step % replicas.count:
-            raise ValueError(
-                "tasks_per_meta_step must be a multiple of the number of replicas. Received: "
-                f"tasks_per_meta_step={settings.tasks_per_meta_step} with {replicas.count} "
-                "replicas. Give each replica the same number of tasks."
-            )
-        made = [*rule.trainable_variables, *optimizer.variables]
-        if not all(strategy.extended.variable_created_in_scope(one.value) for one in made):
-            raise ValueError(
-                "rule and optimizer must be made under the strategy of the trainer. Received: "
-                f"rule={rule.name!r}, optimizer={optimizer.name!r} of another strategy than "
-                f"{type(strategy).__name__}. Make all three within one strategy.scope()."
-            )
-        if tf.distribute.has_strategy() and (
-            optimizer.gradient_accumulation_steps or optimizer.ema_overwrite_frequency
-        ):
-            raise ValueError(
-                "optimizer must neither accumulate gradients nor overwrite weights with their "
-                "average under a strategy, where Keras can't. Received: "
-                f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}, "
-                f"ema_overwrite_frequency={optimizer.ema_overwrite_frequency} under "
-                f"{type(strategy).__name__}. Leave both out, or train on one device."
-            )
         self.rule = rule
         self.problem = problem
         self.optimizer = optimizer
@@ -379,19 +339,15 @@ class MetaTrainer:
         return self._replicas.mean(tf.reduce_mean(losses, axis=1))
 
     def _fingerprint(self) -> dict[str, Any]:
-        settings = dataclasses.asdict(self.settings)
-        return {
-            "rule": _without_names(keras.saving.serialize_keras_object(self.rule)),
-            "optimizer": _without_names(keras.saving.serialize_keras_object(self.optimizer)),
-            "problem": self.problem.name,
-            "problem_config": self.problem.get_config(),
-            "validation_problem": self._validation_tasks.name,
-            "validation_problem_config": self._validation_tasks.problem.get_config(),
-            "num_replicas": self._replicas.count,
-            # The state of an open trajectory is cut up like this, or whole.
-            "state_chunk_size": _sizes(self._trained_rule, _chunk_size),
-            "state_part_size": _sizes(self._trained_rule, _part_size),
-        } | settings
+        return fingerprint(
+            self.rule,
+            self._trained_rule,
+            self.optimizer,
+            self.problem,
+            self._validation_tasks,
+            self._replicas.count,
+            self.settings,
+        )
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
         # Processes restore together, so they must agree on that first.
@@ -443,23 +399,6 @@ class MetaTrainer:
         return agreed
 
 
-def _sizes(rule: Any, size_of: Callable[[Any], int]) -> Any:
-    """Returns a size of an arranged rule; of one with parts, by part."""
-    if isinstance(rule, OnVariables):
-        return {name: size_of(part) for name, part in rule.arranged.items()}
-    return size_of(rule)
-
-
-def _chunk_size(rule: Any) -> int:
-    return rule.chunk_size if isinstance(rule, InChunks) else 0
-
-
-def _part_size(rule: Any) -> int:
-    if isinstance(rule, InChunks):
-        rule = rule.rule
-    return rule.part_size if isinstance(rule, SideBySide) else 0
-
-
 def _copies(variables: Sequence[keras.Variable]) -> list[tf.Variable]:
     return [
         tf.Variable(variable.value, trainable=False, name=f"best_{index}")
@@ -470,12 +409,3 @@ def _copies(variables: Sequence[keras.Variable]) -> list[tf.Variable]:
 def _assign(targets: Sequence[Any], sources: Sequence[Any]) -> None:
     for target, source in zip(targets, sources, strict=True):
         target.assign(source.value if isinstance(source, keras.Variable) else source)
-
-
-def _without_names(config: Any) -> Any:
-    """Returns a configuration without the names that Keras numbers anew in each process."""
-    if isinstance(config, dict):
-        return {key: _without_names(value) for key, value in config.items() if key != "name"}
-    if isinstance(config, list | tuple):
-        return [_without_names(value) for value in config]
-    return config
