@@ -33,6 +33,12 @@ flags.DEFINE_bool("update_card", False, "Add the scores to the cards of rules gi
 flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0)
 flags.DEFINE_integer("num_steps", 100, "Horizon: steps of a trajectory.", 1)
 flags.DEFINE_integer("num_tasks", 8, "Fresh tasks that rules are compared on.", 1)
+flags.DEFINE_integer(
+    "num_other_tasks",
+    None,
+    "Those of further tables, such as that of images rules are trained on; by default as many.",
+    1,
+)
 
 flags.DEFINE_string(
     "initial_rule",

@@ -1,5 +1,6 @@
 """The comparison of learned rules with tuned baselines, as the flags say."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
 from experiments.tuned_rates import tune_baselines
-from l2l_tf.delivery.export import load_card, update_card
+from l2l_tf.delivery.export import load_card, strict_json, update_card
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
@@ -59,7 +60,8 @@ def compare(
     tunings = tune_baselines(tuning_problem)
     tables = []
     for index, (part, problem) in enumerate(problems.items()):
-        rows = compared_rows(problem, rules, tunings, measures.get(part))
+        num_tasks = FLAGS.num_other_tasks if index and FLAGS.num_other_tasks else FLAGS.num_tasks
+        rows = compared_rows(problem, rules, tunings, num_tasks, measures.get(part))
         suffix = f"_{part.replace(' ', '_')}" if index else ""
         # What a table is of need only be said where there are several.
         part_entry, part_title = ({"part": part}, f", {part}") if len(problems) > 1 else ({}, "")
@@ -69,7 +71,7 @@ def compare(
             "problem_config": problem.get_config(),
             **part_entry,
             "num_steps": FLAGS.num_steps,
-            "num_tasks": FLAGS.num_tasks,
+            "num_tasks": num_tasks,
             "seed": FLAGS.seed,
             "rows": rows,
             **compare_with_baselines(rows),
@@ -90,6 +92,7 @@ def compared_rows(
     problem: Problem,
     rules: dict[str, keras.layers.Layer],
     tunings: dict[str, Tuning],
+    num_tasks: int,
     measure: Measure | None = None,
 ) -> list[Row]:
     """Returns the rows of learned rules and tuned baselines, all run on the same fresh tasks."""
@@ -100,7 +103,7 @@ def compared_rows(
         measured = measure(seeds, evaluation) if measure is not None else {}
         return result_row(name, evaluation, tuning, learned=tuning is None) | measured
 
-    seeds = task_seeds(FLAGS.seed, "test", 0, FLAGS.num_tasks)
+    seeds = task_seeds(FLAGS.seed, "test", 0, num_tasks)
     progress = keras.utils.Progbar(len(rules) + len(tunings), unit_name="rule")
     rows = []
     for name, rule in rules.items():
@@ -134,7 +137,10 @@ def _print_table(heading: str | None, results: dict[str, Any]) -> None:
 
 def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> None:
     """Adds an evaluation's numbers to a card, in place of older ones on the same problem."""
-    what = {key: results[key] for key in ("problem", "problem_config", "num_steps")}
+    # As a card holds it, so that it can be found there: JSON knows no tuples.
+    what = json.loads(
+        strict_json({key: results[key] for key in ("problem", "problem_config", "num_steps")})
+    )
     kept = ("part", "num_tasks", "seed", "ratio_to_best_baseline")
     scores = {key: results[key] for key in kept if key in results}
     # Curves and searches are in results.json.

@@ -45,7 +45,7 @@ def figure6(make_problems: Callable[[int, int], Problems]) -> None:
             problem = next(iter(problems.tests.values()))
             print(f"{problem.name}, {len(networks) + 1} of {len(NUM_LAYERS) * len(widths)}")
             tunings = tune_baselines(problems.validation)
-            rows = compared_rows(problem, rules, tunings)
+            rows = compared_rows(problem, rules, tunings, FLAGS.num_tasks)
             networks.append(
                 {
                     "problem": problem.name,

@@ -29,11 +29,12 @@ from tests.reference import mlp as reference
 
 pytestmark = pytest.mark.slow
 
-NUM_STEPS, NUM_TASKS, NUM_TUNING_TASKS, SEED = 10, 2, 2, 3
+NUM_STEPS, NUM_TASKS, NUM_OTHER_TASKS, NUM_TUNING_TASKS, SEED = 10, 2, 3, 2, 3
 SETTINGS = (
     "--dataset=digits",
     f"--num_steps={NUM_STEPS}",
     f"--num_tasks={NUM_TASKS}",
+    f"--num_other_tasks={NUM_OTHER_TASKS}",
     f"--num_tuning_tasks={NUM_TUNING_TASKS}",
     f"--seed={SEED}",
     "--batch_size=16",
@@ -55,6 +56,7 @@ TRAINING = (
     "--units=3",
 )
 TABLES = {"results.json": "test images", "results_training_half.json": "training half"}
+TASKS_OF = {"results.json": NUM_TASKS, "results_training_half.json": NUM_OTHER_TASKS}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ def test_the_results_say_what_they_are_of(trained, digits, table):
         "problem": "digits_mlp3_sigmoid",
         "part": TABLES[table],
         "num_steps": NUM_STEPS,
-        "num_tasks": NUM_TASKS,
+        "num_tasks": TASKS_OF[table],
         "seed": SEED,
     }
     assert results["best_baseline"] in ("sgd", "adam")
@@ -151,7 +153,7 @@ def test_all_rules_of_a_table_start_at_the_same_losses_of_tasks_of_its_images(
 ):
     problem = _problem(digits[table])
     losses = []
-    for seed in task_seeds(SEED, "test", 0, NUM_TASKS):
+    for seed in task_seeds(SEED, "test", 0, TASKS_OF[table]):
         images, labels = (part.numpy() for part in problem.batch(seed, tf.constant(0)))
         parameters = [parameter.numpy() for parameter in problem.initial_parameters(seed)]
         inputs = (images / 255).reshape(16, 64)
@@ -183,6 +185,24 @@ def test_the_rule_is_the_papers_and_its_card_has_scores_on_both_parts(trained):
     assert [scores["part"] for scores in card["scores"]] == list(TABLES.values())
     rule = load_rule(trained[0] / "rule")
     assert (rule.preprocessing, rule.p, rule.output_scale) == ("log_and_sign", 10.0, 0.1)
+
+
+def test_newer_scores_on_a_problem_take_the_place_of_older_ones(trained, tmp_path):
+    folder, _ = trained
+    rule = shutil.copytree(folder / "rule", tmp_path / "rule")
+    run(
+        "mnist",
+        *SETTINGS,
+        *NETWORK,
+        "--mode=evaluate",
+        "--update_card",
+        "--num_tasks=1",
+        f"--rule={rule}",
+        f"--tuned_rates={folder.with_name('rates.jsonl')}",
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    scores = [(one["part"], one["num_tasks"]) for one in load_card(rule)["scores"]]
+    assert scores == [("test images", 1), ("training half", NUM_OTHER_TASKS)]
 
 
 # Training that begins with another's weights, on smaller images
