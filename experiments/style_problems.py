@@ -58,8 +58,8 @@ flags.DEFINE_list(
 )
 flags.DEFINE_float("content_weight", 1, "Alpha, the weight of the content.", 0)
 flags.DEFINE_float("style_weight", 1000, "Beta, the weight of the style.", 0)
-flags.DEFINE_float("variation_weight", 100, "Gamma, the weight of the variation.", 0)
-flags.DEFINE_float("brightness_unit", 10, "Grey levels of 0..255 in a unit of a parameter.", 0.01)
+flags.DEFINE_float("variation_weight", 1000, "Gamma, the weight of the variation.", 0)
+flags.DEFINE_float("brightness_unit", 8, "Grey levels of 0..255 in a unit of a parameter.", 0.01)
 
 FLAGS = flags.FLAGS
 

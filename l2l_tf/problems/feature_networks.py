@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -155,13 +156,17 @@ def _with_weights(network: str, weights: str) -> keras.Model:
         _draw_weights(model)
         return model
     if not os.path.isfile(weights):
+        words = "'random', 'imagenet'" if chosen.is_downloaded else "'random'"
         raise FileNotFoundError(
-            f"weights must be 'random', a file{' or imagenet' * chosen.is_downloaded}. "
+            f"weights must be {words} or a file. "
             f"Received: weights={weights!r}, which is no file. Check the path."
         )
     try:
-        model.load_weights(weights)
-    except (ValueError, OSError, KeyError, AttributeError) as error:
+        with warnings.catch_warnings():
+            # Of layers that a file lacks, Keras may do no more than warn.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(weights)
+    except (ValueError, OSError, KeyError, AttributeError, UserWarning) as error:
         raise ValueError(
             f"weights must be an HDF5 file (.h5) of the convolutions of {network}, in Keras's "
             f"order. Received: weights={weights!r}, which is of another network or none. Name "

@@ -64,7 +64,8 @@ class StyleTransferProblem(Problem):
         content_weight: alpha.
         style_weight: beta; 1000 alpha in the paper.
         variation_weight: gamma.
-        brightness_unit: grey levels of 0..255 in one unit of a parameter.
+        brightness_unit: grey levels of 0..255 in one unit of a parameter. With a power of two, no
+            pixel is rounded.
         name: the problem's name.
 
     Raises:
@@ -88,7 +89,7 @@ class StyleTransferProblem(Problem):
         content_weight: float = 1.0,
         style_weight: float = 1000.0,
         variation_weight: float = 0.0,
-        brightness_unit: float = 10.0,
+        brightness_unit: float = 8.0,
         name: str = "style",
     ):
         if not isinstance(features, keras.Model):
@@ -254,7 +255,7 @@ class StyleTransferProblem(Problem):
         if not 0 < self.brightness_unit < math.inf:
             raise ValueError(
                 "brightness_unit must be positive and finite. Received: "
-                f"brightness_unit={self.brightness_unit}. Leave it out for 10 grey levels."
+                f"brightness_unit={self.brightness_unit}. Leave it out for 8 grey levels."
             )
 
     def _check_photos(self, photos: Sequence[np.ndarray]) -> None:
