@@ -15,15 +15,15 @@ from experiments.style_figures import Pictures, check_references, figure8
 from experiments.style_problems import load_features, load_photos, style_parts
 from l2l_tf.problems.photos import read_image, with_shorter_side
 
+FLAGS = flags.FLAGS
+# Defined anew, with one mode more.
+del FLAGS.mode
 flags.DEFINE_enum(
     "mode",
     "train_and_evaluate",
     (*common.MODES, "apply"),
     "What to do; apply styles one photo.",
-    allow_override=True,
 )
-
-FLAGS = flags.FLAGS
 FLAGS.set_default("num_steps", 128)
 FLAGS.set_default("unroll_length", 32)
 FLAGS.set_default("preprocessing", "log_and_sign")

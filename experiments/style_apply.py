@@ -14,6 +14,7 @@ from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import find_rule, load_rule
 from l2l_tf.problems.photos import MIN_SIDE, SUFFIXES, read_image, with_shorter_side, write_image
 from l2l_tf.problems.style_transfer import StyleTransferProblem
+from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training.unroll import start, unroll
 
@@ -50,7 +51,10 @@ def apply_rule() -> None:
     path = find_rule(FLAGS.rule[0] if FLAGS.rule else _DEFAULT_RULE)
     photo, style = _read_photo(), read_image(FLAGS.style_image)
     rule = load_rule(path)
-    set_defaults_as_trained(load_card(path).get("training", {}).get("problem_config", {}))
+    # That of validation, since in training scales or a convex term may have been added.
+    set_defaults_as_trained(
+        load_card(path).get("training", {}).get("validation_problem_config", {})
+    )
     problem = style_problem(load_features(), [photo], style, photo.shape[:2], make=OnePicture)
     losses, parameters = _run(rule, problem)
     if not np.isfinite(losses[-1]):
@@ -74,7 +78,7 @@ def apply_rule() -> None:
 
 def _run(rule: keras.layers.Layer, problem: StyleTransferProblem) -> tuple[list[float], np.ndarray]:
     """Returns the losses at each iterate and the parameters after the last step."""
-    arranged = arrange(rule, problem.num_coordinates)
+    arranged = arrange(on_problem(rule, problem), problem.num_coordinates)
     seed = tf.constant([0, 0])
     begin = tf.function(lambda: start(arranged, problem, seed))
     advance = tf.function(lambda iterate: unroll(arranged, problem, seed, iterate, 1)[1])

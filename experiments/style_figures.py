@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,23 @@ def figure8(output_dir: Path, tables: dict[str, str]) -> str:
         The figure's file name.
     """
     panels = [
-        _relative(title, json.loads((output_dir / file).read_text()), _references(index))
+        relative_panel(title, json.loads((output_dir / file).read_text()), _references(index))
         for index, (title, file) in enumerate(tables.items())
     ]
     draw_curves(output_dir / "figure8.png", panels, quantity="loss / best baseline's last")
     return "figure8.png"
 
 
-def _relative(title: str, results: dict[str, Any], references: list[ReferenceCurve]) -> Panel:
+def relative_panel(
+    title: str, results: dict[str, Any], references: Sequence[ReferenceCurve]
+) -> Panel:
+    """Returns the panel of a table, in units of the best baseline's last loss.
+
+    Args:
+        title: the panel's title.
+        results: what `results.json` holds.
+        references: published curves; they are in units of the last loss of their best baseline.
+    """
     last = [row["final_loss"] for row in results["rows"] if not row["learned"]]
     unit = min((loss for loss in last if loss is not None), default=1.0)
     rows = [

@@ -94,8 +94,8 @@ def load_photos() -> tuple[PhotoSplit, np.ndarray]:
             f"with scikit-learn. Received: --content_dir={FLAGS.content_dir}, "
             f"--style_image={FLAGS.style_image}. Name a folder of photos and a painting."
         )
-    photos = read_folder(FLAGS.content_dir, FLAGS.photo_side)
-    return split_photos(photos), read_image(FLAGS.style_image)
+    style = read_image(FLAGS.style_image)
+    return split_photos(read_folder(FLAGS.content_dir, FLAGS.photo_side)), style
 
 
 def load_features() -> keras.Model:

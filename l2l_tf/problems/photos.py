@@ -186,8 +186,8 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         # Sixteen bits of grey, which Pillow would cut off at 255 in place of scaling.
         grey = np.asarray(image, np.float64)
-        scale = 255 / max(255.0, 65535.0 if grey.max() > 255 else 255.0)
-        rounded = np.rint(np.clip(scale * grey, 0, 255)).astype(np.uint8)
+        white = 65535 if image.mode.startswith("I;16") or grey.max() > 255 else 255
+        rounded = np.rint(np.clip(255 / white * grey, 0, 255)).astype(np.uint8)
         return np.repeat(rounded[..., np.newaxis], 3, axis=2)
     if image.has_transparency_data:
         layers = image.convert("RGBA")

@@ -158,7 +158,8 @@ def test_a_photo_of_any_size_is_styled_with_a_saved_rule(applied, trained):
 
 def test_the_loss_is_printed_as_it_falls_and_of_the_picture_that_is_written(applied):
     steps = re.findall(r"(\d)/3.*? - loss: ([\d.]+)", applied[1])
-    assert [step for step, _ in steps] == ["1", "2", "3"]
+    # The bar leaves out what comes within a twentieth of a second.
+    assert (steps[0][0], steps[-1][0]) == ("1", "3")
     before, after, of_file = map(
         float,
         re.search(
