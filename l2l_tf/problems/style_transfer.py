@@ -48,7 +48,8 @@ class StyleTransferProblem(Problem):
     Parameters are float, RGB, in units of `brightness_unit` grey levels of 0..255. Nothing clips
     them, since a gradient would end where a clipped pixel is: `pictures` does, for the eye.
 
-    The network's weights and the photos are neither parameters nor part of a graph.
+    The network's weights and the photos are neither parameters nor part of a graph, and those
+    weights count that the network has now.
 
     Args:
         features: from pictures, float `[B, h, w, 3]`, RGB in 0..255, to a dictionary of maps, float
@@ -121,6 +122,8 @@ class StyleTransferProblem(Problem):
         sizes = np.array([photo.shape[:2] for photo in photos], np.int64)
         self._sizes = tf.constant(sizes)
         self._starts = tf.constant(np.cumsum([0, *(3 * sizes.prod(axis=1))[:-1]]), tf.int64)
+        # As tensors, which no tape watches: setting a Keras variable's `trainable` stops none.
+        self._weights = [(one, tf.convert_to_tensor(one.value)) for one in features.weights]
         maps = self._maps(tf.constant(style[np.newaxis]))
         self._check_layers(maps)
         self._style_grams = {layer: _gram(maps[layer]) for layer in self.style_layers}
@@ -204,10 +207,9 @@ class StyleTransferProblem(Problem):
         return tf.gather(self._pixels, (starts + 3 * positions)[..., tf.newaxis] + channels)
 
     def _maps(self, brightness: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {
-            layer: tf.cast(one, self._dtype)
-            for layer, one in self.features(tf.cast(brightness, self._dtype)).items()
-        }
+        with keras.StatelessScope(state_mapping=self._weights):
+            maps = self.features(tf.cast(brightness, self._dtype))
+        return {layer: tf.cast(one, self._dtype) for layer, one in maps.items()}
 
     def _content(self, maps: dict[str, tf.Tensor], photo: dict[str, tf.Tensor]) -> tf.Tensor:
         terms = [

@@ -247,6 +247,18 @@ def test_photos_and_weights_are_no_part_of_a_graph():
     assert graph.ByteSize() < 100_000
 
 
+def test_no_tape_watches_the_networks_weights_and_later_values_play_no_part():
+    features = _features()
+    problem = _problem(features=features)
+    (crops,), batch = problem.initial_parameters(SEED), problem.batch(SEED, tf.constant(0))
+    with tf.GradientTape() as tape:
+        before = problem.loss([crops + 1], batch)
+    assert tape.watched_variables() == ()
+    for weight in features.weights:
+        weight.assign(0 * weight.value)
+    np.testing.assert_array_equal(problem.loss([crops + 1], batch), before)
+
+
 def test_a_meta_gradient_is_that_of_the_rules_weights_alone():
     problem = _problem()
     rule = CoordinatewiseLSTM((3,), "log_and_sign", output_stddev=0.1, seed=0)
