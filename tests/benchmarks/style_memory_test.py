@@ -13,9 +13,10 @@ def test_a_meta_step_is_compared_with_a_pass_and_the_rule():
     command = [sys.executable, "-m", "benchmarks.style_memory", "--network=squeezenet"]
     command += ["--image_size=32", "--unroll_length=2", "--units=3", "--repeats=2"]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    *parts, last = output.splitlines()
+    *parts, maps, last = output.splitlines()
     found = [re.fullmatch(r"(\w+): (\d+) MB, ([\d.e-]+) s", line).groups() for line in parts]
     assert [name for name, _, _ in found] == ["pass", "rule", "meta_step"]
+    assert re.fullmatch(r"maps of all steps, if they were kept: \d MB", maps)
     megabytes = [float(size) for _, size, _ in found]
     assert all(float(seconds) > 0 for _, _, seconds in found)
     ratio, verdict = re.fullmatch(
