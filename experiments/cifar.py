@@ -72,9 +72,14 @@ def _parts(dataset: Dataset, variant: Variant) -> list[ClassificationProblem]:
 
 
 def _test_accuracy(
-    problem: ClassificationProblem, test: Examples, seeds: tf.Tensor, evaluation: Evaluation
+    problem: ClassificationProblem,
+    test: Examples,
+    rule_name: str,
+    seeds: tf.Tensor,
+    evaluation: Evaluation,
 ) -> dict[str, float]:
     """Returns the accuracy on test images after the last step, averaged over tasks."""
+    del rule_name  # Of all rules alike.
     layout = FlatLayout(problem.parameter_shapes)
     accuracies = [
         accuracy(problem, layout.unflatten(tf.constant(vector)), seed, FLAGS.num_steps + 1, *test)

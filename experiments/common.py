@@ -20,7 +20,7 @@ STEP_WEIGHTS = ("all", "last")
 STRATEGIES = ("default", "mirrored", "multi_worker")
 
 flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
-flags.DEFINE_string("output_dir", None, "Folder of everything that is written.", required=True)
+flags.DEFINE_string("output_dir", None, "Folder of everything that is written.")
 flags.DEFINE_list(
     "rule",
     [],
@@ -119,6 +119,13 @@ flags.DEFINE_integer(
 )
 
 FLAGS = flags.FLAGS
+
+flags.register_multi_flags_validator(
+    ["mode", "output_dir"],
+    # A mode that one experiment alone has says itself what it needs.
+    lambda values: values["mode"] not in MODES or values["output_dir"] is not None,
+    "Flag --output_dir must have a value other than None.",
+)
 
 # What TensorFlow raises where the fault is not in a program: what must be, and what to do.
 _FULL = (

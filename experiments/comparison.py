@@ -26,14 +26,15 @@ from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.training.evaluation import Evaluation, evaluate
 from l2l_tf.training.tuning import Tuning
 
-# Entries for a rule's row, of the seeds of its tasks and its evaluation with final parameters.
-Measure = Callable[[tf.Tensor, Evaluation], dict[str, float]]
+# Entries for a rule's row, of its name, the seeds of its tasks and its evaluation with final
+# parameters.
+Measure = Callable[[str, tf.Tensor, Evaluation], dict[str, float]]
 
 
 def compare(
     experiment: str,
     problems: dict[str, Problem],
-    tuning_problem: Problem,
+    tuning_problems: Mapping[str, Problem],
     rules: dict[str, keras.layers.Layer],
     cards: Sequence[Path],
     output_dir: Path,
@@ -43,13 +44,13 @@ def compare(
 ) -> None:
     """Tunes the baselines, runs all rules on the same fresh tasks and writes what came out.
 
-    The baselines are tuned once, for all tables.
+    The baselines are tuned once for all tables whose rates are chosen on the same problem.
 
     Args:
         experiment: the binary's name; the figure's too.
         problems: what the rules are compared on: a table for each, by what it is of. The first goes
             to `results.json`, others to `results_<name>.json`.
-        tuning_problem: what the baselines' learning rates are chosen on.
+        tuning_problems: what the baselines' learning rates are chosen on, by what the table is of.
         rules: learned rules by name.
         cards: the folders of those rules to whose cards the scores are added.
         output_dir: where results, figures and flags go.
@@ -57,11 +58,13 @@ def compare(
         references: published curves, drawn behind ours.
         measures: what is measured beside losses, by what the table is of.
     """
-    tunings = tune_baselines(tuning_problem)
+    different = {id(problem): problem for problem in tuning_problems.values()}
+    tunings = {key: tune_baselines(problem) for key, problem in different.items()}
     tables = []
     for index, (part, problem) in enumerate(problems.items()):
         num_tasks = FLAGS.num_other_tasks if index and FLAGS.num_other_tasks else FLAGS.num_tasks
-        rows = compared_rows(problem, rules, tunings, num_tasks, measures.get(part))
+        of_table = tunings[id(tuning_problems[part])]
+        rows = compared_rows(problem, rules, of_table, num_tasks, measures.get(part))
         suffix = f"_{part.replace(' ', '_')}" if index else ""
         # What a table is of need only be said where there are several.
         part_entry, part_title = ({"part": part}, f", {part}") if len(problems) > 1 else ({}, "")
@@ -100,7 +103,7 @@ def compared_rows(
     def row(name: str, rule: Any, tuning: Tuning | None) -> Row:
         keep = measure is not None
         evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps, keep_parameters=keep)
-        measured = measure(seeds, evaluation) if measure is not None else {}
+        measured = measure(name, seeds, evaluation) if measure is not None else {}
         return result_row(name, evaluation, tuning, learned=tuning is None) | measured
 
     seeds = task_seeds(FLAGS.seed, "test", 0, num_tasks)

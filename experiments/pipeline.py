@@ -23,14 +23,15 @@ class Problems(NamedTuple):
         train: what rules are trained on.
         validation: what rules' weights and, by default, baselines' learning rates are chosen on.
         tests: what rules are compared on, in one table each, by what the table is of.
-        tuning: what baselines' learning rates are chosen on, if not what rules' weights are.
+        tuning: what baselines' learning rates are chosen on, if not what rules' weights are; by
+            what the table is of, where it is not the same for all.
         measures: what is measured of each run beside losses, by what the table is of.
     """
 
     train: Problem
     validation: Problem
     tests: dict[str, Problem]
-    tuning: Problem | None = None
+    tuning: Problem | Mapping[str, Problem] | None = None
     measures: Mapping[str, Measure] = {}
 
 
@@ -65,7 +66,7 @@ def train_and_evaluate(
         compare(
             experiment,
             problems.tests,
-            problems.tuning or problems.validation,
+            _tuning_problems(problems),
             load_rules(paths),
             paths if FLAGS.update_card else [path for path in paths if path == own_rule],
             output_dir,
@@ -73,6 +74,11 @@ def train_and_evaluate(
             references,
             problems.measures,
         )
+
+
+def _tuning_problems(problems: Problems) -> Mapping[str, Problem]:
+    tuning = problems.tuning or problems.validation
+    return tuning if isinstance(tuning, Mapping) else dict.fromkeys(problems.tests, tuning)
 
 
 def find_rules(trains: bool) -> list[Path]:

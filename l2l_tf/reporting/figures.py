@@ -62,13 +62,16 @@ class WidthPanel(NamedTuple):
     references: Sequence[ReferenceCurve] = ()
 
 
-def draw_curves(path: str | Path, panels: Sequence[Panel], unit: str = "step") -> None:
+def draw_curves(
+    path: str | Path, panels: Sequence[Panel], unit: str = "step", quantity: str = "loss"
+) -> None:
     """Draws the loss of each rule, on a logarithmic axis, against the step, as a PNG.
 
     Args:
         path: the file to write; its folder is made if missing.
         panels: the parts of the figure, from left to right.
         unit: what lies between one point of a curve and the next.
+        quantity: what the curves are of.
     """
     figure = _new_figure(len(panels))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -80,7 +83,7 @@ def draw_curves(path: str | Path, panels: Sequence[Panel], unit: str = "step") -
             curve = _drawable(row["curve"])[panel.first_step :]
             label = row["rule"] if row["learning_rate"] is None else _label_with_rate(row)
             axes.plot(panel.first_step + np.arange(len(curve)), curve, label=label, **style)
-        _finish(axes, panel, unit, "loss")
+        _finish(axes, panel, unit, quantity)
     _save(figure, path)
 
 
@@ -100,6 +103,29 @@ def draw_widths(path: str | Path, panels: Sequence[WidthPanel]) -> None:
             losses = _drawable([row["final_loss"] for row in rows])
             axes.plot(list(panel.rows), losses, marker="o", ms=4, label=rows[0]["rule"], **style)
         _finish(axes, panel, "hidden units of a layer", "final loss")
+    _save(figure, path)
+
+
+def draw_pictures(
+    path: str | Path, headings: Sequence[str], rows: Sequence[Sequence[np.ndarray]]
+) -> None:
+    """Draws pictures in a grid, each as it is, without axes, as a PNG.
+
+    Args:
+        path: the file to write; its folder is made if missing.
+        headings: what stands above each column.
+        rows: the pictures of each row, one for each column, uint8 `[h, w, 3]`.
+    """
+    figure = Figure(
+        figsize=(1.6 * len(headings), 1.6 * len(rows) + 0.3), dpi=150, layout="constrained"
+    )
+    grid = figure.subplots(len(rows), len(headings), squeeze=False)
+    for line, pictures in zip(grid, rows, strict=True):
+        for axes, picture in zip(line, pictures, strict=True):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set_axis_off()
+    for axes, heading in zip(grid[0], headings, strict=True):
+        axes.set_title(heading, fontsize=7)
     _save(figure, path)
 
 

@@ -7,7 +7,14 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from l2l_tf.reporting.figures import Panel, ReferenceCurve, WidthPanel, draw_curves, draw_widths
+from l2l_tf.reporting.figures import (
+    Panel,
+    ReferenceCurve,
+    WidthPanel,
+    draw_curves,
+    draw_pictures,
+    draw_widths,
+)
 from l2l_tf.rules.hand_designed import BASELINES
 
 
@@ -214,3 +221,21 @@ def test_final_losses_are_drawn_against_widths_on_a_logarithmic_axis(figures, tm
     assert thin.get_color() == mine.get_color()
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["mine", "yours", "adam", "thin: Andrychowicz et al. 2016"]
+
+
+def test_an_axis_says_what_the_curves_are_of(figures, tmp_path):
+    draw_curves(tmp_path / "figure.png", [Panel("", [_row("sgd")])], "epoch", "ratio")
+    (axes,) = figures[0].axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "ratio")
+
+
+def test_pictures_stand_in_rows_under_the_headings_of_their_columns(figures, tmp_path):
+    rows = [
+        [np.full((4, 5, 3), 10 * row + column, np.uint8) for column in range(3)] for row in (0, 1)
+    ]
+    draw_pictures(tmp_path / "made" / "pictures.png", ["content", "lstm", "style"], rows)
+    grid = figures[0].axes
+    assert [axes.get_title() for axes in grid] == ["content", "lstm", "style", "", "", ""]
+    shown = [np.asarray(axes.get_images()[0].get_array()) for axes in grid]
+    np.testing.assert_array_equal(shown, [picture for row in rows for picture in row])
+    assert (tmp_path / "made" / "pictures.png").exists()

@@ -1,0 +1,196 @@
+"""Photos and paintings, whole in memory: read from files, or those that scikit-learn brings."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pixels of a side. Below, the deepest maps of VGG19 would have less than two rows; above, a rule's
+# state alone takes 16 GB.
+MIN_SIDE, MAX_SIDE = 32, 4096
+# The files of a folder that are read, whatever the case.
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Of every eight photos two are for testing and one for validation.
+_TEST_SHARE, _VALIDATION_SHARE = 1 / 4, 1 / 8
+# Tiles of a photo of 427 x 640 pixels that comes with scikit-learn: two rows of three.
+_TILE_SIDE = 213
+
+
+class PhotoSplit(NamedTuple):
+    """Photos in three parts that share none; each is uint8 `[h, w, 3]`, RGB in 0..255.
+
+    Attributes:
+        train: what rules are trained on.
+        validation: what rules and learning rates are chosen on.
+        test: what results are reported on.
+    """
+
+    train: list[np.ndarray]
+    validation: list[np.ndarray]
+    test: list[np.ndarray]
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Returns a picture from a file, uint8 `[h, w, 3]`, RGB in 0..255.
+
+    It is turned as its camera says. A grey one becomes one of three equal channels; of one with
+    transparency, one sees what a white page behind it would show; one with a palette or in CMYK is
+    converted.
+
+    Args:
+        path: a file of any format that Pillow reads; of several frames, it is the first.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, a damaged one, or its sides are not within 32..4096 pixels.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"A picture must be an existing file. Received: {str(path)!r}, which is none. "
+            "Check the path."
+        )
+    try:
+        with Image.open(path) as image:
+            # Before a pixel is decoded: a small file may hold a picture that fills the memory.
+            _check_sides(path, *image.size)
+            upright = ImageOps.exif_transpose(image)
+            return _as_rgb(upright)
+    except (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(
+            "A picture must be an image file, such as a JPEG or PNG, of at most "
+            f"{MAX_SIDE} x {MAX_SIDE} pixels. "
+            f"Received: {str(path)!r}, which can't be read as one. Save it anew, and smaller if it "
+            "is large, by a program that shows it."
+        ) from error
+
+
+def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Writes a picture, uint8 `[h, w, 3]`, whole or not at all, in the format of the suffix.
+
+    Raises:
+        ValueError: the suffix is of no format.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"A picture's file must end in one of {', '.join(SUFFIXES)}. Received: {str(path)!r}. "
+            "Choose .png, which keeps every pixel."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    Image.fromarray(image).save(partial)
+    partial.replace(path)
+
+
+def with_shorter_side(image: np.ndarray, side: int) -> np.ndarray:
+    """Returns a picture shrunk so that its shorter side has so many pixels; a smaller one as it is.
+
+    Args:
+        image: uint8 `[h, w, 3]`.
+        side: pixels.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) <= side:
+        return image
+    scale = side / min(height, width)
+    size = (max(side, round(scale * width)), max(side, round(scale * height)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def read_folder(folder: str | os.PathLike[str], shorter_side: int) -> list[np.ndarray]:
+    """Returns the pictures of a folder, in the order of their names, each uint8 `[h, w, 3]`.
+
+    Other files, and folders within, are left alone.
+
+    Args:
+        folder: the folder.
+        shorter_side: pixels that the shorter side of a larger picture is shrunk to.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it has no pictures, or one that `read_image` refuses.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(
+            "A folder of pictures must be an existing folder. "
+            f"Received: {str(folder)!r}, which is none. Check the path."
+        )
+    paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(
+            f"A folder of pictures must hold files that end in one of {', '.join(SUFFIXES)}. "
+            f"Received: {str(folder)!r}, which holds none. Check the path."
+        )
+    return [with_shorter_side(read_image(path), shorter_side) for path in paths]
+
+
+def bundled_photos() -> tuple[list[np.ndarray], np.ndarray]:
+    """Returns photos that come with scikit-learn: content and style, without a download.
+
+    Content are six tiles of 213 x 213 pixels that share none, of "china.jpg"; style is
+    "flower.jpg", 427 x 640. Both are uint8 `[h, w, 3]`.
+    """
+    import sklearn.datasets
+
+    china, flower = (
+        sklearn.datasets.load_sample_image(name) for name in ("china.jpg", "flower.jpg")
+    )
+    corners = [(top, left) for top in range(2) for left in range(3)]
+    tiles = [
+        china[
+            top * _TILE_SIDE : (top + 1) * _TILE_SIDE, left * _TILE_SIDE : (left + 1) * _TILE_SIDE
+        ]
+        for top, left in corners
+    ]
+    return tiles, flower
+
+
+def split_photos(photos: Sequence[np.ndarray]) -> PhotoSplit:
+    """Returns photos in three parts, at random but always alike; each has one at least.
+
+    A fourth of them are for testing and an eighth for validation, so that no crop of a photo that
+    results are reported on, or that a rule is chosen on, is ever trained on.
+
+    Args:
+        photos: three or more, each uint8 `[h, w, 3]`, of any sizes.
+
+    Raises:
+        ValueError: there are fewer than three.
+    """
+    if len(photos) < 3:
+        raise ValueError(
+            "photos must be three or more, for one each to train, choose and test on. "
+            f"Received: {len(photos)} photos. Add some to the folder."
+        )
+    # RandomState, because NumPy promises that its numbers will stay.
+    order = np.random.RandomState(0).permutation(len(photos))
+    num_test = max(1, round(_TEST_SHARE * len(photos)))
+    num_held_out = num_test + max(1, round(_VALIDATION_SHARE * len(photos)))
+    test, validation, train = np.split(order, [num_test, num_held_out])
+    return PhotoSplit(*([photos[i] for i in part] for part in (train, validation, test)))
+
+
+def _check_sides(path: str | os.PathLike[str], width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
+        advice = "Take a larger one." if min(width, height) < MIN_SIDE else "Shrink it before."
+        raise ValueError(
+            f"A picture's sides must be of {MIN_SIDE} to {MAX_SIDE} pixels. "
+            f"Received: {str(path)!r}, of {height} x {width} pixels. {advice}"
+        )
+
+
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith(("I", "F")):
+        # Sixteen bits of grey, which Pillow would cut off at 255 in place of scaling.
+        grey = np.asarray(image, np.float64)
+        white = 65535 if image.mode.startswith("I;16") or grey.max() > 255 else 255
+        rounded = np.rint(np.clip(255 / white * grey, 0, 255)).astype(np.uint8)
+        return np.repeat(rounded[..., np.newaxis], 3, axis=2)
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        page = Image.new("RGBA", layers.size, "white")
+        image = Image.alpha_composite(page, layers)
+    return np.asarray(image.convert("RGB"))
