@@ -68,7 +68,8 @@ class RowsInArrays:
     """Rows of variables `[K, R]`, replaced in arrays that become the variables at the end.
 
     As `RowsInPlace`, for XLA: it copies a whole variable for each row that is replaced in it, but
-    replaces those of an array where they are.
+    replaces those of an array where they are. Not so those of a bfloat16 array, which on the CPU it
+    makes a float32 one for each row: such rows are kept as bits.
     """
 
     def __init__(self, variables: Sequence[Any]):
@@ -77,30 +78,38 @@ class RowsInArrays:
     def begin(self) -> list[tf.TensorArray]:
         return [
             tf.TensorArray(
-                variable.dtype,
+                _kept_as(variable.dtype),
                 variable.shape[0],
                 clear_after_read=False,
                 element_shape=variable.shape[1:],
-            ).unstack(variable.read_value())
+            ).unstack(tf.bitcast(variable.read_value(), _kept_as(variable.dtype)))
             for variable in self._variables
         ]
 
     def read(
         self, index: tf.Tensor, carried: list[tf.TensorArray]
     ) -> tuple[list[tf.Tensor], list[tf.TensorArray]]:
-        return [array.read(index) for array in carried], carried
+        rows = zip(carried, self._variables, strict=True)
+        return [tf.bitcast(array.read(index), variable.dtype) for array, variable in rows], carried
 
     def write(
         self, index: tf.Tensor, carried: list[tf.TensorArray], rows: Sequence[tf.Tensor]
     ) -> list[tf.TensorArray]:
-        return [array.write(index, row) for array, row in zip(carried, rows, strict=True)]
+        return [
+            array.write(index, tf.bitcast(row, array.dtype))
+            for array, row in zip(carried, rows, strict=True)
+        ]
 
     def commit(self, carried: list[tf.TensorArray]) -> None:
         for variable, array in zip(self._variables, carried, strict=True):
-            variable.assign(array.stack())
+            variable.assign(tf.bitcast(array.stack(), variable.dtype))
 
     def revert(self, carried: list[tf.TensorArray]) -> None:
         """Does nothing: the variables are what they were."""
+
+
+def _kept_as(dtype: tf.DType) -> tf.DType:
+    return tf.uint16 if dtype == tf.bfloat16 else dtype
 
 
 def rows_of(variables: Sequence[Any]) -> RowsInPlace | RowsInArrays:

@@ -28,9 +28,10 @@ def _double_each_row(rows, is_finite):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("kind", [RowsInPlace, RowsInArrays])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("is_finite", "wanted"), [(True, 2 * START), (False, START)])
-def test_rows_are_replaced_or_left_as_they_were(kind, jit_compile, is_finite, wanted):
-    variable = tf.Variable(START)
+def test_rows_are_replaced_or_left_as_they_were(kind, jit_compile, dtype, is_finite, wanted):
+    variable = tf.Variable(START, dtype=dtype)
     step = tf.function(
         lambda is_finite: _double_each_row(kind([variable]), is_finite), jit_compile=jit_compile
     )
