@@ -49,11 +49,11 @@ $(MNIST_TABLES): env
 	$(MNIST) --variant=$(notdir $@) $(MNIST_FLAGS) --output_dir=$@
 
 $(MNIST_LONG_TABLES): env
-	$(MNIST) --variant=$(notdir $@) --num_tasks=4 --num_other_tasks=1 $(MNIST_QUICK) $(MNIST_FLAGS) \
+	$(MNIST) --variant=$(notdir $@) --num_tasks=4 --num_other_tasks=2 $(MNIST_QUICK) $(MNIST_FLAGS) \
 		--output_dir=$@
 
 results/mnist/figure6: env
-	$(MNIST) --figure6 --num_tasks=4 $(MNIST_QUICK) --output_dir=$@
+	$(MNIST) --figure6 --num_tasks=8 $(MNIST_QUICK) --output_dir=$@
 
 lint: env ## Check style, formatting and types.
 	.venv/bin/ruff check .
