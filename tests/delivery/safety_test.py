@@ -267,7 +267,8 @@ def test_states_stay_bounded_over_many_steps_of_extreme_gradients(name, size):
     assert np.isfinite(largest())
     # A cell adds at most 1 at a step; what is averaged stays below the largest, and its square.
     assert largest() <= max(2.01 * halfway, 1e-30)
-    assert largest() <= (NUM_STEPS if is_learned else 1.01 * max(size, size**2))
+    averaged = {"adam": max(size, size**2), "momentum": size, "mnist_rnnprop": size}.get(name, 0.0)
+    assert largest() <= max(NUM_STEPS if is_learned else 0.0, 1.01 * averaged)
     # The square of 1e30 is no float32: Adam's steps are skipped, and leave it usable.
     assert int(optimizer.num_skipped_steps) == (NUM_STEPS if (name, size) == ("adam", 1e30) else 0)
     before = variable.numpy()
