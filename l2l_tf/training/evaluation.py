@@ -16,9 +16,9 @@ from l2l_tf.training.unroll import start, unroll
 
 # How many of the last losses make up the final loss of a problem with minibatches.
 NUM_FINAL_MINIBATCHES = 5
-# Coordinates that run side by side. The state of a 2 x 20 LSTM for so many is 336 MB; of the
-# paper's networks, 65 (MNIST) and 46 (CIFAR-10) have as many together.
-MAX_COORDINATES = 2**20
+# Coordinates that run side by side. More of them do not keep two cores any busier, but their state
+# no longer fits into a processor's cache: the 2 x 20 LSTM takes twice as long for each of 2^20.
+MAX_COORDINATES = 2**15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +147,12 @@ def evaluate_rates(
     if max_coordinates < 1:
         raise ValueError(
             "max_coordinates must be at least 1. Received: "
-            f"max_coordinates={max_coordinates}. Leave it out, or give less than {MAX_COORDINATES} "
-            "to save memory."
+            f"max_coordinates={max_coordinates}. Leave it out, or give more than {MAX_COORDINATES} "
+            "where many cores or a GPU are idle."
         )
     num_tasks = seeds.shape[0]
-    num_groups = math.ceil(num_tasks / max(1, max_coordinates // problem.num_coordinates))
-    group_size = math.ceil(num_tasks / num_groups)
+    groups = task_groups(num_tasks, problem.num_coordinates, max_coordinates)
+    group_size = groups.shape[1]
     stacked = StackedProblem(problem, group_size)
 
     def run_from_start(seeds: tf.Tensor, rates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -165,11 +165,9 @@ def evaluate_rates(
     run = tf.function(run_from_start).get_concrete_function(
         tf.TensorSpec([group_size, 2], tf.int32), tf.TensorSpec([group_size], tf.float32)
     )
-    # The last group is filled up with the first tasks, so that one trace serves all groups.
-    order = np.arange(num_groups * group_size) % num_tasks
     rates = np.array(learning_rates, np.float32)
     losses, parameters = [], []
-    for group in np.split(order, num_groups):
+    for group in groups:
         group_losses, vector = run(tf.gather(seeds, group), tf.constant(rates[group]))
         losses.append(group_losses.numpy())
         if keep_parameters:
@@ -182,6 +180,24 @@ def evaluate_rates(
         num_final=min(NUM_FINAL_MINIBATCHES, num_steps) if problem.is_stochastic else 1,
         parameters=np.concatenate(parameters)[:num_tasks] if keep_parameters else None,
     )
+
+
+def task_groups(
+    num_tasks: int, num_coordinates: int, max_coordinates: int = MAX_COORDINATES
+) -> np.ndarray:
+    """Returns which tasks run side by side, and then which others: int `[G, M']`.
+
+    The last group is filled up with the first tasks, so that one trace serves all groups.
+
+    Args:
+        num_tasks: M.
+        num_coordinates: those of one task.
+        max_coordinates: how many may run side by side; one task always runs whole.
+    """
+    num_groups = math.ceil(num_tasks / max(1, max_coordinates // num_coordinates))
+    group_size = math.ceil(num_tasks / num_groups)
+    order = np.arange(num_groups * group_size) % num_tasks
+    return order.reshape(num_groups, group_size)
 
 
 def _rate_of_each_coordinate(stacked: StackedProblem, rates: tf.Tensor) -> tf.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2l_tf.problems.problem import Problem, StackedProblem
+from l2l_tf.problems.problem import Problem
 from l2l_tf.rules.chunks import InChunks
 from l2l_tf.rules.routed import OnVariables
 from l2l_tf.rules.side_by_side import SideBySide
@@ -72,7 +72,7 @@ def fingerprint(
     arranged: Any,
     optimizer: keras.optimizers.Optimizer,
     problem: Problem,
-    validation_tasks: StackedProblem,
+    validation_problem: Problem,
     num_replicas: int,
     settings: MetaTrainingSettings,
 ) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def fingerprint(
         arranged: the same as it runs, perhaps in chunks.
         optimizer: the meta-optimizer.
         problem: the problem that the rule is trained on.
-        validation_tasks: what it is validated on.
+        validation_problem: what it is validated on.
         num_replicas: over all processes.
         settings: the run's settings.
     """
@@ -92,8 +92,8 @@ def fingerprint(
         "optimizer": _without_names(keras.saving.serialize_keras_object(optimizer)),
         "problem": problem.name,
         "problem_config": problem.get_config(),
-        "validation_problem": validation_tasks.name,
-        "validation_problem_config": validation_tasks.problem.get_config(),
+        "validation_problem": validation_problem.name,
+        "validation_problem_config": validation_problem.get_config(),
         "num_replicas": num_replicas,
         # The state of an open trajectory is cut up like this, or whole.
         "state_chunk_size": _sizes(arranged, _chunk_size),

@@ -17,6 +17,7 @@ from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training.averages import averaged
+from l2l_tf.training.evaluation import task_groups
 from l2l_tf.training.meta_arguments import check_strategy, check_trainable, fingerprint
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
 from l2l_tf.training.meta_gradient import meta_gradient
@@ -98,10 +99,7 @@ class MetaTrainer:
         )
         # Validation tasks that can't be shared evenly are run on every replica.
         self._shares_validation = settings.num_validation_tasks % replicas.count == 0
-        self._validation_tasks = StackedProblem(
-            validation_problem or problem,
-            settings.num_validation_tasks // (replicas.count if self._shares_validation else 1),
-        )
+        self._validation_problem = validation_problem or problem
         # On each replica, where its tasks stand in the present trajectory.
         self._iterate: Iterate | None = None
         self._stop_requested = False
@@ -329,14 +327,27 @@ class MetaTrainer:
         self.optimizer.apply(self._replicas.on_first(gradients), self._weights)
 
     def _validation_losses(self, seeds, num_steps):
-        problem = self._validation_tasks
         if self._shares_validation:
             seeds = self._replicas.share(seeds)
-        rule = arrange(on_problem(self.rule, problem), problem.num_coordinates)
-        first = start(rule, problem, seeds)
-        steps, _ = unroll(rule, problem, seeds, first, num_steps)
-        losses = tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
-        return self._replicas.mean(tf.reduce_mean(losses, axis=1))
+        groups = task_groups(seeds.shape[0], self._validation_problem.num_coordinates)
+        tasks = StackedProblem(self._validation_problem, groups.shape[1])
+        rule = arrange(on_problem(self.rule, tasks), tasks.num_coordinates)
+
+        def losses_of_group(seeds):
+            first = start(rule, tasks, seeds)
+            steps, _ = unroll(rule, tasks, seeds, first, num_steps)
+            return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
+
+        losses = tf.map_fn(
+            losses_of_group,
+            tf.gather(seeds, groups),
+            fn_output_signature=tf.float32,
+            # One group after the other, for memory's sake.
+            parallel_iterations=1,
+        )
+        losses = tf.concat(tf.unstack(losses), axis=1)
+        num_runs = seeds.shape[0] * tasks.problem.num_functions
+        return self._replicas.mean(tf.reduce_mean(losses[:, :num_runs], axis=1))
 
     def _fingerprint(self) -> dict[str, Any]:
         return fingerprint(
@@ -344,7 +355,7 @@ class MetaTrainer:
             self._trained_rule,
             self.optimizer,
             self.problem,
-            self._validation_tasks,
+            self._validation_problem,
             self._replicas.count,
             self.settings,
         )

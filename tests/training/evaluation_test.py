@@ -251,7 +251,7 @@ def test_groups_of_no_coordinates_are_refused():
         evaluate(SGD(0.1), Parabolas(), task_seeds(0, "test", 0, 1), 2, 0)
     assert str(raised.value) == (
         "max_coordinates must be at least 1. Received: max_coordinates=0. Leave it out, or give "
-        "less than 1048576 to save memory."
+        "more than 32768 where many cores or a GPU are idle."
     )
 
 
