@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
+from experiments.exclusive import alone_in
 from experiments.tuned_rates import tune_baselines
 from l2l_tf.delivery.export import load_card, strict_json, update_card
 from l2l_tf.delivery.pretrained import load_rule
@@ -151,9 +152,10 @@ def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> 
         {key: value for key, value in row.items() if key not in ("curve", "tuning")}
         for row in results["rows"]
     ]
-    others = [
-        entry
-        for entry in load_card(path).get("scores", [])
-        if any(entry[key] != value for key, value in what.items())
-    ]
-    update_card(path, scores=[*others, {**what, **scores, "rows": rows, **origin}])
+    with alone_in(path):
+        others = [
+            entry
+            for entry in load_card(path).get("scores", [])
+            if any(entry[key] != value for key, value in what.items())
+        ]
+        update_card(path, scores=[*others, {**what, **scores, "rows": rows, **origin}])
