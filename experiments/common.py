@@ -189,19 +189,27 @@ def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
 
 
 def origin(experiment: str) -> dict[str, str]:
-    """Returns the command that runs and the commit that it runs from."""
+    """Returns the command that runs and the commit that it runs from.
+
+    The commit is called dirty where files differ from it, other than saved rules: their cards
+    change as rules are scored one after the other.
+    """
     command = shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
     commit = "unknown"
     # There may be no git, or no repository.
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        commit = _git("rev-parse", "HEAD")
+        if _git("status", "--porcelain", "--untracked-files=no", ":!/saved_models"):
+            commit += "-dirty"
     return {"command": command, "commit": commit}
+
+
+def _git(*arguments: str) -> str:
+    """Returns what git says of the folder of this file."""
+    process = subprocess.run(
+        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    return process.stdout.strip()
 
 
 def write_flags(path: Path) -> None:
