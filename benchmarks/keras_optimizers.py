@@ -6,8 +6,9 @@ A step is `optimizer.apply` on given gradients of an MLP, compiled by TensorFlow
 a process of its own, which reports its peak of memory beyond what TensorFlow, the variables and
 the gradients take. `rule` is the rule's own step on a vector of as many gradients, as
 `benchmarks.engine` times it. Minutes apart, this machine's speed differs by more than the two do,
-so their ratio is of a process more, in which they take turns. Traced is the training step of the
-paper's network for CIFAR-10.
+so the ratios that have limits come from further processes, each of which alternates between two
+things: the optimizer's step and the rule's, or tracing a training step of the paper's network for
+CIFAR-10 with the optimizer and with Adam.
 """
 
 import json
@@ -35,17 +36,21 @@ _NETWORKS = {
 }
 _OPTIMIZERS = ("adam", "learned", "learned_bfloat16", "rule")
 _COMPILERS = ("graph", "xla")
-# Both in one process, in turns.
-_TURNS = "learned_and_rule"
 _CIFAR_NET = "cifar"
+# What alternates in one process, and on which networks.
+_JOINT_UPDATE = "learned_and_rule"
+_TRACING = "learned_and_adam"
 # What the project sets itself as limits.
 _BARS = {"joint update / rule": 1.15, "tracing: learned / adam": 1.2}
-_NUM_ROUNDS = 11
+# Steps of a round together take so long, unless one step takes longer.
+_SECONDS_OF_ROUND = 0.1
+_MIN_ROUNDS = 11
 
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/keras_optimizers.json", "Where results go.")
 _SIZES = flags.DEFINE_list("networks", list(_NETWORKS), "What is optimised.")
 _SECONDS = flags.DEFINE_float("seconds", 5.0, "Seconds of timed steps of each.", 0)
-_NUM_TRACES = flags.DEFINE_integer("num_traces", 5, "Traces of each optimizer.", 1)
+_TURNS_SECONDS = flags.DEFINE_float("turns_seconds", 30.0, "Seconds of steps in turns.", 0)
+_NUM_TRACES = flags.DEFINE_integer("num_traces", 11, "Traces with each optimizer.", 1)
 _MEASURE = flags.DEFINE_list("measure", None, "In a worker: network, optimizer, compiler.")
 
 
@@ -53,10 +58,10 @@ def main(_: Sequence[str]) -> None:
     """Runs the benchmark, or one measurement of it."""
     if _MEASURE.value is not None:
         network, optimizer, compiler = _MEASURE.value
-        if network == _CIFAR_NET:
-            result = _trace(optimizer)
-        elif optimizer == _TURNS:
-            result = _take_turns(network)
+        if optimizer == _TRACING:
+            result = _trace_in_turns()
+        elif optimizer == _JOINT_UPDATE:
+            result = _step_in_turns(network)
         else:
             result = _step(network, optimizer, compiler)
         print(json.dumps(result))
@@ -67,9 +72,9 @@ def main(_: Sequence[str]) -> None:
             for optimizer in _OPTIMIZERS:
                 if (optimizer, compiler) != ("rule", "xla"):
                     rows.append(_measure(network, optimizer, compiler))
-        rows.append(_measure(network, _TURNS, "graph"))
-    rows += [_measure(_CIFAR_NET, optimizer, "graph") for optimizer in _OPTIMIZERS[:2]]
-    bars = _bars({(row["network"], row["optimizer"], row["compiler"]): row for row in rows})
+        rows.append(_measure(network, _JOINT_UPDATE, "graph"))
+    rows.append(_measure(_CIFAR_NET, _TRACING, "graph"))
+    bars = _bars(rows)
     contents: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks.keras_optimizers", *sys.argv[1:]]),
         "machine": describe_machine(),
@@ -79,7 +84,8 @@ def main(_: Sequence[str]) -> None:
     }
     write_json(Path(_OUTPUT.value), contents)
     for bar in bars:
-        print(f"{bar['bar']}, {bar['network']}: {bar['ratio']:.2f} (bar {bar['limit']})")
+        ratio = "not measured" if bar["ratio"] is None else f"{bar['ratio']:.2f}"
+        print(f"{bar['bar']}, {bar['network']}: {ratio} (bar {bar['limit']})")
 
 
 def _measure(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
@@ -87,6 +93,7 @@ def _measure(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.keras_optimizers"]
     command += [f"--measure={network},{optimizer},{compiler}"]
     command += [f"--seconds={_SECONDS.value}", f"--num_traces={_NUM_TRACES.value}"]
+    command.append(f"--turns_seconds={_TURNS_SECONDS.value}")
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     row: dict[str, Any] = {"network": network, "optimizer": optimizer, "compiler": compiler}
     if process.returncode:
@@ -103,20 +110,18 @@ def _measure(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
     return row
 
 
-def _bars(rows: dict[tuple[str, str, str], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the ratios that have limits, of what was measured."""
-    ratios = {
-        ("joint update / rule", network): row["ratio"]
-        for (network, optimizer, _), row in rows.items()
-        if optimizer == _TURNS and "ratio" in row
-    }
-    traces = [rows.get((_CIFAR_NET, one, "graph"), {}) for one in ("learned", "adam")]
-    if all("seconds_to_trace" in row for row in traces):
-        ours, adams = (row["seconds_to_trace"] for row in traces)
-        ratios["tracing: learned / adam", _CIFAR_NET] = ours / adams
+def _bars(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the ratios that have limits; null for one whose measurement failed."""
+    names = {_JOINT_UPDATE: "joint update / rule", _TRACING: "tracing: learned / adam"}
     return [
-        {"bar": bar, "network": network, "ratio": ratio, "limit": _BARS[bar]}
-        for (bar, network), ratio in ratios.items()
+        {
+            "bar": names[row["optimizer"]],
+            "network": row["network"],
+            "ratio": row.get("ratio"),
+            "limit": _BARS[names[row["optimizer"]]],
+        }
+        for row in rows
+        if row["optimizer"] in names
     ]
 
 
@@ -143,26 +148,36 @@ def _step(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
     }
 
 
-def _take_turns(network: str) -> dict[str, Any]:
+def _step_in_turns(network: str) -> dict[str, Any]:
     """Returns how much longer than the rule's own step the joint update takes."""
     parameters = _parameters(network)
     rule, _ = _rule_step(sum(parameter.size for parameter in parameters))
     learned, *_ = _optimizer_step(parameters, "learned", "graph")
-    steps = {"learned": learned, "rule": rule}
-    (slowest, _) = sorted((min(time_steps(step, 0, 2)) for step in steps.values()), reverse=True)
-    num_steps = max(1, int(_SECONDS.value / _NUM_ROUNDS / slowest))
-    rounds = [
-        {name: statistics.mean(time_steps(step, 0, num_steps)) for name, step in steps.items()}
-        for _ in range(_NUM_ROUNDS)
-    ]
-    ratios = [one["learned"] / one["rule"] for one in rounds]
+    # The first step of each traces it.
+    slower = max(time_steps(step, 0, 2)[1] for step in (learned, rule))
+    num_steps = max(1, int(_SECONDS_OF_ROUND / slower))
+
+    def seconds_of(step: Callable[[], Any]) -> float:
+        return statistics.mean(time_steps(step, 0, num_steps))
+
+    num_rounds = max(_MIN_ROUNDS, int(_TURNS_SECONDS.value / (2 * num_steps * slower)))
+    ratios = _ratios(lambda: seconds_of(learned), lambda: seconds_of(rule), num_rounds)
+    return {**ratios, "steps_per_round": num_steps}
+
+
+def _ratios(
+    ours: Callable[[], float], others: Callable[[], float], num_rounds: int
+) -> dict[str, Any]:
+    """Returns the ratios of what two functions return, which take turns at coming first."""
+    ratios = []
+    for index in range(num_rounds):
+        if index % 2:
+            other, our = others(), ours()
+        else:
+            our, other = ours(), others()
+        ratios.append(our / other)
     low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
-    return {
-        "ratio": median,
-        "ratio_quartiles": [low, high],
-        "rounds": _NUM_ROUNDS,
-        "steps_per_round": num_steps,
-    }
+    return {"ratio": median, "ratio_quartiles": [low, high], "rounds": num_rounds}
 
 
 def _parameters(network: str) -> list[np.ndarray]:
@@ -208,8 +223,8 @@ def _optimizer_step(
     return run, baseline, state_bytes
 
 
-def _trace(optimizer: str) -> dict[str, Any]:
-    """Returns the time to trace a training step of the CIFAR net, and its size."""
+def _trace_in_turns() -> dict[str, Any]:
+    """Returns how much longer than with Adam tracing a training step of the CIFAR net takes."""
     import keras
     import tensorflow as tf
 
@@ -219,21 +234,31 @@ def _trace(optimizer: str) -> dict[str, Any]:
     variables = model.trainable_variables
     images, labels = tf.zeros([8, 32, 32, 3]), tf.zeros([8], tf.int32)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    seconds = []
-    # The first one warms up what Keras and TensorFlow load late.
-    for _ in range(_NUM_TRACES.value + 1):
+
+    def seconds_to_trace(optimizer: str) -> float:
         made = _make(optimizer)
         made.build(variables)
 
-        def step(made=made):
+        def step() -> None:
             with tf.GradientTape() as tape:
                 value = loss(labels, model(images, training=True))
             made.apply(tape.gradient(value, variables), variables)
 
         began = time.perf_counter()
         tf.function(step, autograph=False).get_concrete_function()
-        seconds.append(time.perf_counter() - began)
-    return {"seconds_to_trace": statistics.median(seconds[1:])}
+        return time.perf_counter() - began
+
+    seconds: dict[str, list[float]] = {"learned": [], "adam": []}
+
+    def trace(optimizer: str) -> float:
+        seconds[optimizer].append(seconds_to_trace(optimizer))
+        return seconds[optimizer][-1]
+
+    # The first of each warms up what Keras and TensorFlow load late.
+    for optimizer in seconds:
+        seconds_to_trace(optimizer)
+    ratios = _ratios(lambda: trace("learned"), lambda: trace("adam"), _NUM_TRACES.value)
+    return {**ratios, **{f"{one}_seconds": statistics.median(seconds[one]) for one in seconds}}
 
 
 def _make(optimizer: str) -> Any:

@@ -3,9 +3,10 @@
 import importlib.metadata
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
+
+from experiments.revision import find_commit
 
 _PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "torch", "numpy")
 
@@ -33,7 +34,7 @@ def describe_software() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    return {"commit": _commit(), "versions": versions}
+    return {"commit": find_commit(), "versions": versions}
 
 
 def _processor() -> str:
@@ -41,14 +42,3 @@ def _processor() -> str:
     lines = information.read_text().splitlines() if information.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def _commit() -> str | None:
-    """Returns the checkout's commit, with "-dirty" if files differ from it; None without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -1,11 +1,9 @@
 """What all experiment binaries share: flags, how they run, what they leave of themselves."""
 
-import contextlib
 import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import app, flags, logging
 
+from experiments.revision import find_commit
 from l2l_tf.training.meta_settings import VALIDATION_METRICS
 
 MODES = ("train", "evaluate", "train_and_evaluate")
@@ -189,27 +188,10 @@ def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
 
 
 def origin(experiment: str) -> dict[str, str]:
-    """Returns the command that runs and the commit that it runs from.
-
-    The commit is called dirty where files differ from it, other than saved rules: their cards
-    change as rules are scored one after the other.
-    """
-    command = shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
-    commit = "unknown"
-    # There may be no git, or no repository.
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = _git("rev-parse", "HEAD")
-        if _git("status", "--porcelain", "--untracked-files=no", ":!/saved_models"):
-            commit += "-dirty"
-    return {"command": command, "commit": commit}
-
-
-def _git(*arguments: str) -> str:
-    """Returns what git says of the folder of this file."""
-    process = subprocess.run(
-        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-    )
-    return process.stdout.strip()
+    """Returns the command that runs, but for what is drawn only, and the commit it runs from."""
+    arguments = [one for one in sys.argv[1:] if not one.startswith("--reference_curves=")]
+    command = shlex.join(["python", "-m", f"experiments.{experiment}", *arguments])
+    return {"command": command, "commit": find_commit() or "unknown"}
 
 
 def write_flags(path: Path) -> None:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
-from experiments.exclusive import alone_in
+from experiments.exclusive_lock import exclusive_lock
 from experiments.tuned_rates import tune_baselines
 from l2l_tf.delivery.export import load_card, strict_json, update_card
 from l2l_tf.delivery.pretrained import load_rule
@@ -152,7 +152,7 @@ def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> 
         {key: value for key, value in row.items() if key not in ("curve", "tuning")}
         for row in results["rows"]
     ]
-    with alone_in(path):
+    with exclusive_lock(path):
         others = [
             entry
             for entry in load_card(path).get("scores", [])

@@ -9,7 +9,7 @@ import keras
 from absl import flags
 
 from experiments.common import FLAGS
-from experiments.exclusive import alone_in
+from experiments.exclusive_lock import exclusive_lock
 from l2l_tf.delivery.export import strict_json
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
@@ -137,7 +137,7 @@ def _add_search(what: dict[str, Any], tuning: Tuning) -> None:
     path = Path(FLAGS.tuned_rates)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    with alone_in(path.parent):
+    with exclusive_lock(path.parent):
         before = path.read_text() if path.exists() else ""
         partial.write_text(before + strict_json(search, indent=None))
         partial.replace(path)

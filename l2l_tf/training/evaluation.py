@@ -16,9 +16,9 @@ from l2l_tf.training.unroll import start, unroll
 
 # How many of the last losses make up the final loss of a problem with minibatches.
 NUM_FINAL_MINIBATCHES = 5
-# Coordinates that run side by side. More of them do not keep two cores any busier, but their state
-# no longer fits into a processor's cache: the 2 x 20 LSTM takes twice as long for each of 2^20.
-MAX_COORDINATES = 2**15
+# How many coordinates run side by side: on a CPU, as many as have a state that its cache can hold
+# (with 2^20, a 2 x 20 LSTM takes twice as long for each), on a GPU, as many as keep it busy.
+MAX_COORDINATES = {"CPU": 2**15, "GPU": 2**20}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def evaluate(
     problem: Problem,
     seeds: tf.Tensor,
     num_steps: int,
-    max_coordinates: int = MAX_COORDINATES,
+    max_coordinates: int | None = None,
     keep_parameters: bool = False,
 ) -> Evaluation:
     """Runs a rule on tasks and returns the loss of each function at each step.
@@ -90,8 +90,9 @@ def evaluate(
         problem: the problem that the tasks are drawn from.
         seeds: the tasks, int32 `[M, 2]`.
         num_steps: T.
-        max_coordinates: how many coordinates run side by side, which bounds memory: tasks with more
-            of them together run in groups. One task always runs whole.
+        max_coordinates: how many coordinates run side by side: tasks with more of them together run
+            in groups of equal size, one after the other. One task always runs whole. By default,
+            what suits the device (`MAX_COORDINATES`).
         keep_parameters: whether the evaluation is to hold the parameters after the last step.
 
     Raises:
@@ -115,7 +116,7 @@ def evaluate_rates(
     seeds: tf.Tensor,
     learning_rates: Sequence[float],
     num_steps: int,
-    max_coordinates: int = MAX_COORDINATES,
+    max_coordinates: int | None = None,
     keep_parameters: bool = False,
 ) -> Evaluation:
     """Runs each task with a learning rate of its own.
@@ -144,11 +145,11 @@ def evaluate_rates(
         raise ValueError(
             f"num_steps must be at least 1. Received: num_steps={num_steps}. Give a horizon."
         )
-    if max_coordinates < 1:
+    if max_coordinates is not None and max_coordinates < 1:
         raise ValueError(
             "max_coordinates must be at least 1. Received: "
-            f"max_coordinates={max_coordinates}. Leave it out, or give more than {MAX_COORDINATES} "
-            "where many cores or a GPU are idle."
+            f"max_coordinates={max_coordinates}. Leave it out, or give a positive "
+            "number."
         )
     num_tasks = seeds.shape[0]
     groups = task_groups(num_tasks, problem.num_coordinates, max_coordinates)
@@ -183,17 +184,21 @@ def evaluate_rates(
 
 
 def task_groups(
-    num_tasks: int, num_coordinates: int, max_coordinates: int = MAX_COORDINATES
+    num_tasks: int, num_coordinates: int, max_coordinates: int | None = None
 ) -> np.ndarray:
-    """Returns which tasks run side by side, and then which others: int `[G, M']`.
+    """Returns the indices of tasks in groups of equal size, int `[G, M']`.
 
     The last group is filled up with the first tasks, so that one trace serves all groups.
 
     Args:
         num_tasks: M.
         num_coordinates: those of one task.
-        max_coordinates: how many may run side by side; one task always runs whole.
+        max_coordinates: how many a group may have; one task always runs whole. By default, what
+            suits the device.
     """
+    if max_coordinates is None:
+        has_gpu = tf.config.list_physical_devices("GPU")
+        max_coordinates = MAX_COORDINATES["GPU" if has_gpu else "CPU"]
     num_groups = math.ceil(num_tasks / max(1, max_coordinates // num_coordinates))
     group_size = math.ceil(num_tasks / num_groups)
     order = np.arange(num_groups * group_size) % num_tasks

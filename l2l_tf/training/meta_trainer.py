@@ -333,20 +333,23 @@ class MetaTrainer:
         tasks = StackedProblem(self._validation_problem, groups.shape[1])
         rule = arrange(on_problem(self.rule, tasks), tasks.num_coordinates)
 
+        @tf.function
         def losses_of_group(seeds):
             first = start(rule, tasks, seeds)
             steps, _ = unroll(rule, tasks, seeds, first, num_steps)
             return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
 
+        # Traced first, for the dtype of its losses.
+        run = losses_of_group.get_concrete_function(tf.TensorSpec([groups.shape[1], 2], tf.int32))
         losses = tf.map_fn(
-            losses_of_group,
+            run,
             tf.gather(seeds, groups),
-            fn_output_signature=tf.float32,
+            fn_output_signature=run.structured_outputs.dtype,
             # One group after the other, for memory's sake.
             parallel_iterations=1,
         )
-        losses = tf.concat(tf.unstack(losses), axis=1)
-        num_runs = seeds.shape[0] * tasks.problem.num_functions
+        losses = tf.concat(tf.unstack(losses, groups.shape[0]), axis=1)
+        num_runs = seeds.shape[0] * self._validation_problem.num_functions
         return self._replicas.mean(tf.reduce_mean(losses[:, :num_runs], axis=1))
 
     def _fingerprint(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules.rule import Rule
-from l2l_tf.training.evaluation import MAX_COORDINATES, Evaluation, evaluate_rates
+from l2l_tf.training.evaluation import Evaluation, evaluate_rates
 
 # Quarter decades from 1e-6 to 10: 29 rates.
 DEFAULT_LEARNING_RATES = tuple(float(f"{10 ** (k / 4):.4g}") for k in range(-24, 5))
@@ -44,11 +44,11 @@ def tune(
     seeds: tf.Tensor,
     num_steps: int,
     learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
-    max_coordinates: int = MAX_COORDINATES,
+    max_coordinates: int | None = None,
 ) -> Tuning:
     """Returns the learning rate with the lowest final loss on validation tasks.
 
-    All rates run side by side, each on the same tasks, as far as memory allows.
+    All rates run on the same tasks, side by side in groups.
 
     Args:
         make_rule: a coordinatewise rule for a vector of learning rates `[N]`; see `BASELINES`.
@@ -56,8 +56,7 @@ def tune(
         seeds: the tasks, int32 `[M, 2]`; not those that results are reported on.
         num_steps: the horizon.
         learning_rates: what to try: positive numbers, two or more, in any order.
-        max_coordinates: how many coordinates run side by side, as in `evaluate`: where the tasks
-            at all rates have more of them together, they run in groups.
+        max_coordinates: how many coordinates run side by side, as in `evaluate`.
 
     Raises:
         ValueError: fewer than two rates, a rate that is not positive and finite, a rule that is not
@@ -78,7 +77,7 @@ def tune_by_halving(
     seeds: tf.Tensor,
     num_steps: int,
     learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
-    max_coordinates: int = MAX_COORDINATES,
+    max_coordinates: int | None = None,
 ) -> Tuning:
     """Returns the learning rate with the lowest final loss, without running hopeless ones far.
 
@@ -168,7 +167,7 @@ def _final_losses(
     seeds: tf.Tensor,
     rates: Sequence[float],
     num_steps: int,
-    max_coordinates: int,
+    max_coordinates: int | None,
 ) -> list[float]:
     """Returns the final loss of each rate on the same tasks."""
     num_rates, num_tasks = len(rates), seeds.shape[0]

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,8 @@ def test_every_rule_that_comes_with_the_package_can_be_loaded_and_has_a_card():
         assert card["name"] == name
         assert card["licence"] == "Apache-2.0"
         assert {"command", "commit", "seed", "problem"} <= card["training"].keys()
+        # Commands are to be given again elsewhere: no path leads out of the checkout.
+        assert not re.findall(r"=(?:/|\.\./|~)[^\"]*", (folder / "card.json").read_text())
 
 
 def test_a_rule_is_loaded_by_name_from_wherever_one_stands(folders, monkeypatch, tmp_path):

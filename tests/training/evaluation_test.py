@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, task_seeds
 from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM
-from l2l_tf.training.evaluation import Evaluation, evaluate
+from l2l_tf.training.evaluation import Evaluation, evaluate, task_groups
 from l2l_tf.training.unroll import start, unroll
 from tests.reference import lstm as lstm_reference
 from tests.reference import optimizers as optimizer_reference
@@ -246,12 +246,33 @@ def test_seeds_of_another_shape_are_refused(shape):
     )
 
 
+@pytest.mark.parametrize(
+    ("num_tasks", "max_coordinates", "groups"),
+    [
+        (4, 40, [[0, 1, 2, 3]]),
+        (4, 39, [[0, 1], [2, 3]]),
+        (5, 39, [[0, 1, 2], [3, 4, 0]]),
+        (5, 29, [[0, 1], [2, 3], [4, 0]]),
+        (3, 19, [[0], [1], [2]]),
+        (2, 1, [[0], [1]]),
+    ],
+)
+def test_groups_are_of_equal_size_and_hold_all_tasks(num_tasks, max_coordinates, groups):
+    assert task_groups(num_tasks, 10, max_coordinates).tolist() == groups
+
+
+@pytest.mark.parametrize(("gpus", "num_groups"), [([], 32), (["GPU:0"], 1)])
+def test_by_default_a_gpu_has_more_coordinates_at_once(gpus, num_groups, monkeypatch):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: gpus)
+    assert len(task_groups(32, 2**15)) == num_groups
+
+
 def test_groups_of_no_coordinates_are_refused():
     with pytest.raises(ValueError) as raised:
         evaluate(SGD(0.1), Parabolas(), task_seeds(0, "test", 0, 1), 2, 0)
     assert str(raised.value) == (
         "max_coordinates must be at least 1. Received: max_coordinates=0. Leave it out, or give "
-        "more than 32768 where many cores or a GPU are idle."
+        "a positive number."
     )
 
 

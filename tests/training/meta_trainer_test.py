@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import resource
 from pathlib import Path
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
 from l2l_tf.rules import SGD, CoordinatewiseLSTM, Route, RoutedRule, side_by_side
-from l2l_tf.training.evaluation import evaluate
+from l2l_tf.training.evaluation import evaluate, task_groups
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
@@ -329,6 +330,33 @@ def test_the_validation_loss_is_that_of_evaluating_the_rule(metric):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_tasks", [1, 3, 4, 5])
+@pytest.mark.parametrize("max_coordinates", [1, 2 * 6, 3 * 6])
+def test_validation_tasks_in_groups_give_what_they_give_side_by_side(
+    num_tasks, max_coordinates, monkeypatch
+):
+    problem = NoisyBowls(num_functions=2)
+    assert problem.num_coordinates == 6
+    trainer = MetaTrainer(
+        CoordinatewiseLSTM(seed=0), problem, _sgd(), _settings(num_validation_tasks=num_tasks)
+    )
+    in_groups = functools.partial(task_groups, max_coordinates=max_coordinates)
+    monkeypatch.setattr("l2l_tf.training.meta_trainer.task_groups", in_groups)
+    seeds = task_seeds(SMALL.seed, "validation", 0, num_tasks)
+    wanted = evaluate(trainer.rule, problem, seeds, SMALL.num_steps).curve
+    np.testing.assert_allclose(trainer.validate()[1], wanted, rtol=1e-5)
+
+
+def test_a_rule_of_double_precision_is_validated_in_it():
+    problem = Quadratic(num_functions=3, num_dimensions=2, dtype="float64")
+    trainer = MetaTrainer(CoordinatewiseLSTM(dtype="float64", seed=0), problem, _sgd(), SMALL)
+    _, curve = trainer.validate()
+    seeds = task_seeds(SMALL.seed, "validation", 0, SMALL.num_validation_tasks)
+    wanted = evaluate(trainer.rule, problem, seeds, SMALL.num_steps).curve
+    assert curve.dtype == np.float64
+    np.testing.assert_allclose(curve, wanted, rtol=1e-12)
+
+
 def test_validation_tasks_stay_the_same_and_a_validation_changes_nothing():
     # Without progress of the rule, there is none of the validation loss.
     rule = LinearRule()

@@ -1,18 +1,21 @@
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
-from experiments.exclusive import alone_in
+import pytest
+
+from experiments.exclusive_lock import exclusive_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 ADD_LINES = """
 import sys
 from pathlib import Path
-from experiments.exclusive import alone_in
+from experiments.exclusive_lock import exclusive_lock
 
 path = Path(sys.argv[1])
 for count in range(100):
-    with alone_in(path.parent):
+    with exclusive_lock(path.parent):
         before = path.read_text()
         path.write_text(before + f"{sys.argv[2]} {count}\\n")
 """
@@ -31,17 +34,24 @@ def test_what_processes_change_at_the_same_time_is_not_lost(tmp_path):
     assert sorted(path.read_text().splitlines()) == sorted(wanted)
 
 
+@pytest.mark.timeout(30)
 def test_an_error_inside_lets_others_in(tmp_path):
-    try:
-        with alone_in(tmp_path):
-            raise KeyError
-    except KeyError:
+    with pytest.raises(KeyError), exclusive_lock(tmp_path):
+        raise KeyError
+    with exclusive_lock(tmp_path):
         pass
-    with alone_in(tmp_path):
+
+
+def test_where_a_file_system_has_no_locks_nobody_waits(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with exclusive_lock(tmp_path), exclusive_lock(tmp_path):
         pass
 
 
 def test_the_folder_stays_as_it_was(tmp_path):
-    with alone_in(tmp_path):
+    with exclusive_lock(tmp_path):
         pass
     assert not list(tmp_path.iterdir())

@@ -12,20 +12,19 @@ except ImportError:  # Windows
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Waits until no other process is in this context for a folder, and keeps others waiting.
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Keeps other processes that lock the same folder waiting until the context ends.
 
-    Where the system has no such locks, which Windows has not, nobody waits.
-
-    Args:
-        folder: it exists, and nothing is written to it here.
+    The folder must exist; no file is written to it. Where a system or a file system has no such
+    locks, as Windows and some network file systems, nobody waits.
     """
     if fcntl is None:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
