@@ -56,7 +56,7 @@ flags.DEFINE_list(
     "Layers or layer:weight; without any, five of the network, such as block1_conv1 to "
     "block5_conv1. Layers without a weight share 1 equally.",
 )
-flags.DEFINE_float("content_weight", 1, "Alpha, the weight of the content.", 0)
+flags.DEFINE_float("content_weight", 64, "Alpha, the weight of the content.", 0)
 flags.DEFINE_float("style_weight", 1000, "Beta, the weight of the style.", 0)
 flags.DEFINE_float("variation_weight", 1000, "Gamma, the weight of the variation.", 0)
 flags.DEFINE_float("brightness_unit", 8, "Grey levels of 0..255 in a unit of a parameter.", 0.01)
