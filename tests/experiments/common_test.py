@@ -1,4 +1,4 @@
-"""How an experiment ends when the machine fails it."""
+"""How an experiment ends when the machine fails it, and what it says of itself."""
 
 import subprocess
 import sys
@@ -54,3 +54,11 @@ def test_a_programs_own_fault_shows_where_it_is():
     process = _run("InvalidArgumentError")
     assert process.returncode == 1
     assert "Traceback" in process.stderr
+
+
+def test_the_command_of_a_card_is_without_what_is_drawn_only():
+    program = "from experiments import common; print(common.origin('mnist')['command'])"
+    flags = ["--rule=mine", "--reference_curves=../elsewhere/curves.json", "--seed=1"]
+    command = [sys.executable, "-c", program, *flags]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "python -m experiments.mnist --rule=mine --seed=1"
