@@ -37,7 +37,7 @@ _NETWORKS = {
 _OPTIMIZERS = ("adam", "learned", "learned_bfloat16", "rule")
 _COMPILERS = ("graph", "xla")
 _CIFAR_NET = "cifar"
-# What alternates in one process, and on which networks.
+# Pairs that alternate in one process.
 _JOINT_UPDATE = "learned_and_rule"
 _TRACING = "learned_and_adam"
 # What the project sets itself as limits.
