@@ -41,11 +41,14 @@ class Problem(abc.ABC):
         num_functions: F.
         is_stochastic: whether `batch` depends on the step. Where it doesn't, it is drawn once for
             a whole unroll.
+        min_tasks_side_by_side: how many tasks to run side by side, where there are so many, however
+            many coordinates they have: more than one where `losses_of_tasks` makes a loss cheaper.
     """
 
     name: str
     num_functions: int = 1
     is_stochastic: bool = True
+    min_tasks_side_by_side: int = 1
 
     @abc.abstractmethod
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
@@ -62,6 +65,25 @@ class Problem(abc.ABC):
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, plain enough for JSON."""
+
+    def losses_of_tasks(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
+        """Returns the losses of M tasks side by side, float `[M, F]`.
+
+        Few tasks are written out one by one, so that each of them costs what it costs alone, and
+        many are vectorized, so that the graph stays small. A problem in which tasks share what is
+        costly, such as the weights of a network, can do better.
+
+        Args:
+            parameters: as for `loss`, with a leading axis of length M.
+            batch: as for `loss`, its tensors with a leading axis of length M.
+        """
+
+        def loss(task: tuple[list[tf.Tensor], Any]) -> tf.Tensor:
+            return self.loss(*task)
+
+        num_tasks = parameters[0].shape[0]
+        run = _run_apart if num_tasks <= _MAX_TASKS_APART else tf.vectorized_map
+        return run(loss, (parameters, batch))
 
     @functools.cached_property
     def parameter_shapes(self) -> list[tuple[int, ...]]:
@@ -88,8 +110,7 @@ class StackedProblem(Problem):
     shape `[2]`, this one takes seeds of shape `[M, 2]`, one for each task. It serves to run several
     tasks in one meta-step, or one task under many learning rates at once.
 
-    Few tasks are written out one by one, so that each of them costs what it costs alone, and many
-    are vectorized, so that the graph stays small. Memory grows with M either way.
+    Memory grows with M.
 
     Args:
         problem: the problem whose tasks are run.
@@ -112,25 +133,14 @@ class StackedProblem(Problem):
         self.is_stochastic = problem.is_stochastic
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
-        draw = self.problem.initial_parameters
-        if self._runs_apart:
-            return self._run_apart(draw, seed)
-        return tf.map_fn(draw, seed, fn_output_signature=self._task_specs[0])
+        return self._draw(self.problem.initial_parameters, seed, 0)
 
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> Any:
-        def draw(one: tf.Tensor) -> Any:
-            return self.problem.batch(one, step)
-
-        if self._runs_apart:
-            return self._run_apart(draw, seed)
-        return tf.map_fn(draw, seed, fn_output_signature=self._task_specs[1])
+        return self._draw(lambda one: self.problem.batch(one, step), seed, 1)
 
     def loss(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
-        def loss(task: tuple[list[tf.Tensor], Any]) -> tf.Tensor:
-            return self.problem.loss(*task)
-
-        run = self._run_apart if self._runs_apart else tf.vectorized_map
-        return tf.reshape(run(loss, (parameters, batch)), [self.num_functions])
+        losses = self.problem.losses_of_tasks(parameters, batch)
+        return tf.reshape(losses, [self.num_functions])
 
     def get_config(self) -> dict[str, Any]:
         return {"problem": self.problem.get_config(), "num_tasks": self.num_tasks}
@@ -143,21 +153,11 @@ class StackedProblem(Problem):
     def variables(self) -> list[ParameterSpec]:
         return self.problem.variables
 
-    @property
-    def _runs_apart(self) -> bool:
-        return self.num_tasks <= _MAX_TASKS_APART
-
-    def _run_apart(self, function: Callable[[Any], Any], tasks: Any) -> Any:
-        """Returns what a function of a task makes of each one, along a leading axis of length M."""
-        if self.num_tasks == 1:
-            result = function(tf.nest.map_structure(lambda tensor: tf.squeeze(tensor, 0), tasks))
-            return tf.nest.map_structure(lambda tensor: tf.expand_dims(tensor, 0), result)
-        parts = [tf.unstack(tensor, self.num_tasks) for tensor in tf.nest.flatten(tasks)]
-        results = [
-            function(tf.nest.pack_sequence_as(tasks, list(task)))
-            for task in zip(*parts, strict=True)
-        ]
-        return tf.nest.map_structure(lambda *tensors: tf.stack(tensors), *results)
+    def _draw(self, draw: Callable[[tf.Tensor], Any], seed: tf.Tensor, index: int) -> Any:
+        """Returns what a function draws for each task, along a leading axis."""
+        if self.num_tasks <= _MAX_TASKS_APART:
+            return _run_apart(draw, seed)
+        return tf.map_fn(draw, seed, fn_output_signature=self._task_specs[index])
 
     @functools.cached_property
     def _task_specs(self) -> tuple[Any, Any]:
@@ -169,6 +169,20 @@ class StackedProblem(Problem):
 
 
 _SEED_SPEC = tf.TensorSpec([2], tf.int32)
+
+
+def _run_apart(function: Callable[[Any], Any], tasks: Any) -> Any:
+    """Returns what a function of a task makes of each one, along a leading axis of length M."""
+    tensors = tf.nest.flatten(tasks)
+    num_tasks = tensors[0].shape[0]
+    if num_tasks == 1:
+        result = function(tf.nest.map_structure(lambda tensor: tf.squeeze(tensor, 0), tasks))
+        return tf.nest.map_structure(lambda tensor: tf.expand_dims(tensor, 0), result)
+    parts = [tf.unstack(tensor, num_tasks) for tensor in tensors]
+    results = [
+        function(tf.nest.pack_sequence_as(tasks, list(task))) for task in zip(*parts, strict=True)
+    ]
+    return tf.nest.map_structure(lambda *tensors: tf.stack(tensors), *results)
 
 
 def _output_specs(function: Callable[..., Any], *input_specs: tf.TensorSpec) -> Any:

@@ -79,6 +79,8 @@ class StyleTransferProblem(Problem):
     """
 
     is_stochastic = False
+    # Convolutions of several pictures in one call read the network's weights once for all of them.
+    min_tasks_side_by_side = 4
 
     def __init__(
         self,
@@ -159,6 +161,17 @@ class StyleTransferProblem(Problem):
             + self.variation_weight * _variation(brightness / 255)
         )
         return height * width / _REFERENCE_PIXELS * terms
+
+    def losses_of_tasks(
+        self, parameters: list[tf.Tensor], batch: dict[str, tf.Tensor]
+    ) -> tf.Tensor:
+        """Returns the losses of M tasks, `[M, F]`: one call of the network for all pictures."""
+
+        def joined(tensor: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(tensor, [-1, *tensor.shape[2:]])
+
+        losses = self.loss(*tf.nest.map_structure(joined, (parameters, batch)))
+        return tf.reshape(losses, [-1, self.num_functions])
 
     @property
     def variables(self) -> list[ParameterSpec]:

@@ -4,7 +4,7 @@ from l2l_tf.training.evaluation import Evaluation, evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
-from l2l_tf.training.tuning import Tuning, tune, tune_by_halving
+from l2l_tf.training.tuning import Tuning, tune, tune_by_halving, tune_from
 from l2l_tf.training.unroll import start, unroll
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "start",
     "tune",
     "tune_by_halving",
+    "tune_from",
     "unroll",
 ]

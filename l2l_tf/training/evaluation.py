@@ -92,7 +92,7 @@ def evaluate(
         num_steps: T.
         max_coordinates: how many coordinates run side by side: tasks with more of them together run
             in groups of equal size, one after the other. One task always runs whole. By default,
-            what suits the device (`MAX_COORDINATES`).
+            what suits the device (`MAX_COORDINATES`) and the problem (`min_tasks_side_by_side`).
         keep_parameters: whether the evaluation is to hold the parameters after the last step.
 
     Raises:
@@ -152,7 +152,7 @@ def evaluate_rates(
             "number."
         )
     num_tasks = seeds.shape[0]
-    groups = task_groups(num_tasks, problem.num_coordinates, max_coordinates)
+    groups = task_groups(num_tasks, problem, max_coordinates)
     group_size = groups.shape[1]
     stacked = StackedProblem(problem, group_size)
 
@@ -183,23 +183,24 @@ def evaluate_rates(
     )
 
 
-def task_groups(
-    num_tasks: int, num_coordinates: int, max_coordinates: int | None = None
-) -> np.ndarray:
+def task_groups(num_tasks: int, problem: Problem, max_coordinates: int | None = None) -> np.ndarray:
     """Returns the indices of tasks in groups of equal size, int `[G, M']`.
 
     The last group is filled up with the first tasks, so that one trace serves all groups.
 
     Args:
         num_tasks: M.
-        num_coordinates: those of one task.
+        problem: whose tasks they are.
         max_coordinates: how many a group may have; one task always runs whole. By default, what
-            suits the device.
+            suits the device and the problem.
     """
+    min_tasks = 1
     if max_coordinates is None:
         has_gpu = tf.config.list_physical_devices("GPU")
         max_coordinates = MAX_COORDINATES["GPU" if has_gpu else "CPU"]
-    num_groups = math.ceil(num_tasks / max(1, max_coordinates // num_coordinates))
+        min_tasks = problem.min_tasks_side_by_side
+    tasks_of_group = max(min_tasks, max_coordinates // problem.num_coordinates)
+    num_groups = math.ceil(num_tasks / tasks_of_group)
     group_size = math.ceil(num_tasks / num_groups)
     order = np.arange(num_groups * group_size) % num_tasks
     return order.reshape(num_groups, group_size)

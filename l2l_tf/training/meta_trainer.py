@@ -329,7 +329,7 @@ class MetaTrainer:
     def _validation_losses(self, seeds, num_steps):
         if self._shares_validation:
             seeds = self._replicas.share(seeds)
-        groups = task_groups(seeds.shape[0], self._validation_problem.num_coordinates)
+        groups = task_groups(seeds.shape[0], self._validation_problem)
         tasks = StackedProblem(self._validation_problem, groups.shape[1])
         rule = arrange(on_problem(self.rule, tasks), tasks.num_coordinates)
 

@@ -103,44 +103,113 @@ def tune_by_halving(
         UserWarning: the best rate is the lowest or highest.
     """
     rates = _checked_rates(make_rule, learning_rates)
-    # What is known of each rate: after how many steps its last run ended, and at which loss.
-    runs: dict[float, tuple[int, float]] = {}
-
-    def run(some: Sequence[float], steps: int) -> None:
-        losses = _final_losses(make_rule, problem, seeds, some, steps, max_coordinates)
-        for rate, loss in zip(some, losses, strict=True):
-            runs[rate] = (steps, loss)
-
-    def loss(rate: float) -> float:
-        return runs[rate][1]
-
+    runs = _Runs(make_rule, problem, seeds, num_steps, max_coordinates)
     survivors: Sequence[float] = rates
     for share in (_SHARE**2, _SHARE, 1):
-        run(survivors, math.ceil(num_steps / share))
-        finite = [rate for rate in survivors if np.isfinite(loss(rate))]
+        runs.run(survivors, math.ceil(num_steps / share))
+        finite = [rate for rate in survivors if np.isfinite(runs.loss(rate))]
         if share > 1:
             num_kept = math.ceil(len(survivors) / _SHARE)
-            survivors = sorted(sorted(finite, key=loss)[:num_kept])
+            survivors = sorted(sorted(finite, key=runs.loss)[:num_kept])
         if not survivors:
             break
-    while True:
-        complete = [rate for rate in rates if runs[rate][0] == num_steps]
-        best = min(complete, key=loss, default=math.inf)
-        if complete and np.isfinite(loss(best)):
-            index = rates.index(best)
-            candidates = list(rates[max(0, index - 1) : index + 2])
-        else:
-            candidates = [rate for rate in rates if np.isfinite(loss(rate))]
-        missing = [rate for rate in candidates if rate not in complete]
-        if not missing:
-            break
-        run(missing, num_steps)
-    final_losses = tuple(loss(rate) for rate in rates)
-    return _checked_tuning(Tuning(best, rates, final_losses, tuple(runs[r][0] for r in rates)))
+    return _checked_tuning(runs.climbed(rates))
+
+
+def tune_from(
+    make_rule: Callable[[tf.Tensor], Rule],
+    problem: Problem,
+    seeds: tf.Tensor,
+    num_steps: int,
+    first_rate: float,
+    learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
+    max_coordinates: int | None = None,
+) -> Tuning:
+    """Returns the learning rate that a search ends at which begins at a likely one.
+
+    For costly problems, where it is known which rate is best for one like them. The rate on the
+    grid that is next to the first one runs to the end, and as long as the best so far has a
+    neighbour that has not, that does too: the rate returned is better than both of its neighbours,
+    and so the best of all where losses have one minimum over rates.
+
+    Args:
+        make_rule: as in `tune`.
+        problem: as in `tune`.
+        seeds: as in `tune`.
+        num_steps: the horizon.
+        first_rate: where the search begins: a positive number.
+        learning_rates: as in `tune`.
+        max_coordinates: as in `tune`.
+
+    Raises:
+        ValueError: the first rate is not positive and finite, or as in `tune`.
+
+    Warns:
+        UserWarning: the best rate is the lowest or highest.
+    """
+    if not 0 < first_rate < math.inf:
+        raise ValueError(
+            "first_rate must be positive and finite. "
+            f"Received: first_rate={first_rate}. Give a rate that was good for a problem like it."
+        )
+    rates = _checked_rates(make_rule, learning_rates)
+    runs = _Runs(make_rule, problem, seeds, num_steps, max_coordinates)
+    nearest = min(rates, key=lambda rate: abs(math.log(rate / first_rate)))
+    runs.run([nearest], num_steps)
+    return _checked_tuning(runs.climbed(rates))
 
 
 # A run of each round of successive halving is so many times as long as one of the round before.
 _SHARE = 3
+
+
+class _Runs:
+    """What is known of each rate: after how many steps its last run ended, and at which loss."""
+
+    def __init__(
+        self,
+        make_rule: Callable[[tf.Tensor], Rule],
+        problem: Problem,
+        seeds: tf.Tensor,
+        num_steps: int,
+        max_coordinates: int | None,
+    ):
+        self._arguments = make_rule, problem, seeds
+        self._num_steps = num_steps
+        self._max_coordinates = max_coordinates
+        self._ends: dict[float, tuple[int, float]] = {}
+
+    def run(self, rates: Sequence[float], num_steps: int) -> None:
+        losses = _final_losses(*self._arguments, rates, num_steps, self._max_coordinates)
+        for rate, loss in zip(rates, losses, strict=True):
+            self._ends[rate] = (num_steps, loss)
+
+    def loss(self, rate: float) -> float:
+        return self._ends[rate][1]
+
+    def climbed(self, rates: Sequence[float]) -> Tuning:
+        """Runs neighbours of the best to the end, until it is between two that are worse."""
+        while True:
+            complete = [rate for rate in rates if self._num_steps_of(rate) == self._num_steps]
+            best = min(complete, key=self.loss, default=math.inf)
+            if complete and np.isfinite(self.loss(best)):
+                index = rates.index(best)
+                candidates = list(rates[max(0, index - 1) : index + 2])
+            else:
+                candidates = [rate for rate in rates if not self._has_diverged(rate)]
+            missing = [rate for rate in candidates if rate not in complete]
+            if not missing:
+                break
+            self.run(missing, self._num_steps)
+        tried = tuple(rate for rate in rates if rate in self._ends)
+        num_steps, losses = zip(*(self._ends[rate] for rate in tried), strict=True)
+        return Tuning(best, tried, losses, num_steps)
+
+    def _num_steps_of(self, rate: float) -> int:
+        return self._ends.get(rate, (0, math.inf))[0]
+
+    def _has_diverged(self, rate: float) -> bool:
+        return rate in self._ends and not np.isfinite(self.loss(rate))
 
 
 def _checked_rates(

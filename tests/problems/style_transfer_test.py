@@ -205,7 +205,6 @@ def test_every_photo_and_every_corner_is_drawn():
 @pytest.mark.slow
 @pytest.mark.parametrize("num_tasks", [2, 9])
 def test_tasks_side_by_side_are_the_tasks_run_apart(num_tasks):
-    # Eight are written out one by one, nine are vectorized.
     problem = _problem(num_images=2)
 
     @tf.function

@@ -258,13 +258,22 @@ def test_seeds_of_another_shape_are_refused(shape):
     ],
 )
 def test_groups_are_of_equal_size_and_hold_all_tasks(num_tasks, max_coordinates, groups):
-    assert task_groups(num_tasks, 10, max_coordinates).tolist() == groups
+    problem = Quadratic(num_functions=1, num_dimensions=10)
+    assert task_groups(num_tasks, problem, max_coordinates).tolist() == groups
 
 
 @pytest.mark.parametrize(("gpus", "num_groups"), [([], 32), (["GPU:0"], 1)])
 def test_by_default_a_gpu_has_more_coordinates_at_once(gpus, num_groups, monkeypatch):
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: gpus)
-    assert len(task_groups(32, 2**15)) == num_groups
+    problem = Quadratic(num_functions=2**10, num_dimensions=2**5)
+    assert len(task_groups(32, problem)) == num_groups
+
+
+def test_a_problem_may_ask_for_more_tasks_side_by_side_unless_their_number_is_given():
+    problem = Quadratic(num_functions=2**10, num_dimensions=2**5)
+    problem.min_tasks_side_by_side = 4
+    assert task_groups(6, problem).shape == (2, 3)
+    assert task_groups(6, problem, max_coordinates=2**15).shape == (6, 1)
 
 
 def test_groups_of_no_coordinates_are_refused():

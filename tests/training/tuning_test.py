@@ -1,3 +1,4 @@
+import functools
 import re
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import pytest
 from l2l_tf.problems import Quadratic, task_seeds
 from l2l_tf.rules import BASELINES, SGD
 from l2l_tf.training.evaluation import evaluate
-from l2l_tf.training.tuning import DEFAULT_LEARNING_RATES, tune, tune_by_halving
+from l2l_tf.training.tuning import DEFAULT_LEARNING_RATES, tune, tune_by_halving, tune_from
 from tests.training.toys import NoisyBowls, NormalizedGradient, Parabolas
 
 SEEDS = task_seeds(0, "tuning", 0, 3)
@@ -107,10 +108,12 @@ def test_halving_goes_on_with_other_rates_where_all_that_are_left_diverge():
     assert not np.isfinite(tuning.final_losses[2:]).any()
 
 
-@pytest.mark.parametrize("search", [tune, tune_by_halving])
+@pytest.mark.parametrize(
+    "search", [tune, tune_by_halving, functools.partial(tune_from, first_rate=0.2)]
+)
 def test_where_every_rate_diverges_there_is_no_tuning(search):
     with pytest.raises(ValueError) as raised:
-        search(SGD, Parabolas([np.nan]), SEEDS, 9, (0.1, 0.2, 0.3))
+        search(SGD, Parabolas([np.nan]), SEEDS, 9, learning_rates=(0.1, 0.2, 0.3))
     assert str(raised.value) == (
         "learning_rates must hold a rate at which no run diverges. "
         "Received: learning_rates=(0.1, 0.2, 0.3). Try lower ones."
@@ -124,6 +127,52 @@ def test_halving_tells_of_a_best_rate_at_the_edge_too():
         tuning = tune_by_halving(SGD, Parabolas(), SEEDS, 9, (0.1, 0.2, 0.3))
     assert tuning.is_at_edge
     assert caught[0].filename == __file__
+
+
+# From a likely rate
+
+
+@pytest.mark.parametrize(
+    ("first_rate", "tried"),
+    [
+        (0.1, (0.03, 0.1, 0.2, 0.3, 0.45, 0.6)),
+        (0.44, (0.3, 0.45, 0.6)),
+        (1.0, (0.3, 0.45, 0.6, 0.8, 0.9)),
+    ],
+)
+def test_a_search_from_a_likely_rate_runs_those_on_its_way_to_the_best(first_rate, tried):
+    rates = (0.01, 0.03, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.9)
+    tuning = tune_from(SGD, Parabolas(), SEEDS, 18, first_rate, rates)
+    assert tuning.learning_rate == 0.45
+    assert tuning.learning_rates == tried
+    assert tuning.num_steps == (18,) * len(tried)
+    expected = (1 - 2 * np.array(tried)) ** (2 * 18)
+    np.testing.assert_allclose(tuning.final_losses, expected, rtol=1e-4)
+    assert not tuning.is_at_edge
+
+
+def test_a_search_from_a_likely_rate_goes_on_with_all_others_where_that_diverges():
+    rates = (1e-22, 1e-21, 0.1, 0.2, 0.3)
+    tuning = tune_from(SGD, Parabolas([1e20], first_step=5), SEEDS, 18, 0.2, rates)
+    assert tuning.learning_rate == 1e-21
+
+
+def test_a_search_from_a_likely_rate_tells_of_a_best_one_at_the_edge():
+    with pytest.warns(
+        UserWarning, match=r"^The best learning rate, 0\.3, is at the edge "
+    ) as caught:
+        tune_from(SGD, Parabolas(), SEEDS, 9, 0.2, (0.1, 0.2, 0.3))
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("first_rate", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_search_from_a_rate_that_is_none_is_refused(first_rate):
+    with pytest.raises(ValueError) as raised:
+        tune_from(SGD, Parabolas(), SEEDS, 9, first_rate, (0.1, 0.2, 0.3))
+    assert str(raised.value) == (
+        f"first_rate must be positive and finite. Received: first_rate={first_rate}. "
+        "Give a rate that was good for a problem like it."
+    )
 
 
 def test_the_default_rates_are_quarter_decades_from_a_millionth_to_ten():
