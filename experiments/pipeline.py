@@ -10,7 +10,7 @@ from experiments.common import FLAGS
 from experiments.comparison import Measure, compare, load_rules
 from experiments.learned_rules import chosen_rule, make_learned_rule
 from experiments.meta_training import meta_train
-from experiments.tuned_rates import chosen_baselines, known_searches
+from experiments.tuned_rates import chosen_baselines, first_rates, known_searches
 from l2l_tf.delivery.pretrained import find_rule
 from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.figures import ReferenceCurve
@@ -92,11 +92,12 @@ def find_rules(trains: bool) -> list[Path]:
 
     Raises:
         FileNotFoundError: a rule does not exist.
-        ValueError: a rule can't be loaded, a baseline is unknown, no rule can be made as the flags
-            say, `--initial_rule` is given where nothing is trained, or `--tuned_rates` is no file
-            of searches.
+        ValueError: a rule can't be loaded, a baseline is unknown, a first rate is none, no rule can
+            be made as the flags say, `--initial_rule` is given where nothing is trained, or
+            `--tuned_rates` is no file of searches.
     """
     chosen_baselines()
+    first_rates()
     known_searches()
     if trains:
         make_learned_rule()

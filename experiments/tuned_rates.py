@@ -1,7 +1,10 @@
 """The baselines' learning rates: searched, or taken from the file of an earlier search."""
 
+import functools
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from l2l_tf.delivery.export import strict_json
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.hand_designed import BASELINES
-from l2l_tf.training.tuning import Tuning, tune, tune_by_halving
+from l2l_tf.training.tuning import Tuning, tune, tune_by_halving, tune_from
 
 # How rates are searched for.
 SEARCHES = {"all": tune, "halving": tune_by_halving}
@@ -27,6 +30,13 @@ flags.DEFINE_enum(
     sorted(SEARCHES),
     "Whether all rates run to the end, or hopeless ones are left out early (successive halving); "
     "the best rate's neighbours on the grid run to the end either way.",
+)
+flags.DEFINE_list(
+    "first_rates",
+    [],
+    "baseline:rate, such as adam:0.1: where that baseline's search begins, in place of what "
+    "--tuning says. From there it goes to the neighbour that is better at the end, until none is; "
+    "for costly problems, where the best rate for one like them is known.",
 )
 flags.DEFINE_string(
     "tuned_rates",
@@ -51,6 +61,28 @@ def chosen_baselines() -> list[str]:
     return list(dict.fromkeys(FLAGS.baselines))
 
 
+def first_rates() -> dict[str, float]:
+    """Returns where the searches of some baselines begin, as `--first_rates` says.
+
+    Raises:
+        ValueError: an entry is not a baseline's name and a positive number.
+    """
+    rates = {}
+    for entry in FLAGS.first_rates:
+        name, _, rate = entry.partition(":")
+        try:
+            rates[name] = float(rate)
+        except ValueError:
+            rates[name] = math.nan
+        if name not in BASELINES or not 0 < rates[name] < math.inf:
+            raise ValueError(
+                f"--first_rates must be baselines among {sorted(BASELINES)}, each with a positive "
+                f"rate. Received: --first_rates={','.join(FLAGS.first_rates)}. "
+                "Give, say, adam:0.1,nag:0.03."
+            )
+    return rates
+
+
 def tune_baselines(problem: Problem) -> dict[str, Tuning]:
     """Returns, by name, the searches for the rates of the chosen baselines.
 
@@ -58,7 +90,8 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
         problem: what rates are chosen on.
 
     Raises:
-        ValueError: a baseline is unknown, or `--tuned_rates` is no file of searches.
+        ValueError: a baseline is unknown, a first rate is none, or `--tuned_rates` is no file of
+            searches.
     """
     baselines = chosen_baselines()
     known = known_searches()
@@ -71,8 +104,7 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
         if found:
             tunings[name] = _tuning(found[0])
         else:
-            search = SEARCHES[FLAGS.tuning]
-            tunings[name] = search(BASELINES[name], problem, seeds, FLAGS.num_steps)
+            tunings[name] = _search(name)(BASELINES[name], problem, seeds, FLAGS.num_steps)
             _add_search(what, tunings[name])
         progress.update(index + 1)
     return tunings
@@ -98,6 +130,13 @@ def known_searches() -> list[dict[str, Any]]:
             "Check the path, or choose another."
         ) from error
     return searches
+
+
+def _search(baseline: str) -> Callable[..., Tuning]:
+    first = first_rates()
+    if baseline in first:
+        return functools.partial(tune_from, first_rate=first[baseline])
+    return SEARCHES[FLAGS.tuning]
 
 
 def _identity(problem: Problem) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from l2l_tf.delivery.pretrained import list_rules, load_rule
 from l2l_tf.problems.quadratic import Quadratic
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.hand_designed import BASELINES
-from l2l_tf.training.tuning import tune
+from l2l_tf.training.tuning import DEFAULT_LEARNING_RATES, tune
 from tests.experiments.binaries import (
     ROOT,
     Refusal,
@@ -325,11 +325,23 @@ def evaluated(trained, tmp_path_factory) -> tuple[Path, Path]:
         "--variant=gaussian",
         "--num_steps=6",
         "--baselines=sgd",
+        "--first_rates=sgd:0.2,adam:0.1",
         "--update_card",
         f"--rule={copy},{trained[0] / 'rule'}",
         f"--output_dir={folder / 'results'}",
     )
     return folder / "results", copy
+
+
+def test_a_search_that_begins_at_a_given_rate_ends_between_two_that_are_worse(evaluated):
+    row = strict_json(evaluated[0] / "results.json")["rows"][-1]
+    rates, losses = row["tuning"]["learning_rates"], row["tuning"]["final_losses"]
+    # From the rate of the grid that is next to the first one.
+    assert 0.1778 in rates
+    assert len(rates) < len(DEFAULT_LEARNING_RATES)
+    best = rates.index(row["learning_rate"])
+    assert losses[best] < min(losses[best - 1], losses[best + 1])
+    assert set(row["tuning"]["num_steps"]) == {6}
 
 
 @pytest.fixture(scope="module")
@@ -467,12 +479,28 @@ REFERENCE_RULE = (
     "error: --reference_curves must be a JSON file with an entry 'fig4_quadratics' that holds "
     "'step' and 'loss' of each rule. Received: --reference_curves=@/curves.json, where "
 )
+FIRST_RATES_RULE = (
+    "error: --first_rates must be baselines among ['adam', 'momentum', 'nag', 'rmsprop', 'sgd'], "
+    "each with a positive rate. Received: "
+)
 # Arguments and what is said of them; @ is the case's folder, out/ in it the copy of a run.
 CASES = {
     "baseline": (
         ["--baselines=adam,adagrad,lion"],
         "error: --baselines must be among ['adam', 'momentum', 'nag', 'rmsprop', 'sgd']. "
         "Received: ['adagrad', 'lion']. Check the spelling, or leave the flag out for all.",
+    ),
+    "first_rate_of_nothing": (
+        ["--first_rates=adam:0.1,lion:0.1"],
+        FIRST_RATES_RULE + "--first_rates=adam:0.1,lion:0.1. Give, say, adam:0.1,nag:0.03.",
+    ),
+    "first_rate_of_no_number": (
+        ["--first_rates=adam"],
+        FIRST_RATES_RULE + "--first_rates=adam. Give, say, adam:0.1,nag:0.03.",
+    ),
+    "first_rate_of_zero": (
+        ["--first_rates=adam:0"],
+        FIRST_RATES_RULE + "--first_rates=adam:0. Give, say, adam:0.1,nag:0.03.",
     ),
     "variant": (
         ["--variant=cubic"],
