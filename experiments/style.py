@@ -39,7 +39,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
         apply_rule()
         return
     _check_flags()
-    check_references()
+    check_references(FLAGS.num_steps, FLAGS.image_size)
     photos, style = load_photos()
     styles = {"training style": (style, FLAGS.image_size)}
     if FLAGS.new_style_image is not None:

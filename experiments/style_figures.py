@@ -76,19 +76,23 @@ class Pictures:
         return {}
 
 
-def check_references() -> None:
+def check_references(num_steps: int, side: int) -> None:
     """Refuses the paper's curves where they are not of what is compared.
+
+    Args:
+        num_steps: the horizon.
+        side: pixels of each side of the crops, in the first table.
 
     Raises:
         ValueError: the horizon or the size is another, or there is no file of the curves.
     """
     if FLAGS.reference_curves is None:
         return
-    if FLAGS.num_steps != 128 or FLAGS.image_size != 64:
+    if num_steps != 128 or side != 64:
         raise ValueError(
             "--reference_curves must go with 128 steps on pictures of 64 x 64 pixels, as in the "
-            f"paper's figure 8. Received: --num_steps={FLAGS.num_steps}, "
-            f"--image_size={FLAGS.image_size}. Leave out the one or the other."
+            f"paper's figure 8. Received: {num_steps} steps on {side} x {side} pixels. "
+            "Leave out the one or the other."
         )
     _references(0)
     _references(1)

@@ -44,7 +44,7 @@ COMMAND = (
     "--checkpoint_seconds=0.1",
 )
 # Of some seconds: a worker that waits for another one for ever should fail a test.
-TIMEOUT = 120
+TIMEOUT = 300
 
 
 @dataclasses.dataclass

@@ -450,7 +450,7 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
     _wait_for(tmp_path / "checkpoints" / "checkpoint", process)
     time.sleep(0.3)  # Let it go on from the checkpoint, so that there is something to lose.
     process.send_signal(number)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == status
     assert "Traceback" not in errors
     assert not (tmp_path / "rule").exists()

@@ -129,6 +129,48 @@ def test_figure_8_is_of_both_tables(trained):
     assert image.std() > 0.05
 
 
+def test_figure_8_can_be_drawn_of_tables_that_were_written_apart(trained, tmp_path):
+    files = ",".join(str(trained / table) for table in TABLES)
+    run("style_report", f"--results={files}", f"--output_dir={tmp_path}")
+    drawn = [matplotlib.image.imread(folder / "figure8.png") for folder in (trained, tmp_path)]
+    np.testing.assert_array_equal(*drawn)
+
+
+# What `style_report` is given, and what it says.
+RESULTS_RULE = (
+    "error: --results must be files that an evaluation of experiments.style has written. "
+    "Received: '@/other.json', where "
+)
+REPORT_CASES = {
+    "no_results": (
+        [],
+        "error: --results must be one file or two. Received: --results=. Name the results.json of "
+        "an evaluation of experiments.style, and that of another painting and size.",
+    ),
+    "no_file": (
+        ["--results=@/other.json"],
+        RESULTS_RULE + "FileNotFoundError(2, 'No such file or directory'). Check the path.",
+    ),
+    "another_experiment": (
+        ["--results=@/other.json"],
+        RESULTS_RULE + "KeyError('image_size'). Check the path.",
+    ),
+}
+
+
+def test_figure_8_is_refused_where_there_are_no_tables_for_it(tmp_path):
+    folders = {case: tmp_path / case for case in REPORT_CASES}
+    for folder in folders.values():
+        folder.mkdir()
+    results = {"problem_config": {"variant": "uniform"}, "num_steps": 4}
+    (folders["another_experiment"] / "other.json").write_text(json.dumps(results))
+    arguments = {case: [*own, "--output_dir=@"] for case, (own, _) in REPORT_CASES.items()}
+    for case, refusal in refusals("style_report", folders, arguments).items():
+        assert refusal.errors == REPORT_CASES[case][1].replace("@", str(folders[case]))
+        assert refusal.status == 1
+        assert refusal.unchanged
+
+
 # One photo
 
 
@@ -220,8 +262,7 @@ CASES = {
     "curves_of_another_size": (
         [*SETTINGS, "--reference_curves=@/curves.json", "--output_dir=@/out"],
         "error: --reference_curves must go with 128 steps on pictures of 64 x 64 pixels, as in the "
-        "paper's figure 8. Received: --num_steps=4, --image_size=32. Leave out the one or the "
-        "other.",
+        "paper's figure 8. Received: 4 steps on 32 x 32 pixels. Leave out the one or the other.",
     ),
     "output_without_apply": (
         [*SETTINGS, "--output=@/out.png", "--output_dir=@/out"],
