@@ -36,7 +36,7 @@ class Problem(abc.ABC):
     own parameters. Their losses stay apart, and gradients are those of their sum, so that the
     gradient of one function does not depend on how many others run beside it.
 
-    Subclasses implement the four abstract methods and set three attributes:
+    Subclasses implement the four abstract methods and set what has no right default here:
         name: identifies the problem in results and cards.
         num_functions: F.
         is_stochastic: whether `batch` depends on the step. Where it doesn't, it is drawn once for

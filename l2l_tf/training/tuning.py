@@ -24,7 +24,8 @@ class Tuning:
         learning_rate: the rate with the lowest final loss of those that ran to the end.
         learning_rates: all rates tried, ascending.
         final_losses: the final loss of each, averaged over runs; infinite where one diverged.
-        num_steps: after how many steps that was, for each rate; empty where all ran to the end.
+        num_steps: after how many steps that was, for each rate; empty or all the horizon where
+            all ran to the end.
     """
 
     learning_rate: float

@@ -269,7 +269,10 @@ def test_by_default_a_gpu_has_more_coordinates_at_once(gpus, num_groups, monkeyp
     assert len(task_groups(32, problem)) == num_groups
 
 
-def test_a_problem_may_ask_for_more_tasks_side_by_side_unless_their_number_is_given():
+def test_a_problem_may_ask_for_more_tasks_side_by_side_unless_their_number_is_given(
+    monkeypatch,
+):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [])
     problem = Quadratic(num_functions=2**10, num_dimensions=2**5)
     problem.min_tasks_side_by_side = 4
     assert task_groups(6, problem).shape == (2, 3)
