@@ -76,23 +76,23 @@ class Pictures:
         return {}
 
 
-def check_references(num_steps: int, side: int) -> None:
+def check_references(num_steps: int, *sides: int) -> None:
     """Refuses the paper's curves where they are not of what is compared.
 
     Args:
         num_steps: the horizon.
-        side: pixels of each side of the crops, in the first table.
+        sides: pixels of each side of the crops, of one table or both.
 
     Raises:
         ValueError: the horizon or the size is another, or there is no file of the curves.
     """
     if FLAGS.reference_curves is None:
         return
-    if num_steps != 128 or side != 64:
+    if num_steps != 128 or sides != (64, 128)[: len(sides)]:
         raise ValueError(
-            "--reference_curves must go with 128 steps on pictures of 64 x 64 pixels, as in the "
-            f"paper's figure 8. Received: {num_steps} steps on {side} x {side} pixels. "
-            "Leave out the one or the other."
+            "--reference_curves must go with 128 steps on pictures of 64 x 64 pixels, and then of "
+            f"128 x 128, as in the paper's figure 8. Received: num_steps={num_steps} with "
+            f"sides={list(sides)}. Leave out the one or the other."
         )
     _references(0)
     _references(1)
@@ -105,8 +105,9 @@ def figure8(output_dir: Path, tables: dict[str, str]) -> str:
     can be read.
 
     Args:
-        output_dir: where the results are, and the figure goes.
-        tables: the files of results, by the title of their panel; the first is of the painting
+        output_dir: where the figure goes.
+        tables: the files of results, in that folder or elsewhere by their whole path, by the title
+            of their panel; the first is of the painting
             that rules were trained on, the second of another.
 
     Returns:

@@ -29,10 +29,11 @@ def main(strategy: tf.distribute.Strategy) -> None:
             "evaluation of experiments.style, and that of another painting and size."
         )
     tables = {}
-    for index, (heading, file) in enumerate(zip(HEADINGS, FLAGS.results, strict=False)):
+    sides = []
+    for heading, file in zip(HEADINGS, FLAGS.results, strict=False):
         num_steps, (height, width) = _read(file)
-        if not index:
-            check_references(num_steps, height)
+        sides.append(height)
+        check_references(num_steps, *sides)
         tables[f"{heading}, {height} x {width}"] = str(Path(file).resolve())
     name = figure8(Path(FLAGS.output_dir), tables)
     print(f"Wrote {name} to {FLAGS.output_dir}")
@@ -47,7 +48,7 @@ def _read(file: str) -> tuple[int, tuple[int, int]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "--results must be files that an evaluation of experiments.style has written. "
-            f"Received: {file!r}, where {error!r}. Check the path."
+            f"Received: --results={file}, where {error!r}. Check the path."
         ) from error
 
 

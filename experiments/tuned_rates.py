@@ -35,8 +35,9 @@ flags.DEFINE_list(
     "first_rates",
     [],
     "baseline:rate, such as adam:0.1: where that baseline's search begins, in place of what "
-    "--tuning says. From there it goes to the neighbour that is better at the end, until none is; "
-    "for costly problems, where the best rate for one like them is known.",
+    "--tuning says. From there it goes to the neighbour that is better at the end, until none is, "
+    "and down where it diverges; for costly problems, where the best rate for one like them is "
+    "known. A search that --tuned_rates holds is taken as it is.",
 )
 flags.DEFINE_string(
     "tuned_rates",
@@ -76,8 +77,8 @@ def first_rates() -> dict[str, float]:
             rates[name] = math.nan
         if name not in BASELINES or not 0 < rates[name] < math.inf:
             raise ValueError(
-                f"--first_rates must be baselines among {sorted(BASELINES)}, each with a positive "
-                f"rate. Received: --first_rates={','.join(FLAGS.first_rates)}. "
+                f"--first_rates must be baselines among {sorted(BASELINES)}, each with a positive, "
+                f"finite rate. Received: --first_rates={','.join(FLAGS.first_rates)}. "
                 "Give, say, adam:0.1,nag:0.03."
             )
     return rates

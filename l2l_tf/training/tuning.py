@@ -126,10 +126,11 @@ def tune_from(
     learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
     max_coordinates: int | None = None,
 ) -> Tuning:
-    """Returns the learning rate that a search ends at which begins at a likely one.
+    """Returns the learning rate at which a search ends that begins at a likely one.
 
     For costly problems, where it is known which rate is best for one like them. The rate on the
-    grid that is next to the first one runs to the end, and as long as the best so far has a
+    grid that is nearest to the first one, in ratio, runs to the end; where that diverges, the next
+    lower one, until one does not. As long as the best so far has a
     neighbour that has not, that does too: the rate returned is better than both of its neighbours,
     and so the best of all where losses have one minimum over rates.
 
@@ -156,7 +157,10 @@ def tune_from(
     rates = _checked_rates(make_rule, learning_rates)
     runs = _Runs(make_rule, problem, seeds, num_steps, max_coordinates)
     nearest = min(rates, key=lambda rate: abs(math.log(rate / first_rate)))
-    runs.run([nearest], num_steps)
+    for rate in reversed(rates[: rates.index(nearest) + 1]):
+        runs.run([rate], num_steps)
+        if np.isfinite(runs.loss(rate)):
+            break
     return _checked_tuning(runs.climbed(rates))
 
 

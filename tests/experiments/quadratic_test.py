@@ -481,7 +481,7 @@ REFERENCE_RULE = (
 )
 FIRST_RATES_RULE = (
     "error: --first_rates must be baselines among ['adam', 'momentum', 'nag', 'rmsprop', 'sgd'], "
-    "each with a positive rate. Received: "
+    "each with a positive, finite rate. Received: "
 )
 # Arguments and what is said of them; @ is the case's folder, out/ in it the copy of a run.
 CASES = {

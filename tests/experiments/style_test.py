@@ -136,10 +136,14 @@ def test_figure_8_can_be_drawn_of_tables_that_were_written_apart(trained, tmp_pa
     np.testing.assert_array_equal(*drawn)
 
 
+REFERENCES_RULE = (
+    "error: --reference_curves must go with 128 steps on pictures of 64 x 64 pixels, and then of "
+    "128 x 128, as in the paper's figure 8. Received: "
+)
 # What `style_report` is given, and what it says.
 RESULTS_RULE = (
     "error: --results must be files that an evaluation of experiments.style has written. "
-    "Received: '@/other.json', where "
+    "Received: --results=@/other.json, where "
 )
 REPORT_CASES = {
     "no_results": (
@@ -155,6 +159,18 @@ REPORT_CASES = {
         ["--results=@/other.json"],
         RESULTS_RULE + "KeyError('image_size'). Check the path.",
     ),
+    "curves_of_another_size": (
+        ["--results=@/128_32.json", "--reference_curves=@/curves.json"],
+        REFERENCES_RULE + "num_steps=128 with sides=[32]. Leave out the one or the other.",
+    ),
+    "curves_of_another_second_size": (
+        ["--results=@/128_64.json,@/128_32.json", "--reference_curves=@/curves.json"],
+        REFERENCES_RULE + "num_steps=128 with sides=[64, 32]. Leave out the one or the other.",
+    ),
+    "curves_of_another_horizon": (
+        ["--results=@/128_64.json,@/100_128.json", "--reference_curves=@/curves.json"],
+        REFERENCES_RULE + "num_steps=100 with sides=[64, 128]. Leave out the one or the other.",
+    ),
 }
 
 
@@ -162,6 +178,11 @@ def test_figure_8_is_refused_where_there_are_no_tables_for_it(tmp_path):
     folders = {case: tmp_path / case for case in REPORT_CASES}
     for folder in folders.values():
         folder.mkdir()
+        (folder / "curves.json").write_text(json.dumps(CURVES))
+        for num_steps, side in ((128, 32), (128, 64), (100, 128)):
+            config = {"image_size": [side, side]}
+            written = json.dumps({"num_steps": num_steps, "problem_config": config})
+            (folder / f"{num_steps}_{side}.json").write_text(written)
     results = {"problem_config": {"variant": "uniform"}, "num_steps": 4}
     (folders["another_experiment"] / "other.json").write_text(json.dumps(results))
     arguments = {case: [*own, "--output_dir=@"] for case, (own, _) in REPORT_CASES.items()}
@@ -261,8 +282,7 @@ CASES = {
     ),
     "curves_of_another_size": (
         [*SETTINGS, "--reference_curves=@/curves.json", "--output_dir=@/out"],
-        "error: --reference_curves must go with 128 steps on pictures of 64 x 64 pixels, as in the "
-        "paper's figure 8. Received: 4 steps on 32 x 32 pixels. Leave out the one or the other.",
+        REFERENCES_RULE + "num_steps=4 with sides=[32]. Leave out the one or the other.",
     ),
     "output_without_apply": (
         [*SETTINGS, "--output=@/out.png", "--output_dir=@/out"],

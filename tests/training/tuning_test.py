@@ -151,10 +151,11 @@ def test_a_search_from_a_likely_rate_runs_those_on_its_way_to_the_best(first_rat
     assert not tuning.is_at_edge
 
 
-def test_a_search_from_a_likely_rate_goes_on_with_all_others_where_that_diverges():
+def test_a_search_from_a_likely_rate_goes_down_to_where_none_diverges():
     rates = (1e-22, 1e-21, 0.1, 0.2, 0.3)
     tuning = tune_from(SGD, Parabolas([1e20], first_step=5), SEEDS, 18, 0.2, rates)
     assert tuning.learning_rate == 1e-21
+    assert tuning.learning_rates == (1e-22, 1e-21, 0.1, 0.2)
 
 
 def test_a_search_from_a_likely_rate_tells_of_a_best_one_at_the_edge():
