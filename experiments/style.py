@@ -4,6 +4,7 @@ Andrychowicz et al. 2016, section 3.4 and figures 8 and 9, arXiv 1606.04474; the
 Gatys et al. 2015, arXiv 1508.06576. `--mode=apply` styles one photo with a saved rule.
 """
 
+import json
 from pathlib import Path
 
 import tensorflow as tf
@@ -11,7 +12,7 @@ from absl import flags
 
 from experiments import common, pipeline
 from experiments.style_apply import FLAGS_OF_APPLY, apply_rule
-from experiments.style_figures import Pictures, check_references, figure8
+from experiments.style_figures import TABLES, Pictures, check_references, figure8
 from experiments.style_problems import load_features, load_photos, style_parts
 from l2l_tf.problems.photos import read_image, with_shorter_side
 
@@ -41,12 +42,12 @@ def main(strategy: tf.distribute.Strategy) -> None:
     _check_flags()
     check_references(FLAGS.num_steps, FLAGS.image_size)
     photos, style = load_photos()
-    styles = {"training style": (style, FLAGS.image_size)}
+    styles = {TABLES[0]: (style, FLAGS.image_size)}
     if FLAGS.new_style_image is not None:
-        styles["new style"] = (read_image(FLAGS.new_style_image), 2 * FLAGS.image_size)
+        styles[TABLES[1]] = (read_image(FLAGS.new_style_image), 2 * FLAGS.image_size)
     features = load_features()
     parts = {name: style_parts(features, photos, *one) for name, one in styles.items()}
-    trained = parts["training style"]
+    trained = parts[TABLES[0]]
     tests = {name: one.test for name, one in parts.items()}
     pictures = Pictures(tests)
     problems = pipeline.Problems(
@@ -60,11 +61,11 @@ def main(strategy: tf.distribute.Strategy) -> None:
     if "evaluate" not in FLAGS.mode or not strategy.extended.should_checkpoint:
         return
     output_dir = Path(FLAGS.output_dir)
-    files = ["results.json", "results_new_style.json"]
-    titles = [f"{name}, {side} x {side}" for name, (_, side) in styles.items()]
+    files = ["results.json", "results_new_style.json"][: len(styles)]
+    tables = [json.loads((output_dir / file).read_text()) for file in files]
     shrunk = {name: with_shorter_side(*one) for name, one in styles.items()}
     written = [
-        figure8(output_dir, dict(zip(titles, files, strict=False))),
+        figure8(output_dir, tables),
         *pictures.write(output_dir, shrunk),
     ]
     print(f"Wrote {', '.join(written)} to {output_dir}")

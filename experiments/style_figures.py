@@ -1,7 +1,6 @@
 """The paper's figures 8 and 9 of an evaluation: losses, and the pictures themselves."""
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,10 @@ from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves, draw_pi
 from l2l_tf.training.evaluation import Evaluation
 
 flags.DEFINE_integer("num_pictures", 4, "Test crops whose pictures are drawn and written.", 0)
+
+
+# What tables are of, in their order.
+TABLES = ("training style", "new style")
 
 
 class Pictures:
@@ -98,7 +101,7 @@ def check_references(num_steps: int, *sides: int) -> None:
     _references(1)
 
 
-def figure8(output_dir: Path, tables: dict[str, str]) -> str:
+def figure8(output_dir: Path, tables: Sequence[dict[str, Any]]) -> str:
     """Draws the curves of all tables, in units of the best baseline's last loss.
 
     The paper's are in units of the last loss of its own best baseline: of its axes, ratios alone
@@ -106,17 +109,16 @@ def figure8(output_dir: Path, tables: dict[str, str]) -> str:
 
     Args:
         output_dir: where the figure goes.
-        tables: the files of results, in that folder or elsewhere by their whole path, by the title
-            of their panel; the first is of the painting
-            that rules were trained on, the second of another.
+        tables: what their `results.json` hold; the first is of the painting that rules were trained
+            on, the second of another.
 
     Returns:
         The figure's file name.
     """
-    panels = [
-        relative_panel(title, json.loads((output_dir / file).read_text()), _references(index))
-        for index, (title, file) in enumerate(tables.items())
-    ]
+    panels = []
+    for index, (name, results) in enumerate(zip(TABLES, tables, strict=False)):
+        height, width = results["problem_config"]["image_size"]
+        panels.append(relative_panel(f"{name}, {height} x {width}", results, _references(index)))
     draw_curves(output_dir / "figure8.png", panels, quantity="loss / best baseline's last")
     return "figure8.png"
 

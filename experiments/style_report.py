@@ -6,6 +6,7 @@ painting and size that rules were trained on, the second of others.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from absl import flags
@@ -14,7 +15,6 @@ from experiments import common
 from experiments.style_figures import check_references, figure8
 
 FLAGS = flags.FLAGS
-HEADINGS = ("training style", "new style")
 
 flags.DEFINE_list("results", [], "Files results.json of one or two evaluations.")
 
@@ -28,23 +28,21 @@ def main(strategy: tf.distribute.Strategy) -> None:
             f"Received: --results={','.join(FLAGS.results)}. Name the results.json of an "
             "evaluation of experiments.style, and that of another painting and size."
         )
-    tables = {}
-    sides = []
-    for heading, file in zip(HEADINGS, FLAGS.results, strict=False):
-        num_steps, (height, width) = _read(file)
-        sides.append(height)
-        check_references(num_steps, *sides)
-        tables[f"{heading}, {height} x {width}"] = str(Path(file).resolve())
+    tables = [_read(file) for file in FLAGS.results]
+    sides = [table["problem_config"]["image_size"][0] for table in tables]
+    for table in tables:
+        check_references(table["num_steps"], *sides)
     name = figure8(Path(FLAGS.output_dir), tables)
     print(f"Wrote {name} to {FLAGS.output_dir}")
 
 
-def _read(file: str) -> tuple[int, tuple[int, int]]:
-    """Returns the horizon of an evaluation, and the height and width of its pictures."""
+def _read(file: str) -> dict[str, Any]:
+    """Returns what the figure needs of an evaluation of pictures."""
     try:
         results = json.loads(Path(file).read_text())
         height, width = results["problem_config"]["image_size"]
-        return results["num_steps"], (height, width)
+        kept = {key: results[key] for key in ("num_steps", "rows")}
+        return {**kept, "problem_config": {"image_size": (height, width)}}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "--results must be files that an evaluation of experiments.style has written. "

@@ -66,21 +66,22 @@ def first_rates() -> dict[str, float]:
     """Returns where the searches of some baselines begin, as `--first_rates` says.
 
     Raises:
-        ValueError: an entry is not a baseline's name and a positive number.
+        ValueError: an entry is not a baseline's name and a positive number, or one is there twice.
     """
-    rates = {}
+    rates: dict[str, float] = {}
     for entry in FLAGS.first_rates:
-        name, _, rate = entry.partition(":")
+        name, _, number = entry.partition(":")
         try:
-            rates[name] = float(rate)
+            rate = float(number)
         except ValueError:
-            rates[name] = math.nan
-        if name not in BASELINES or not 0 < rates[name] < math.inf:
+            rate = math.nan
+        if name not in BASELINES or name in rates or not 0 < rate < math.inf:
             raise ValueError(
-                f"--first_rates must be baselines among {sorted(BASELINES)}, each with a positive, "
-                f"finite rate. Received: --first_rates={','.join(FLAGS.first_rates)}. "
+                f"--first_rates must be different ones of {sorted(BASELINES)}, each with a "
+                f"positive, finite rate. Received: --first_rates={','.join(FLAGS.first_rates)}. "
                 "Give, say, adam:0.1,nag:0.03."
             )
+        rates[name] = rate
     return rates
 
 

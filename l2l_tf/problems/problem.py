@@ -41,8 +41,9 @@ class Problem(abc.ABC):
         num_functions: F.
         is_stochastic: whether `batch` depends on the step. Where it doesn't, it is drawn once for
             a whole unroll.
-        min_tasks_side_by_side: how many tasks to run side by side, where there are so many, however
-            many coordinates they have: more than one where `losses_of_tasks` makes a loss cheaper.
+        min_tasks_side_by_side: how many tasks to run side by side, where there are so many, even
+            if they have more coordinates than suit a CPU: more than one where `losses_of_tasks`
+            makes a loss cheaper.
     """
 
     name: str
@@ -82,8 +83,9 @@ class Problem(abc.ABC):
             return self.loss(*task)
 
         num_tasks = parameters[0].shape[0]
-        run = _run_apart if num_tasks <= _MAX_TASKS_APART else tf.vectorized_map
-        return run(loss, (parameters, batch))
+        if num_tasks <= _MAX_TASKS_APART:
+            return _run_apart(loss, (parameters, batch), num_tasks)
+        return tf.vectorized_map(loss, (parameters, batch))
 
     @functools.cached_property
     def parameter_shapes(self) -> list[tuple[int, ...]]:
@@ -156,7 +158,7 @@ class StackedProblem(Problem):
     def _draw(self, draw: Callable[[tf.Tensor], Any], seed: tf.Tensor, index: int) -> Any:
         """Returns what a function draws for each task, along a leading axis."""
         if self.num_tasks <= _MAX_TASKS_APART:
-            return _run_apart(draw, seed)
+            return _run_apart(draw, seed, self.num_tasks)
         return tf.map_fn(draw, seed, fn_output_signature=self._task_specs[index])
 
     @functools.cached_property
@@ -171,14 +173,12 @@ class StackedProblem(Problem):
 _SEED_SPEC = tf.TensorSpec([2], tf.int32)
 
 
-def _run_apart(function: Callable[[Any], Any], tasks: Any) -> Any:
+def _run_apart(function: Callable[[Any], Any], tasks: Any, num_tasks: int) -> Any:
     """Returns what a function of a task makes of each one, along a leading axis of length M."""
-    tensors = tf.nest.flatten(tasks)
-    num_tasks = tensors[0].shape[0]
     if num_tasks == 1:
         result = function(tf.nest.map_structure(lambda tensor: tf.squeeze(tensor, 0), tasks))
         return tf.nest.map_structure(lambda tensor: tf.expand_dims(tensor, 0), result)
-    parts = [tf.unstack(tensor, num_tasks) for tensor in tensors]
+    parts = [tf.unstack(tensor, num_tasks) for tensor in tf.nest.flatten(tasks)]
     results = [
         function(tf.nest.pack_sequence_as(tasks, list(task))) for task in zip(*parts, strict=True)
     ]

@@ -79,7 +79,8 @@ class StyleTransferProblem(Problem):
     """
 
     is_stochastic = False
-    # Convolutions of several pictures in one call read the network's weights once for all of them.
+    # Convolutions of several pictures in one call read the network's weights once for all of them:
+    # two of 128 x 128 pixels take VGG19 1.4 times as long as one; more than four gain no more.
     min_tasks_side_by_side = 4
 
     def __init__(

@@ -198,9 +198,11 @@ def task_groups(num_tasks: int, problem: Problem, max_coordinates: int | None = 
     if max_coordinates is None:
         has_gpu = tf.config.list_physical_devices("GPU")
         max_coordinates = MAX_COORDINATES["GPU" if has_gpu else "CPU"]
-        min_tasks = problem.min_tasks_side_by_side
-    tasks_of_group = max(min_tasks, max_coordinates // problem.num_coordinates)
-    num_groups = math.ceil(num_tasks / tasks_of_group)
+        # For memory's sake, no more than a GPU would get.
+        most = MAX_COORDINATES["GPU"] // problem.num_coordinates
+        min_tasks = max(1, min(problem.min_tasks_side_by_side, most))
+    num_tasks_at_once = max(min_tasks, max_coordinates // problem.num_coordinates)
+    num_groups = math.ceil(num_tasks / num_tasks_at_once)
     group_size = math.ceil(num_tasks / num_groups)
     order = np.arange(num_groups * group_size) % num_tasks
     return order.reshape(num_groups, group_size)

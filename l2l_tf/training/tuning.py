@@ -114,7 +114,7 @@ def tune_by_halving(
             survivors = sorted(sorted(finite, key=runs.loss)[:num_kept])
         if not survivors:
             break
-    return _checked_tuning(runs.climbed(rates))
+    return _checked_tuning(runs.search_neighbours(rates))
 
 
 def tune_from(
@@ -130,9 +130,9 @@ def tune_from(
 
     For costly problems, where it is known which rate is best for one like them. The rate on the
     grid that is nearest to the first one, in ratio, runs to the end; where that diverges, the next
-    lower one, until one does not. As long as the best so far has a
-    neighbour that has not, that does too: the rate returned is better than both of its neighbours,
-    and so the best of all where losses have one minimum over rates.
+    lower one, until one does not. As long as the best so far has a neighbour that was not run, that
+    runs to the end too: the rate returned is better than both of its neighbours, and so the best of
+    all where losses have one minimum over rates.
 
     Args:
         make_rule: as in `tune`.
@@ -161,7 +161,7 @@ def tune_from(
         runs.run([rate], num_steps)
         if np.isfinite(runs.loss(rate)):
             break
-    return _checked_tuning(runs.climbed(rates))
+    return _checked_tuning(runs.search_neighbours(rates))
 
 
 # A run of each round of successive halving is so many times as long as one of the round before.
@@ -192,8 +192,8 @@ class _Runs:
     def loss(self, rate: float) -> float:
         return self._ends[rate][1]
 
-    def climbed(self, rates: Sequence[float]) -> Tuning:
-        """Runs neighbours of the best to the end, until it is between two that are worse."""
+    def search_neighbours(self, rates: Sequence[float]) -> Tuning:
+        """Runs neighbours of the best to the end until both are worse; returns all that was run."""
         while True:
             complete = [rate for rate in rates if self._num_steps_of(rate) == self._num_steps]
             best = min(complete, key=self.loss, default=math.inf)

@@ -480,7 +480,7 @@ REFERENCE_RULE = (
     "'step' and 'loss' of each rule. Received: --reference_curves=@/curves.json, where "
 )
 FIRST_RATES_RULE = (
-    "error: --first_rates must be baselines among ['adam', 'momentum', 'nag', 'rmsprop', 'sgd'], "
+    "error: --first_rates must be different ones of ['adam', 'momentum', 'nag', 'rmsprop', 'sgd'], "
     "each with a positive, finite rate. Received: "
 )
 # Arguments and what is said of them; @ is the case's folder, out/ in it the copy of a run.
@@ -497,6 +497,10 @@ CASES = {
     "first_rate_of_no_number": (
         ["--first_rates=adam"],
         FIRST_RATES_RULE + "--first_rates=adam. Give, say, adam:0.1,nag:0.03.",
+    ),
+    "first_rate_twice": (
+        ["--first_rates=adam:1,adam:0.1"],
+        FIRST_RATES_RULE + "--first_rates=adam:1,adam:0.1. Give, say, adam:0.1,nag:0.03.",
     ),
     "first_rate_of_zero": (
         ["--first_rates=adam:0"],

@@ -181,8 +181,8 @@ def test_figure_8_is_refused_where_there_are_no_tables_for_it(tmp_path):
         (folder / "curves.json").write_text(json.dumps(CURVES))
         for num_steps, side in ((128, 32), (128, 64), (100, 128)):
             config = {"image_size": [side, side]}
-            written = json.dumps({"num_steps": num_steps, "problem_config": config})
-            (folder / f"{num_steps}_{side}.json").write_text(written)
+            results = {"num_steps": num_steps, "problem_config": config, "rows": []}
+            (folder / f"{num_steps}_{side}.json").write_text(json.dumps(results))
     results = {"problem_config": {"variant": "uniform"}, "num_steps": 4}
     (folders["another_experiment"] / "other.json").write_text(json.dumps(results))
     arguments = {case: [*own, "--output_dir=@"] for case, (own, _) in REPORT_CASES.items()}

@@ -279,6 +279,16 @@ def test_a_problem_may_ask_for_more_tasks_side_by_side_unless_their_number_is_gi
     assert task_groups(6, problem, max_coordinates=2**15).shape == (6, 1)
 
 
+@pytest.mark.parametrize(("log_size", "tasks_of_group"), [(18, 4), (19, 2), (20, 1), (21, 1)])
+def test_more_tasks_side_by_side_have_no_more_coordinates_than_a_gpu_gets(
+    log_size, tasks_of_group, monkeypatch
+):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [])
+    problem = Quadratic(num_functions=2 ** (log_size - 5), num_dimensions=2**5)
+    problem.min_tasks_side_by_side = 4
+    assert task_groups(8, problem).shape == (8 // tasks_of_group, tasks_of_group)
+
+
 def test_groups_of_no_coordinates_are_refused():
     with pytest.raises(ValueError) as raised:
         evaluate(SGD(0.1), Parabolas(), task_seeds(0, "test", 0, 1), 2, 0)
