@@ -9,7 +9,9 @@ import keras
 import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
+from experiments.evaluated_baselines import add_row, find_row, known_rows
 from experiments.exclusive_lock import exclusive_lock
+from experiments.json_lines import identity
 from experiments.tuned_rates import tune_baselines
 from l2l_tf.delivery.export import load_card, strict_json, update_card
 from l2l_tf.delivery.pretrained import load_rule
@@ -21,6 +23,7 @@ from l2l_tf.reporting.results import (
     compare_with_baselines,
     format_table,
     result_row,
+    search_entry,
     write_json,
 )
 from l2l_tf.rules.hand_designed import BASELINES
@@ -99,7 +102,10 @@ def compared_rows(
     num_tasks: int,
     measure: Measure | None = None,
 ) -> list[Row]:
-    """Returns the rows of learned rules and tuned baselines, all run on the same fresh tasks."""
+    """Returns the rows of learned rules and tuned baselines, all run on the same fresh tasks.
+
+    Rows of baselines that `--evaluated_baselines` holds are taken from there.
+    """
 
     def row(name: str, rule: Any, tuning: Tuning | None) -> Row:
         keep = measure is not None
@@ -107,6 +113,15 @@ def compared_rows(
         measured = measure(name, seeds, evaluation) if measure is not None else {}
         return result_row(name, evaluation, tuning, learned=tuning is None) | measured
 
+    def baseline_row(name: str, tuning: Tuning) -> Row:
+        found = find_row(known, name, tuning.learning_rate, what)
+        if found is not None:
+            return {**found, "tuning": search_entry(tuning)}
+        fresh = row(name, BASELINES[name](tuning.learning_rate), tuning)
+        add_row(fresh, what)
+        return fresh
+
+    known, what = known_rows(), identity(problem, num_tasks)
     seeds = task_seeds(FLAGS.seed, "test", 0, num_tasks)
     progress = keras.utils.Progbar(len(rules) + len(tunings), unit_name="rule")
     rows = []
@@ -114,7 +129,7 @@ def compared_rows(
         rows.append(row(name, rule, None))
         progress.update(len(rows))
     for name, tuning in tunings.items():
-        rows.append(row(name, BASELINES[name](tuning.learning_rate), tuning))
+        rows.append(baseline_row(name, tuning))
         progress.update(len(rows))
     return rows
 
@@ -133,9 +148,11 @@ def _print_table(heading: str | None, results: dict[str, Any]) -> None:
         print(f"\n{heading}")
     print(format_table(results["rows"]))
     if results["ratio_to_best_baseline"] is not None:
+        stderr = results["ratio_stderr"]
         print(
             "Final loss of the best learned rule over that of the best baseline, "
             f"{results['best_baseline']}: {results['ratio_to_best_baseline']:.3f}"
+            + ("" if stderr is None else f" (std. error {stderr:.2g})")
         )
 
 
@@ -145,11 +162,11 @@ def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> 
     what = json.loads(
         strict_json({key: results[key] for key in ("problem", "problem_config", "num_steps")})
     )
-    kept = ("part", "num_tasks", "seed", "ratio_to_best_baseline")
+    kept = ("part", "num_tasks", "seed", "ratio_to_best_baseline", "ratio_stderr")
     scores = {key: results[key] for key in kept if key in results}
-    # Curves and searches are in results.json.
+    # Curves, losses of each run and searches are in results.json.
     rows = [
-        {key: value for key, value in row.items() if key not in ("curve", "tuning")}
+        {key: value for key, value in row.items() if key not in ("curve", "final_losses", "tuning")}
         for row in results["rows"]
     ]
     with exclusive_lock(path):

@@ -25,7 +25,8 @@ def figure6(make_problems: Callable[[int, int], Problems]) -> None:
     """Compares rules on networks of each width and depth, and writes `figure6.json` and `.png`.
 
     Baselines are tuned on each network. `figure6.json` holds, under `networks`, the same for each
-    network as `results.json` does for one, but for the curves. Of the tables, it is the first.
+    network as `results.json` does for one, but for the curves and the losses of each run. Of the
+    tables, it is the first.
 
     Args:
         make_problems: the problems of a network, by its units and hidden layers.
@@ -39,6 +40,7 @@ def figure6(make_problems: Callable[[int, int], Problems]) -> None:
     output_dir = Path(FLAGS.output_dir)
     make_folder(output_dir)
     networks: list[dict[str, Any]] = []
+    left_out = ("curve", "final_losses")
     for num_layers in NUM_LAYERS:
         for units in widths:
             problems = make_problems(units, num_layers)
@@ -51,7 +53,7 @@ def figure6(make_problems: Callable[[int, int], Problems]) -> None:
                     "problem": problem.name,
                     "num_layers": num_layers,
                     "units": units,
-                    "rows": [{key: row[key] for key in row if key != "curve"} for row in rows],
+                    "rows": [{key: row[key] for key in row if key not in left_out} for row in rows],
                     **compare_with_baselines(rows),
                 }
             )

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from experiments.common import FLAGS
 from experiments.comparison import Measure, compare, load_rules
+from experiments.evaluated_baselines import known_rows
 from experiments.learned_rules import chosen_rule, make_learned_rule
 from experiments.meta_training import meta_train
 from experiments.tuned_rates import chosen_baselines, first_rates, known_searches
@@ -94,11 +95,12 @@ def find_rules(trains: bool) -> list[Path]:
         FileNotFoundError: a rule does not exist.
         ValueError: a rule can't be loaded, a baseline is unknown, a first rate is none, no rule can
             be made as the flags say, `--initial_rule` is given where nothing is trained, or
-            `--tuned_rates` is no file of searches.
+            `--tuned_rates` or `--evaluated_baselines` is no file of what it says.
     """
     chosen_baselines()
     first_rates()
     known_searches()
+    known_rows()
     if trains:
         make_learned_rule()
     else:

@@ -1,19 +1,15 @@
 """The baselines' learning rates: searched, or taken from the file of an earlier search."""
 
 import functools
-import json
 import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
 from absl import flags
 
 from experiments.common import FLAGS
-from experiments.exclusive_lock import exclusive_lock
-from l2l_tf.delivery.export import strict_json
+from experiments.json_lines import add_line, identity, read_lines
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.hand_designed import BASELINES
@@ -101,7 +97,7 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
     progress = keras.utils.Progbar(len(baselines), unit_name="baseline")
     tunings = {}
     for index, name in enumerate(baselines):
-        what = {"baseline": name, **_identity(problem)}
+        what = {"baseline": name, **identity(problem, FLAGS.num_tuning_tasks)}
         found = [search for search in known if what.items() <= search.items()]
         if found:
             tunings[name] = _tuning(found[0])
@@ -113,25 +109,12 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
 
 
 def known_searches() -> list[dict[str, Any]]:
-    """Returns what the file holds that `--tuned_rates` names: none if it is yet to be written.
+    """Returns what the file holds that `--tuned_rates` names.
 
     Raises:
         ValueError: it holds something else than searches.
     """
-    if FLAGS.tuned_rates is None or not Path(FLAGS.tuned_rates).exists():
-        return []
-    try:
-        lines = Path(FLAGS.tuned_rates).read_text().splitlines()
-        searches = [json.loads(line) for line in lines]
-        for search in searches:
-            _tuning(search)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            "--tuned_rates must be a file of searches that an evaluation has written, or be yet to "
-            f"be written. Received: --tuned_rates={FLAGS.tuned_rates}, where {error!r}. "
-            "Check the path, or choose another."
-        ) from error
-    return searches
+    return read_lines("tuned_rates", "searches", _tuning)
 
 
 def _search(baseline: str) -> Callable[..., Tuning]:
@@ -139,20 +122,6 @@ def _search(baseline: str) -> Callable[..., Tuning]:
     if baseline in first:
         return functools.partial(tune_from, first_rate=first[baseline])
     return SEARCHES[FLAGS.tuning]
-
-
-def _identity(problem: Problem) -> dict[str, Any]:
-    """Returns what makes a search of one baseline the same as another."""
-    # How Keras writes a model down changes with its versions: the problem's name tells models
-    # apart.
-    config = {key: value for key, value in problem.get_config().items() if key != "model"}
-    return {
-        "problem": problem.name,
-        "problem_config": config,
-        "num_steps": FLAGS.num_steps,
-        "num_tasks": FLAGS.num_tuning_tasks,
-        "seed": FLAGS.seed,
-    }
 
 
 def _tuning(search: dict[str, Any]) -> Tuning:
@@ -167,18 +136,10 @@ def _tuning(search: dict[str, Any]) -> Tuning:
 
 
 def _add_search(what: dict[str, Any], tuning: Tuning) -> None:
-    if FLAGS.tuned_rates is None:
-        return
     search = {
         **what,
         "learning_rates": tuning.learning_rates,
         "final_losses": tuning.final_losses,
         **({"num_steps_of_rates": tuning.num_steps} if tuning.num_steps else {}),
     }
-    path = Path(FLAGS.tuned_rates)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    with exclusive_lock(path.parent):
-        before = path.read_text() if path.exists() else ""
-        partial.write_text(before + strict_json(search, indent=None))
-        partial.replace(path)
+    add_line("tuned_rates", search)

@@ -20,7 +20,8 @@ def result_row(
     """Returns what `results.json` says of one rule.
 
     Losses are in the problem's unit, averaged over runs; `curve` holds T + 1 of them, at the
-    iterate before each step and after the last. A rule with a diverged run has an infinite loss.
+    iterate before each step and after the last, and `final_losses` that of each run at the end,
+    both to seven digits. A rule with a diverged run has an infinite loss.
 
     Args:
         name: the rule's name.
@@ -37,17 +38,27 @@ def result_row(
         "mean_loss": evaluation.mean_loss,
         "diverged": evaluation.num_diverged,
         "num_runs": evaluation.losses.shape[1],
-        "curve": evaluation.curve.tolist(),
+        "final_losses": _seven_digits(evaluation.final_losses),
+        "curve": _seven_digits(evaluation.curve),
     }
     if tuning is not None:
-        row["tuning"] = {
-            "learning_rates": list(tuning.learning_rates),
-            "final_losses": list(tuning.final_losses),
-            "is_at_edge": tuning.is_at_edge,
-        }
-        if tuning.num_steps:
-            row["tuning"]["num_steps"] = list(tuning.num_steps)
+        row["tuning"] = search_entry(tuning)
     return row
+
+
+def search_entry(tuning: Tuning) -> dict[str, Any]:
+    """Returns what a row says of the search for its rule's learning rate."""
+    return {
+        "learning_rates": list(tuning.learning_rates),
+        "final_losses": list(tuning.final_losses),
+        "is_at_edge": tuning.is_at_edge,
+        **({"num_steps": list(tuning.num_steps)} if tuning.num_steps else {}),
+    }
+
+
+def _seven_digits(losses: np.ndarray) -> list[float]:
+    # They were float32.
+    return [float(f"{loss:.7g}") for loss in losses]
 
 
 def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
@@ -56,26 +67,46 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
     Returns:
         `best_baseline`, the hand-designed rule with the lowest final loss;
         `ratio_to_best_baseline`, the best learned rule's final loss over that one's (below 1: the
-        learned rule is better; None if that one's is zero or infinite); and
+        learned rule is better; None if that one's is zero or infinite);
+        `ratio_stderr`, that ratio's standard error, from the losses of both on each run (None of a
+        single run or where one has diverged); and
         `steps_to_best_baseline`, the first step at which the learned rule's curve is at or below
         that final loss (None if it never is). All None where there are not both kinds.
     """
     learned = [row for row in rows if row["learned"]]
     baselines = [row for row in rows if not row["learned"]]
     if not learned or not baselines:
-        return dict.fromkeys(("best_baseline", "ratio_to_best_baseline", "steps_to_best_baseline"))
+        return dict.fromkeys(
+            (
+                "best_baseline",
+                "ratio_to_best_baseline",
+                "ratio_stderr",
+                "steps_to_best_baseline",
+            )
+        )
     rule = min(learned, key=lambda row: row["final_loss"])
     baseline = min(baselines, key=lambda row: row["final_loss"])
     reached = np.flatnonzero(np.array(rule["curve"]) <= baseline["final_loss"])
+    ratio = stderr = None
+    if 0 < baseline["final_loss"] < np.inf:
+        ratio = rule["final_loss"] / baseline["final_loss"]
+        stderr = _ratio_stderr(np.array(rule["final_losses"]), np.array(baseline["final_losses"]))
     return {
         "best_baseline": baseline["rule"],
-        "ratio_to_best_baseline": (
-            rule["final_loss"] / baseline["final_loss"]
-            if 0 < baseline["final_loss"] < np.inf
-            else None
-        ),
+        "ratio_to_best_baseline": ratio,
+        "ratio_stderr": stderr,
         "steps_to_best_baseline": int(reached[0]) if reached.size else None,
     }
+
+
+def _ratio_stderr(numerators: np.ndarray, denominators: np.ndarray) -> float | None:
+    """Returns the standard error of a ratio of means over the same runs, to first order."""
+    num_runs = len(numerators)
+    if num_runs == 1 or not np.isfinite(numerators).all():
+        return None
+    ratio = numerators.mean() / denominators.mean()
+    residuals = numerators - ratio * denominators
+    return float(residuals.std(ddof=1) / np.sqrt(num_runs) / denominators.mean())
 
 
 def write_json(path: str | Path, contents: dict[str, Any]) -> None:

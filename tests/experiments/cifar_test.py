@@ -49,8 +49,13 @@ TABLES = ("results.json", "results_training_half.json")
 def trained(tmp_path_factory) -> Path:
     """The folder of a run that trained on held-out labels and evaluated."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    rates = f"--tuned_rates={folder.with_name('rates.jsonl')}"
-    run("cifar", *TRAINING, rates, f"--output_dir={folder}")
+    run(
+        "cifar",
+        *TRAINING,
+        f"--tuned_rates={folder.with_name('rates.jsonl')}",
+        f"--evaluated_baselines={folder.with_name('baselines.jsonl')}",
+        f"--output_dir={folder}",
+    )
     return folder
 
 
@@ -116,8 +121,12 @@ def test_horizons_grow_as_the_flags_say(trained):
 
 @pytest.fixture(scope="module")
 def evaluated(trained, tmp_path_factory) -> Path:
-    """The folder of an evaluation with a search in which another rate was made the best."""
+    """The folder of an evaluation with a search in which another rate was made the best.
+
+    Of the baseline at the rate before, the file of earlier runs has the losses.
+    """
     folder = tmp_path_factory.mktemp("evaluated")
+    shutil.copy(trained.with_name("baselines.jsonl"), folder)
     search = json.loads(trained.with_name("rates.jsonl").read_text())
     steps = search["num_steps_of_rates"]
     # A low loss of a rate that was not run to the end counts for nothing.
@@ -130,9 +139,59 @@ def evaluated(trained, tmp_path_factory) -> Path:
         "--mode=evaluate",
         f"--rule={trained / 'rule'}",
         f"--tuned_rates={folder / 'rates.jsonl'}",
+        f"--evaluated_baselines={folder / 'baselines.jsonl'}",
         f"--output_dir={folder / 'out'}",
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated_again(trained, tmp_path_factory) -> Path:
+    """The folder of an evaluation with a file of earlier runs in which a loss was changed."""
+    folder = tmp_path_factory.mktemp("evaluated_again")
+    of_tables = trained.with_name("baselines.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in of_tables]
+    for entry in entries:
+        # As of a run that has diverged.
+        entry["row"]["final_loss"] = entry["row"]["curve"][-1] = None
+        if "test_accuracy" in entry["row"]:
+            entry["row"]["test_accuracy"] = 0.125
+    (folder / "baselines.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in entries))
+    run(
+        "cifar",
+        *SETTINGS,
+        "--mode=evaluate",
+        f"--rule={trained / 'rule'}",
+        f"--tuned_rates={trained.with_name('rates.jsonl')}",
+        f"--evaluated_baselines={folder / 'baselines.jsonl'}",
+        f"--output_dir={folder / 'out'}",
+    )
+    return folder
+
+
+def test_runs_of_baselines_that_the_file_holds_are_not_done_again(trained, evaluated_again):
+    for table in TABLES:
+        before, after = (
+            strict_json(folder / table) for folder in (trained, evaluated_again / "out")
+        )
+        assert after["rows"][1]["final_loss"] is after["rows"][1]["curve"][-1] is None
+        assert after["rows"][1].get("test_accuracy") == (0.125 if table == TABLES[1] else None)
+        assert after["rows"][1]["curve"][:-1] == before["rows"][1]["curve"][:-1]
+        assert after["rows"][1]["tuning"] == before["rows"][1]["tuning"]
+        assert after["rows"][0] == before["rows"][0]
+        assert after["ratio_to_best_baseline"] is None
+    lines = (evaluated_again / "baselines.jsonl").read_text().splitlines()
+    assert len(lines) == len(TABLES)
+
+
+def test_a_baseline_at_another_rate_is_run_and_added_to_the_file(trained, evaluated):
+    first, *_ = lines = (evaluated / "baselines.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * len(TABLES)
+    assert trained.with_name("baselines.jsonl").read_text().startswith(first)
+    rates = [json.loads(line)["row"]["learning_rate"] for line in lines]
+    assert rates[0] == rates[1] != rates[2] == rates[3]
+    rows = [strict_json(evaluated / "out" / table)["rows"][1] for table in TABLES]
+    assert [row["learning_rate"] for row in rows] == rates[2:]
 
 
 def test_of_a_search_that_the_file_holds_only_rates_that_ran_to_the_end_count(trained, evaluated):

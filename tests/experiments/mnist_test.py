@@ -516,6 +516,12 @@ CASES = {
         f"{RATES_RULE}ValueError('zip() argument 2 is longer than argument 1'). "
         "Check the path, or choose another.",
     ),
+    "baselines_of_something_else": (
+        ["--evaluated_baselines=@/rates.jsonl"],
+        "error: --evaluated_baselines must be a file of baselines' losses that an evaluation has "
+        "written, or be yet to be written. Received: --evaluated_baselines=@/rates.jsonl, where "
+        "KeyError('row'). Check the path, or choose another.",
+    ),
     "rule_of_another_input_size": (
         ["--mode=evaluate", "--rule=@/rule"],
         "error: A saved rule must hold a layer that this version can build. Received: "
@@ -532,6 +538,7 @@ FILES = {
     "figure6_without_points": ("curves.json", '{"fig6_1layer": {"LSTM": {"loss": [1]}}}'),
     "rates_no_json": ("rates.jsonl", "no JSON"),
     "rates_of_something_else": ("rates.jsonl", '{"baseline": "sgd"}'),
+    "baselines_of_something_else": ("rates.jsonl", '{"baseline": "sgd"}'),
     "rates_of_two_lengths": (
         "rates.jsonl",
         '{"baseline": "sgd", "learning_rates": [1, 2], "final_losses": [1]}',

@@ -1,0 +1,63 @@
+"""The baselines' runs on fresh tasks: done, or taken from the file of an earlier evaluation."""
+
+import math
+from typing import Any
+
+from absl import flags
+
+from experiments.json_lines import add_line, read_lines
+from l2l_tf.reporting.results import Row
+
+flags.DEFINE_string(
+    "evaluated_baselines",
+    None,
+    "JSON Lines file of baselines' losses on fresh tasks: those that it holds are not run again "
+    "(and have no pictures), others are added to it. So an evaluation that was stopped goes on, "
+    "and further rules are compared at little cost.",
+)
+
+
+def known_rows() -> list[dict[str, Any]]:
+    """Returns what the file holds that `--evaluated_baselines` names.
+
+    Raises:
+        ValueError: it holds something else than evaluations of baselines.
+    """
+    return read_lines("evaluated_baselines", "baselines' losses", _row)
+
+
+def find_row(
+    known: list[dict[str, Any]], name: str, rate: float, what: dict[str, Any]
+) -> Row | None:
+    """Returns the row of a baseline among known ones, or None.
+
+    Args:
+        known: what `known_rows` returns.
+        name: the baseline's name.
+        rate: its learning rate.
+        what: which tasks it ran on, as `identity` says.
+    """
+    for entry in known:
+        row = entry["row"]
+        if (row["rule"], row["learning_rate"]) == (name, rate) and what.items() <= entry.items():
+            return _row(entry)
+    return None
+
+
+def add_row(row: Row, what: dict[str, Any]) -> None:
+    """Adds a baseline's row to the file, if there is to be one."""
+    kept = {key: value for key, value in row.items() if key != "tuning"}
+    add_line("evaluated_baselines", {**what, "row": kept})
+
+
+def _row(entry: dict[str, Any]) -> Row:
+    """Returns an entry's row, with the numbers that are not finite, for which JSON has null."""
+    row = entry["row"]
+    losses = {key: [_loss(loss) for loss in row[key]] for key in ("final_losses", "curve")}
+    means = {key: _loss(row[key]) for key in ("final_loss", "mean_loss")}
+    stderr = row["final_loss_stderr"]
+    return {**row, **losses, **means, "final_loss_stderr": math.nan if stderr is None else stderr}
+
+
+def _loss(loss: float | None) -> float:
+    return math.inf if loss is None else float(loss)

@@ -1,0 +1,71 @@
+"""What took long, kept in JSON Lines files, so that it is done once: searches, evaluations."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.common import FLAGS
+from experiments.exclusive_lock import exclusive_lock
+from l2l_tf.delivery.export import strict_json
+from l2l_tf.problems.problem import Problem
+
+
+def identity(problem: Problem, num_tasks: int) -> dict[str, Any]:
+    """Returns what makes one run on a problem's tasks the same as another, as the flags say."""
+    # How Keras writes a model down changes with its versions: the problem's name tells models
+    # apart.
+    config = {key: value for key, value in problem.get_config().items() if key != "model"}
+    what = {
+        "problem": problem.name,
+        "problem_config": config,
+        "num_steps": FLAGS.num_steps,
+        "num_tasks": num_tasks,
+        "seed": FLAGS.seed,
+    }
+    # As a line holds it, so that it can be found there: JSON knows no tuples.
+    return json.loads(strict_json(what))
+
+
+def read_lines(flag: str, what: str, check: Callable[[dict[str, Any]], Any]) -> list[dict]:
+    """Returns the entries of the file that a flag names: none if it is yet to be written.
+
+    Args:
+        flag: the flag's name.
+        what: what the entries are, in the plural.
+        check: raises KeyError, TypeError or ValueError if an entry is of another kind.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    path = FLAGS[flag].value
+    if path is None or not Path(path).exists():
+        return []
+    try:
+        entries = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        for entry in entries:
+            check(entry)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--{flag} must be a file of {what} that an evaluation has written, or be yet to "
+            f"be written. Received: --{flag}={path}, where {error!r}. "
+            "Check the path, or choose another."
+        ) from error
+    return entries
+
+
+def add_line(flag: str, entry: dict[str, Any]) -> None:
+    """Adds an entry to the file that a flag names, if it names one.
+
+    The file is whole at any time; other processes may add to it too.
+    """
+    if (name := FLAGS[flag].value) is None:
+        return
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    with exclusive_lock(path.parent):
+        before = path.read_text() if path.exists() else ""
+        partial.write_text(before + strict_json(entry, indent=None))
+        partial.replace(path)
