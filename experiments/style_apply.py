@@ -97,7 +97,7 @@ def _read_photo() -> np.ndarray:
     longer, shorter = max(photo.shape[:2]), min(photo.shape[:2])
     if FLAGS.max_side is None or longer <= FLAGS.max_side:
         return photo
-    return with_shorter_side(photo, max(MIN_SIDE, round(shorter * FLAGS.max_side / longer)))
+    return with_shorter_side(photo, max(MIN_SIDE, shorter * FLAGS.max_side // longer))
 
 
 def _check_flags() -> None:
