@@ -115,7 +115,8 @@ def compared_rows(
 
     def baseline_row(name: str, tuning: Tuning) -> Row:
         found = find_row(known, name, tuning.learning_rate, what)
-        if found is not None:
+        # What is measured of learned rules, which come first, is needed of this one too.
+        if found is not None and (not rows or rows[0].keys() <= found.keys()):
             return {**found, "tuning": search_entry(tuning)}
         fresh = row(name, BASELINES[name](tuning.learning_rate), tuning)
         add_row(fresh, what)
@@ -162,7 +163,15 @@ def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> 
     what = json.loads(
         strict_json({key: results[key] for key in ("problem", "problem_config", "num_steps")})
     )
-    kept = ("part", "num_tasks", "seed", "ratio_to_best_baseline", "ratio_stderr")
+    kept = (
+        "part",
+        "num_tasks",
+        "seed",
+        "best_baseline",
+        "ratio_to_best_baseline",
+        "ratio_stderr",
+        "steps_to_best_baseline",
+    )
     scores = {key: results[key] for key in kept if key in results}
     # Curves, losses of each run and searches are in results.json.
     rows = [

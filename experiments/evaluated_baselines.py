@@ -6,6 +6,7 @@ from typing import Any
 from absl import flags
 
 from experiments.json_lines import add_line, read_lines
+from experiments.revision import find_commit
 from l2l_tf.reporting.results import Row
 
 flags.DEFINE_string(
@@ -29,7 +30,7 @@ def known_rows() -> list[dict[str, Any]]:
 def find_row(
     known: list[dict[str, Any]], name: str, rate: float, what: dict[str, Any]
 ) -> Row | None:
-    """Returns the row of a baseline among known ones, or None.
+    """Returns the row of a baseline among known ones, with the commit that ran it, or None.
 
     Args:
         known: what `known_rows` returns.
@@ -47,12 +48,14 @@ def find_row(
 def add_row(row: Row, what: dict[str, Any]) -> None:
     """Adds a baseline's row to the file, if there is to be one."""
     kept = {key: value for key, value in row.items() if key != "tuning"}
-    add_line("evaluated_baselines", {**what, "row": kept})
+    add_line("evaluated_baselines", {**what, "commit": find_commit() or "unknown", "row": kept})
 
 
 def _row(entry: dict[str, Any]) -> Row:
     """Returns an entry's row, with the numbers that are not finite, for which JSON has null."""
-    row = entry["row"]
+    row = {**entry["row"], "commit": entry["commit"]}
+    for key in ("rule", "learned", "learning_rate", "diverged", "num_runs"):
+        row[key]  # Must be there.
     losses = {key: [_loss(loss) for loss in row[key]] for key in ("final_losses", "curve")}
     means = {key: _loss(row[key]) for key in ("final_loss", "mean_loss")}
     stderr = row["final_loss_stderr"]

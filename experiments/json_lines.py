@@ -28,12 +28,12 @@ def identity(problem: Problem, num_tasks: int) -> dict[str, Any]:
     return json.loads(strict_json(what))
 
 
-def read_lines(flag: str, what: str, check: Callable[[dict[str, Any]], Any]) -> list[dict]:
+def read_lines(flag: str, kind: str, check: Callable[[dict[str, Any]], Any]) -> list[dict]:
     """Returns the entries of the file that a flag names: none if it is yet to be written.
 
     Args:
         flag: the flag's name.
-        what: what the entries are, in the plural.
+        kind: what the entries are, in the plural.
         check: raises KeyError, TypeError or ValueError if an entry is of another kind.
 
     Raises:
@@ -48,7 +48,7 @@ def read_lines(flag: str, what: str, check: Callable[[dict[str, Any]], Any]) -> 
             check(entry)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"--{flag} must be a file of {what} that an evaluation has written, or be yet to "
+            f"--{flag} must be a file of {kind} that an evaluation has written, or be yet to "
             f"be written. Received: --{flag}={path}, where {error!r}. "
             "Check the path, or choose another."
         ) from error

@@ -12,7 +12,7 @@ from experiments.common import FLAGS
 from experiments.style_problems import load_features, set_defaults_as_trained, style_problem
 from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import find_rule, load_rule
-from l2l_tf.problems.photos import MIN_SIDE, SUFFIXES, read_image, with_shorter_side, write_image
+from l2l_tf.problems.photos import MIN_SIDE, SUFFIXES, read_image, with_longer_side, write_image
 from l2l_tf.problems.style_transfer import StyleTransferProblem
 from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.side_by_side import arrange
@@ -65,10 +65,7 @@ def apply_rule() -> None:
         )
     picture = problem.pictures(parameters)
     write_image(FLAGS.output, picture[0])
-    of_file = problem.loss(
-        [tf.cast(picture, tf.float32) / problem.brightness_unit],
-        problem.batch(tf.constant([0, 0]), tf.constant(0)),
-    )
+    of_file = problem.loss_of_pictures(picture, problem.batch(tf.constant([0, 0]), tf.constant(0)))
     print(
         f"Loss {losses[0]:.4g} before, {losses[-1]:.4g} after {len(losses) - 1} steps, "
         f"{float(of_file[0]):.4g} once clipped to what a screen shows.\n"
@@ -94,10 +91,17 @@ def _run(rule: keras.layers.Layer, problem: StyleTransferProblem) -> tuple[list[
 
 def _read_photo() -> np.ndarray:
     photo = read_image(FLAGS.content)
-    longer, shorter = max(photo.shape[:2]), min(photo.shape[:2])
-    if FLAGS.max_side is None or longer <= FLAGS.max_side:
+    if FLAGS.max_side is None:
         return photo
-    return with_shorter_side(photo, max(MIN_SIDE, shorter * FLAGS.max_side // longer))
+    shrunk = with_longer_side(photo, FLAGS.max_side)
+    if min(shrunk.shape[:2]) < MIN_SIDE:
+        height, width = photo.shape[:2]
+        raise ValueError(
+            f"--max_side must leave the photo's shorter side {MIN_SIDE} pixels, at least. "
+            f"Received: --max_side={FLAGS.max_side} with a photo of {height} x {width} pixels. "
+            "Give more."
+        )
+    return shrunk
 
 
 def _check_flags() -> None:
@@ -112,6 +116,13 @@ def _check_flags() -> None:
             f"--output must end in one of {', '.join(SUFFIXES)}. "
             f"Received: --output={FLAGS.output}. Choose .png, which keeps every pixel."
         )
+    try:
+        Path(FLAGS.output).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            "--output must be a path where a file can be written. "
+            f"Received: --output={FLAGS.output}, where {error.strerror}. Choose another path."
+        ) from error
     if len(FLAGS.rule) > 1:
         raise ValueError(
             "--rule must name one rule to apply. "

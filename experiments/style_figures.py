@@ -27,6 +27,9 @@ TABLES = ("training style", "new style")
 class Pictures:
     """The pictures that rules make of the first test crops, collected while they are compared.
 
+    What is measured of all of them is `clipped_loss`: the loss once they are clipped to what a
+    screen shows, which is no part of the optimisation.
+
     Args:
         problems: what rules are compared on, by what the table is of.
     """
@@ -72,11 +75,15 @@ class Pictures:
         if "content" not in by_rule:
             starts = [problem.initial_parameters(seed)[0] for seed in seeds[:count]]
             by_rule["content"] = [problem.pictures(start)[0] for start in starts]
+        pictures = [problem.pictures(vector) for vector in evaluation.parameters]
         # Of several pictures in a task, the first.
-        by_rule[rule_name] = [
-            problem.pictures(vector)[0] for vector in evaluation.parameters[:count]
+        by_rule[rule_name] = [of_task[0] for of_task in pictures[:count]]
+        step = tf.constant(FLAGS.num_steps)
+        clipped = [
+            problem.loss_of_pictures(of_task, problem.batch(seed, step))
+            for of_task, seed in zip(pictures, seeds, strict=True)
         ]
-        return {}
+        return {"clipped_loss": float(np.mean(clipped))}
 
 
 def check_references(num_steps: int, *sides: int) -> None:

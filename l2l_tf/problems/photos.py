@@ -92,12 +92,24 @@ def with_shorter_side(image: np.ndarray, side: int) -> np.ndarray:
         image: uint8 `[h, w, 3]`.
         side: pixels.
     """
-    height, width = image.shape[:2]
-    if min(height, width) <= side:
+    return _scaled(image, side / min(image.shape[:2]))
+
+
+def with_longer_side(image: np.ndarray, side: int) -> np.ndarray:
+    """Returns a picture shrunk so that its longer side has so many pixels; a smaller one as it is.
+
+    Args:
+        image: uint8 `[h, w, 3]`.
+        side: pixels.
+    """
+    return _scaled(image, side / max(image.shape[:2]))
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    if scale >= 1:
         return image
-    scale = side / min(height, width)
-    size = (max(side, round(scale * width)), max(side, round(scale * height)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    height, width = (max(1, round(scale * length)) for length in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def read_folder(folder: str | os.PathLike[str], shorter_side: int) -> list[np.ndarray]:

@@ -203,6 +203,10 @@ class StyleTransferProblem(Problem):
         brightness = self.brightness_unit * np.reshape(np.asarray(parameters), shape)
         return np.rint(np.clip(brightness, 0, 255)).astype(np.uint8)
 
+    def loss_of_pictures(self, pictures: np.ndarray, batch: Any) -> tf.Tensor:
+        """Returns the losses `[F]` of pictures as `pictures` returns them: clipped and rounded."""
+        return self.loss([tf.cast(pictures, tf.float32) / self.brightness_unit], batch)
+
     def _crops(self, seed: tf.Tensor) -> tf.Tensor:
         """Returns the crops of a task's photos, uint8 `[F, H, W, 3]`."""
         height, width = self.image_size

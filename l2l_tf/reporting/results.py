@@ -1,7 +1,7 @@
 """Results of an evaluation as JSON and as a table."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from l2l_tf.training.evaluation import Evaluation
 from l2l_tf.training.tuning import Tuning
 
 Row = dict[str, Any]
+
+# How tables show what is measured beside losses.
+_MEASURED = {"test_accuracy": ".3f", "clipped_loss": ".4g"}
 
 
 def result_row(
@@ -56,8 +59,8 @@ def search_entry(tuning: Tuning) -> dict[str, Any]:
     }
 
 
-def _seven_digits(losses: np.ndarray) -> list[float]:
-    # They were float32.
+def _seven_digits(losses: Iterable[float]) -> list[float]:
+    # What they are computed from was float32.
     return [float(f"{loss:.7g}") for loss in losses]
 
 
@@ -69,7 +72,8 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
         `ratio_to_best_baseline`, the best learned rule's final loss over that one's (below 1: the
         learned rule is better; None if that one's is zero or infinite);
         `ratio_stderr`, that ratio's standard error, from the losses of both on each run (None of a
-        single run or where one has diverged); and
+        single run or where one has diverged; that both are the best of several on these runs is
+        not accounted for); and
         `steps_to_best_baseline`, the first step at which the learned rule's curve is at or below
         that final loss (None if it never is). All None where there are not both kinds.
     """
@@ -86,7 +90,8 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
         )
     rule = min(learned, key=lambda row: row["final_loss"])
     baseline = min(baselines, key=lambda row: row["final_loss"])
-    reached = np.flatnonzero(np.array(rule["curve"]) <= baseline["final_loss"])
+    (target,) = _seven_digits([baseline["final_loss"]])  # As curves are.
+    reached = np.flatnonzero(np.array(rule["curve"]) <= target)
     ratio = stderr = None
     if 0 < baseline["final_loss"] < np.inf:
         ratio = rule["final_loss"] / baseline["final_loss"]
@@ -121,12 +126,11 @@ def write_json(path: str | Path, contents: dict[str, Any]) -> None:
 def format_table(rows: Sequence[Row]) -> str:
     """Returns a table of the rules for people, best final loss first.
 
-    Where rows have a test accuracy, so has the table.
+    What was measured beside losses, such as a test accuracy, has a column where rows have it.
     """
     header = ["rule", "learning rate", "final loss", "std. error", "mean loss", "diverged"]
-    has_accuracies = any("test_accuracy" in row for row in rows)
-    if has_accuracies:
-        header.append("test accuracy")
+    measured = [key for key in _MEASURED if any(key in row for row in rows)]
+    header += [key.replace("_", " ") for key in measured]
     lines = [header]
     for row in sorted(rows, key=lambda row: row["final_loss"]):
         rate = row["learning_rate"]
@@ -138,7 +142,7 @@ def format_table(rows: Sequence[Row]) -> str:
                 f"{row['final_loss_stderr']:.2g}",
                 f"{row['mean_loss']:.4g}",
                 f"{row['diverged']} of {row['num_runs']}",
-                *([f"{row['test_accuracy']:.3f}"] if has_accuracies else []),
+                *(format(row[key], _MEASURED[key]) if key in row else "-" for key in measured),
             ]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]

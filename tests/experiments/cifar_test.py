@@ -185,9 +185,9 @@ def test_runs_of_baselines_that_the_file_holds_are_not_done_again(trained, evalu
 
 
 def test_a_baseline_at_another_rate_is_run_and_added_to_the_file(trained, evaluated):
-    first, *_ = lines = (evaluated / "baselines.jsonl").read_text().splitlines()
+    lines = (evaluated / "baselines.jsonl").read_text().splitlines()
     assert len(lines) == 2 * len(TABLES)
-    assert trained.with_name("baselines.jsonl").read_text().startswith(first)
+    assert lines[:2] == trained.with_name("baselines.jsonl").read_text().splitlines()
     rates = [json.loads(line)["row"]["learning_rate"] for line in lines]
     assert rates[0] == rates[1] != rates[2] == rates[3]
     rows = [strict_json(evaluated / "out" / table)["rows"][1] for table in TABLES]

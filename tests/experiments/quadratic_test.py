@@ -147,6 +147,7 @@ def test_the_results_say_what_was_run(trained):
         "seed": SEED,
         "best_baseline": results["best_baseline"],
         "ratio_to_best_baseline": results["ratio_to_best_baseline"],
+        "ratio_stderr": results["ratio_stderr"],
         "steps_to_best_baseline": results["steps_to_best_baseline"],
     }
     rules = [(row["rule"], row["learned"]) for row in results["rows"]]
@@ -228,7 +229,13 @@ def test_the_card_tells_how_the_rule_was_trained_and_how_it_did(trained):
     assert (scores["problem"], scores["num_steps"]) == ("quadratic_uniform", 4)
     assert scores["problem_config"] == results["problem_config"]
     assert scores["command"] == training["command"]
-    assert scores["ratio_to_best_baseline"] == results["ratio_to_best_baseline"]
+    for key in (
+        "best_baseline",
+        "ratio_to_best_baseline",
+        "ratio_stderr",
+        "steps_to_best_baseline",
+    ):
+        assert scores[key] == results[key]
     for score, row in zip(scores["rows"], results["rows"], strict=True):
         assert score == {name: row[name] for name in score}
         assert {"rule", "learning_rate", "final_loss", "diverged"} <= score.keys()

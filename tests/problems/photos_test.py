@@ -7,6 +7,7 @@ from l2l_tf.problems.photos import (
     read_folder,
     read_image,
     split_photos,
+    with_longer_side,
     with_shorter_side,
     write_image,
 )
@@ -153,6 +154,9 @@ def test_only_larger_pictures_are_shrunk():
     assert with_shorter_side(COLOURS, 32).shape == (32, 40, 3)
     assert with_shorter_side(COLOURS.swapaxes(0, 1), 32).shape == (40, 32, 3)
     assert with_shorter_side(COLOURS, 41) is COLOURS
+    assert with_longer_side(COLOURS, 32).shape == (26, 32, 3)
+    assert with_longer_side(COLOURS.swapaxes(0, 1), 32).shape == (32, 26, 3)
+    assert with_longer_side(COLOURS, 50) is COLOURS
     # No pixel is left out: a fine pattern becomes grey.
     board = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(200)
     pattern = np.stack([board] * 3, axis=-1).astype(np.uint8)
