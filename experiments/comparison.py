@@ -19,6 +19,7 @@ from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves
 from l2l_tf.reporting.results import (
+    COMPARED,
     Row,
     compare_with_baselines,
     format_table,
@@ -149,7 +150,7 @@ def _print_table(heading: str | None, results: dict[str, Any]) -> None:
         print(f"\n{heading}")
     print(format_table(results["rows"]))
     if results["ratio_to_best_baseline"] is not None:
-        stderr = results["ratio_stderr"]
+        stderr = results["ratio_to_best_baseline_stderr"]
         print(
             "Final loss of the best learned rule over that of the best baseline, "
             f"{results['best_baseline']}: {results['ratio_to_best_baseline']:.3f}"
@@ -163,15 +164,7 @@ def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> 
     what = json.loads(
         strict_json({key: results[key] for key in ("problem", "problem_config", "num_steps")})
     )
-    kept = (
-        "part",
-        "num_tasks",
-        "seed",
-        "best_baseline",
-        "ratio_to_best_baseline",
-        "ratio_stderr",
-        "steps_to_best_baseline",
-    )
+    kept = ("part", "num_tasks", "seed", *COMPARED)
     scores = {key: results[key] for key in kept if key in results}
     # Curves, losses of each run and searches are in results.json.
     rows = [

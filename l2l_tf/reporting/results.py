@@ -13,6 +13,13 @@ from l2l_tf.training.tuning import Tuning
 
 Row = dict[str, Any]
 
+# How the best learned rule stands beside the best baseline.
+COMPARED = (
+    "best_baseline",
+    "ratio_to_best_baseline",
+    "ratio_to_best_baseline_stderr",
+    "steps_to_best_baseline",
+)
 # How tables show what is measured beside losses.
 _MEASURED = {"test_accuracy": ".3f", "clipped_loss": ".4g"}
 
@@ -71,23 +78,16 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
         `best_baseline`, the hand-designed rule with the lowest final loss;
         `ratio_to_best_baseline`, the best learned rule's final loss over that one's (below 1: the
         learned rule is better; None if that one's is zero or infinite);
-        `ratio_stderr`, that ratio's standard error, from the losses of both on each run (None of a
-        single run or where one has diverged; that both are the best of several on these runs is
-        not accounted for); and
+        `ratio_to_best_baseline_stderr`, that ratio's standard error, from the losses of both on
+        each run (None of a single run or where one has diverged; that both are the best of several
+        on these runs is not accounted for); and
         `steps_to_best_baseline`, the first step at which the learned rule's curve is at or below
         that final loss (None if it never is). All None where there are not both kinds.
     """
     learned = [row for row in rows if row["learned"]]
     baselines = [row for row in rows if not row["learned"]]
     if not learned or not baselines:
-        return dict.fromkeys(
-            (
-                "best_baseline",
-                "ratio_to_best_baseline",
-                "ratio_stderr",
-                "steps_to_best_baseline",
-            )
-        )
+        return dict.fromkeys(COMPARED)
     rule = min(learned, key=lambda row: row["final_loss"])
     baseline = min(baselines, key=lambda row: row["final_loss"])
     (target,) = _seven_digits([baseline["final_loss"]])  # As curves are.
@@ -99,7 +99,7 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "best_baseline": baseline["rule"],
         "ratio_to_best_baseline": ratio,
-        "ratio_stderr": stderr,
+        "ratio_to_best_baseline_stderr": stderr,
         "steps_to_best_baseline": int(reached[0]) if reached.size else None,
     }
 

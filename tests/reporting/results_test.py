@@ -113,7 +113,7 @@ def test_the_best_learned_rule_is_compared_with_the_best_baseline():
     assert compare_with_baselines(rows) == {
         "best_baseline": "adam",
         "ratio_to_best_baseline": 0.25,
-        "ratio_stderr": 0.0,
+        "ratio_to_best_baseline_stderr": 0.0,
         "steps_to_best_baseline": 2,
     }
 
@@ -128,7 +128,7 @@ def test_a_learned_rule_that_never_reaches_the_best_baseline_has_no_number_of_st
     assert compare_with_baselines(rows) == {
         "best_baseline": "adam",
         "ratio_to_best_baseline": 1.5,
-        "ratio_stderr": 0.0,
+        "ratio_to_best_baseline_stderr": 0.0,
         "steps_to_best_baseline": None,
     }
 
@@ -139,7 +139,7 @@ def test_there_is_no_comparison_without_both_kinds(learned):
     assert compare_with_baselines(rows) == {
         "best_baseline": None,
         "ratio_to_best_baseline": None,
-        "ratio_stderr": None,
+        "ratio_to_best_baseline_stderr": None,
         "steps_to_best_baseline": None,
     }
 
@@ -150,7 +150,7 @@ def test_there_is_no_ratio_to_a_loss_of_zero_or_infinity(final_loss):
     comparison = compare_with_baselines(rows)
     assert comparison["best_baseline"] == "adam"
     assert comparison["ratio_to_best_baseline"] is None
-    assert comparison["ratio_stderr"] is None
+    assert comparison["ratio_to_best_baseline_stderr"] is None
 
 
 def test_the_error_of_the_ratio_is_of_differences_on_the_same_runs():
@@ -163,7 +163,7 @@ def test_the_error_of_the_ratio_is_of_differences_on_the_same_runs():
     assert comparison["ratio_to_best_baseline"] == 9 / 16
     # Residuals 1 - 18/16, 2 - 36/16, 6 - 90/16: -1/8, -1/4, 3/8, whose squares sum to 7/32.
     expected = math.sqrt(7 / 32 / 2 / 3) / (16 / 3)
-    assert comparison["ratio_stderr"] == pytest.approx(expected, rel=1e-12)
+    assert comparison["ratio_to_best_baseline_stderr"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_ratio_of_a_single_run_has_no_error():
@@ -171,14 +171,14 @@ def test_the_ratio_of_a_single_run_has_no_error():
         result_row("mine", Evaluation(np.array([[2.0], [1.0]])), learned=True),
         result_row("adam", Evaluation(np.array([[2.0], [2.0]]))),
     ]
-    assert compare_with_baselines(rows)["ratio_stderr"] is None
+    assert compare_with_baselines(rows)["ratio_to_best_baseline_stderr"] is None
 
 
 def test_a_learned_rule_that_diverged_is_infinitely_worse():
     rows = [_row("mine", [4.0, INF], learned=True), _row("adam", [4.0, 2.0])]
     comparison = compare_with_baselines(rows)
     assert comparison["ratio_to_best_baseline"] == INF
-    assert comparison["ratio_stderr"] is None
+    assert comparison["ratio_to_best_baseline_stderr"] is None
     assert comparison["steps_to_best_baseline"] is None
 
 
