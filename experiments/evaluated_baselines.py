@@ -17,6 +17,11 @@ flags.DEFINE_string(
     "and further rules are compared at little cost.",
 )
 
+_MEANS_AND_COUNTS = (
+    *("rule", "learned", "learning_rate", "diverged", "num_runs"),
+    *("final_loss", "final_loss_stderr", "mean_loss"),
+)
+
 
 def known_rows() -> list[dict[str, Any]]:
     """Returns what the file holds that `--evaluated_baselines` names.
@@ -54,13 +59,12 @@ def add_row(row: Row, what: dict[str, Any]) -> None:
 def _row(entry: dict[str, Any]) -> Row:
     """Returns an entry's row, with the numbers that are not finite, for which JSON has null."""
     row = {**entry["row"], "commit": entry["commit"]}
-    for key in ("rule", "learned", "learning_rate", "diverged", "num_runs"):
+    for key in _MEANS_AND_COUNTS:
         row[key]  # Must be there.
-    losses = {key: [_loss(loss) for loss in row[key]] for key in ("final_losses", "curve")}
-    means = {key: _loss(row[key]) for key in ("final_loss", "mean_loss")}
-    stderr = row["final_loss_stderr"]
-    return {**row, **losses, **means, "final_loss_stderr": math.nan if stderr is None else stderr}
-
-
-def _loss(loss: float | None) -> float:
-    return math.inf if loss is None else float(loss)
+    for key in ("final_losses", "curve"):
+        row[key] = [math.inf if loss is None else float(loss) for loss in row[key]]
+    # Of a run that has diverged, all losses are infinite, and so is what is measured of pictures.
+    not_finite = {"final_loss_stderr": math.nan}
+    return {
+        key: not_finite.get(key, math.inf) if value is None else value for key, value in row.items()
+    }

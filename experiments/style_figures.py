@@ -1,6 +1,7 @@
 """The paper's figures 8 and 9 of an evaluation: losses, and the pictures themselves."""
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ class Pictures:
             problem.loss_of_pictures(of_task, problem.batch(seed, step))
             for of_task, seed in zip(pictures, seeds, strict=True)
         ]
-        return {"clipped_loss": float(np.mean(clipped))}
+        # Pictures of numbers that are not finite would be of anything.
+        return {"clipped_loss": math.inf if evaluation.num_diverged else float(np.mean(clipped))}
 
 
 def check_references(num_steps: int, *sides: int) -> None:
