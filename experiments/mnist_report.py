@@ -6,7 +6,6 @@ are there, and `<output_dir>/figure6/figure6.json`; writes `tables.md` and figur
 
 import json
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 from absl import flags
@@ -14,8 +13,16 @@ from absl import flags
 from experiments import common
 from experiments.mnist_variants import VARIANTS
 from experiments.references import reference_curves
+from experiments.report_tables import (
+    Column,
+    Results,
+    check_any_results,
+    numbers,
+    rates,
+    read_results,
+    write_tables,
+)
 from l2l_tf.reporting.figures import Panel, draw_curves
-from l2l_tf.reporting.results import format_markdown
 
 FLAGS = flags.FLAGS
 
@@ -31,22 +38,13 @@ FILES = {
 }
 LOSSES = {"Final loss": "final_loss", "Mean loss over steps": "mean_loss"}
 
-Results = dict[str, Any]
-# The cells of a table's column, by what its row is called.
-Column = dict[str, str]
-
 
 def main(strategy: tf.distribute.Strategy) -> None:
     """Writes the tables and figures."""
     folder = Path(FLAGS.output_dir)
-    read = {what: _read(folder, file) for what, file in FILES.items()}
+    read = {what: read_results(folder, VARIANTS, file) for what, file in FILES.items()}
     on_test_images = next(iter(read.values()))
-    if not on_test_images:
-        raise FileNotFoundError(
-            "--output_dir must hold evaluations of experiments.mnist, in folders named after their "
-            f"variants. Received: --output_dir={folder}, where there is no results.json in any of "
-            f"{list(VARIANTS)}. Evaluate a variant with --output_dir=FOLDER/VARIANT."
-        )
+    check_any_results("mnist", folder, VARIANTS, on_test_images)
     tables = {
         f"{title}, {what}": {
             VARIANTS[name].heading: _losses(name, one, loss) for name, one in results.items()
@@ -55,34 +53,17 @@ def main(strategy: tf.distribute.Strategy) -> None:
         for title, loss in LOSSES.items()
     }
     tables["Learning rates of the baselines"] = {
-        VARIANTS[name].heading: _rates(one) for name, one in on_test_images.items()
+        VARIANTS[name].heading: rates(one) for name, one in on_test_images.items()
     }
     tables["Final loss against hidden units"] = _widths(folder / "figure6" / "figure6.json")
-    text = "\n".join(
-        f"## {title}\n\n{_table(columns)}" for title, columns in tables.items() if columns
-    )
-    (folder / "tables.md").write_text(text)
+    text = write_tables(folder / "tables.md", tables)
     written = ["tables.md", *_draw(folder, on_test_images)]
     print(f"{text}\nWrote {', '.join(written)} to {folder}")
 
 
-def _read(folder: Path, file: str) -> dict[str, Results]:
-    """Returns the results of the variants that were evaluated, by variant."""
-    paths = {name: folder / name / file for name in VARIANTS}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-
-
 def _losses(variant: str, results: Results, loss: str) -> Column:
     """Returns the rules' losses, the lowest in bold, the ratio of final losses, and the paper's."""
-    numbers = {row["rule"]: row[loss] for row in results["rows"] if not row["diverged"]}
-    column = {}
-    for row in results["rows"]:
-        rule = row["rule"]
-        shown = f"diverged on {row['diverged']} of {row['num_runs']}"
-        if rule in numbers:
-            is_best = numbers[rule] == min(numbers.values())
-            shown = f"**{numbers[rule]:.3g}**" if is_best else f"{numbers[rule]:.3g}"
-        column[f"**{rule}**" if row["learned"] else rule] = shown
+    column = numbers(results, lambda row: row[loss])
     if loss == "final_loss" and results["ratio_to_best_baseline"] is not None:
         ratio = f"{results['ratio_to_best_baseline']:.3g} ({results['best_baseline']})"
         column["best learned rule over best baseline"] = ratio
@@ -93,16 +74,6 @@ def _losses(variant: str, results: Results, loss: str) -> Column:
             published = curve.losses[-1] if loss == "final_loss" else mean
             column[f"*paper: {curve.rule}*"] = f"*{published:.3g}*"
     return column
-
-
-def _rates(results: Results) -> Column:
-    """Returns the baselines' rates; those at the edge of the grid say so."""
-    return {
-        row["rule"]: f"{row['learning_rate']:.3g}"
-        + (" (edge)" if row["tuning"]["is_at_edge"] else "")
-        for row in results["rows"]
-        if not row["learned"]
-    }
 
 
 def _widths(path: Path) -> dict[str, Column]:
@@ -116,12 +87,6 @@ def _widths(path: Path) -> dict[str, Column]:
             cell = "diverged" if loss is None else f"{loss:.3g}"
             column[f"{row['rule']}, {network['num_layers']} {layers}"] = cell
     return columns
-
-
-def _table(columns: dict[str, Column]) -> str:
-    rows = dict.fromkeys(row for column in columns.values() for row in column)
-    lines = [[row, *(column.get(row, "") for column in columns.values())] for row in rows]
-    return format_markdown(["", *columns], lines)
 
 
 def _draw(folder: Path, results: dict[str, Results]) -> list[str]:

@@ -8,31 +8,9 @@ import matplotlib.image
 import pytest
 
 from tests.experiments.binaries import refusals, run
+from tests.experiments.made_up_results import results, row, write_results
 
 pytestmark = pytest.mark.slow
-
-
-def _row(rule: str, curve: list, rate: float | None = None, at_edge: bool = False) -> dict:
-    row = {
-        "rule": rule,
-        "learned": rate is None,
-        "learning_rate": rate,
-        "final_loss": curve[-1],
-        "mean_loss": None if curve[-1] is None else sum(curve[1:]) / (len(curve) - 1),
-        "diverged": 3 if curve[-1] is None else 0,
-        "num_runs": 64,
-        "curve": curve,
-    }
-    return row if rate is None else row | {"tuning": {"is_at_edge": at_edge}}
-
-
-def _results(num_steps: int, *rows: dict, ratio: float | None = None) -> dict:
-    return {
-        "num_steps": num_steps,
-        "rows": rows,
-        "best_baseline": "nag",
-        "ratio_to_best_baseline": ratio,
-    }
 
 
 def _network(units: int, num_layers: int, *rows: dict) -> dict:
@@ -40,27 +18,27 @@ def _network(units: int, num_layers: int, *rows: dict) -> dict:
 
 
 RESULTS = {
-    "base/results.json": _results(
+    "base/results.json": results(
         2,
-        _row("mine", [2.3, 1.0, 0.5]),
-        _row("adam", [2.3, 2.0, 1.0], 0.0316227),
-        _row("nag", [2.3, 1.5, 0.75], 0.1),
+        row("mine", [2.3, 1.0, 0.5]),
+        row("adam", [2.3, 2.0, 1.0], 0.0316227),
+        row("nag", [2.3, 1.5, 0.75], 0.1),
         ratio=2 / 3,
     ),
     # From a file, null stands for what is not finite.
-    "relu/results.json": _results(
-        2, _row("mine", [2.3, 9.0, None]), _row("nag", [2.3, 1.25, 0.4], 10.0, at_edge=True)
+    "relu/results.json": results(
+        2, row("mine", [2.3, 9.0, None]), row("nag", [2.3, 1.25, 0.4], 10.0, at_edge=True)
     ),
-    "base/results_training_half.json": _results(2, _row("mine", [2.3, 1.0, 0.25])),
+    "base/results_training_half.json": results(2, row("mine", [2.3, 1.0, 0.25])),
     "figure6/figure6.json": {
         "networks": [
             {
                 "units": 5,
                 "num_layers": 1,
-                "rows": [_row("mine", [2.3, 0.9]), _row("nag", [2.3, 1])],
+                "rows": [row("mine", [2.3, 0.9]), row("nag", [2.3, 1])],
             },
-            {"units": 10, "num_layers": 1, "rows": [_row("mine", [2.3, None])]},
-            {"units": 5, "num_layers": 2, "rows": [_row("mine", [2.3, 0.125])]},
+            {"units": 10, "num_layers": 1, "rows": [row("mine", [2.3, None])]},
+            {"units": 5, "num_layers": 2, "rows": [row("mine", [2.3, 0.125])]},
         ]
     },
 }
@@ -134,9 +112,7 @@ TABLES = """\
 def reported(tmp_path_factory) -> tuple[Path, str]:
     """The folder of a report, and what it printed."""
     folder = tmp_path_factory.mktemp("reported")
-    for name, results in RESULTS.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(results))
+    write_results(folder, RESULTS)
     curves = folder / "curves.json"
     curves.write_text(json.dumps(CURVES))
     output = run("mnist_report", f"--output_dir={folder}", f"--reference_curves={curves}")

@@ -1,0 +1,86 @@
+"""Tables in Markdown of the evaluations of an experiment's variants, a column for each variant."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from l2l_tf.reporting.results import Row, format_markdown
+
+# What an evaluation wrote, from its file: null stands for numbers that are not finite.
+Results = dict[str, Any]
+# The cells of a table's column, by what its row is called.
+Column = dict[str, str]
+
+
+def read_results(folder: Path, variants: Iterable[str], file: str) -> dict[str, Results]:
+    """Returns the results of the variants that were evaluated, by variant.
+
+    Args:
+        folder: holds a folder for each variant, of its name.
+        variants: the variants' names.
+        file: the name of the file in each.
+    """
+    paths = {name: folder / name / file for name in variants}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def check_any_results(
+    experiment: str, folder: Path, variants: Iterable[str], results: dict[str, Results]
+) -> None:
+    """Raises FileNotFoundError if there are no results of any variant."""
+    if not results:
+        raise FileNotFoundError(
+            f"--output_dir must hold evaluations of experiments.{experiment}, in folders named "
+            f"after their variants. Received: --output_dir={folder}, where there is no "
+            f"results.json in any of {list(variants)}. Evaluate a variant with "
+            "--output_dir=FOLDER/VARIANT."
+        )
+
+
+def numbers(results: Results, measure: Callable[[Row], float], best: Callable = min) -> Column:
+    """Returns a number for each rule, the best in bold, or on how many of its runs it diverged.
+
+    Learned rules' names are in bold too.
+
+    Args:
+        results: of a variant.
+        measure: the number, of the row of a rule no run of which has diverged.
+        best: which of all numbers is the best: `min` or `max`.
+    """
+    found = {row["rule"]: measure(row) for row in results["rows"] if not row["diverged"]}
+    column = {}
+    for row in results["rows"]:
+        rule = row["rule"]
+        shown = f"diverged on {row['diverged']} of {row['num_runs']}"
+        if rule in found:
+            is_best = found[rule] == best(found.values())
+            shown = f"**{found[rule]:.3g}**" if is_best else f"{found[rule]:.3g}"
+        column[f"**{rule}**" if row["learned"] else rule] = shown
+    return column
+
+
+def rates(results: Results) -> Column:
+    """Returns the baselines' rates; those at the edge of the grid say so."""
+    return {
+        row["rule"]: f"{row['learning_rate']:.3g}"
+        + (" (edge)" if row["tuning"]["is_at_edge"] else "")
+        for row in results["rows"]
+        if not row["learned"]
+    }
+
+
+def table(columns: dict[str, Column]) -> str:
+    """Returns columns side by side, with a line for each row that any of them has."""
+    rows = dict.fromkeys(row for column in columns.values() for row in column)
+    lines = [[row, *(column.get(row, "") for column in columns.values())] for row in rows]
+    return format_markdown(["", *columns], lines)
+
+
+def write_tables(path: Path, tables: dict[str, dict[str, Column]]) -> str:
+    """Writes those tables that have columns, each below its title, and returns the text."""
+    text = "\n".join(
+        f"## {title}\n\n{table(columns)}" for title, columns in tables.items() if columns
+    )
+    path.write_text(text)
+    return text

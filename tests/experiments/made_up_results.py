@@ -1,0 +1,35 @@
+"""Results of evaluations that are made up, as their files hold them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def row(rule: str, curve: list, rate: float | None = None, at_edge: bool = False) -> dict:
+    entry = {
+        "rule": rule,
+        "learned": rate is None,
+        "learning_rate": rate,
+        "final_loss": curve[-1],
+        "mean_loss": None if curve[-1] is None else sum(curve[1:]) / (len(curve) - 1),
+        "diverged": 3 if curve[-1] is None else 0,
+        "num_runs": 64,
+        "curve": curve,
+    }
+    return entry if rate is None else entry | {"tuning": {"is_at_edge": at_edge}}
+
+
+def results(num_steps: int, *rows: dict, ratio: float | None = None) -> dict:
+    return {
+        "num_steps": num_steps,
+        "rows": rows,
+        "best_baseline": "nag",
+        "ratio_to_best_baseline": ratio,
+    }
+
+
+def write_results(folder: Path, contents: dict[str, Any]) -> None:
+    """Writes each result to the file of its name below a folder."""
+    for name, one in contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(one))
