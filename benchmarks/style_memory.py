@@ -10,13 +10,11 @@ before its first step, with TensorFlow, the network and its weights in place. We
 memory is the same. `--chunk_size=4096` lets the rule take so little that kept maps would show.
 """
 
-import ctypes
 import json
 import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -24,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks.timing import peak_bytes, time_steps
+from benchmarks.timing import forget_peak, peak_bytes, time_steps
 from l2l_tf.problems import Problem, StyleTransferProblem, task_seeds
 from l2l_tf.problems.feature_networks import FEATURE_NETWORKS, feature_model
 from l2l_tf.problems.photos import bundled_photos
@@ -92,7 +90,7 @@ def _in_worker(part: str) -> dict[str, float]:
 
 def _measure(part: str) -> dict[str, float]:
     problem = _problem()
-    before = _forget_peak()
+    before = forget_peak()
     step = _pass(problem) if part == "pass" else _meta_step(problem, part)
     times = time_steps(step, seconds=0, min_steps=_NUM_REPEATS.value, warm_up=True)
     return {
@@ -100,13 +98,6 @@ def _measure(part: str) -> dict[str, float]:
         "seconds": float(np.median(times)),
         "bytes_of_maps": _bytes_of_maps(problem.features),
     }
-
-
-def _forget_peak() -> int:
-    """Gives back what is free, makes the present the peak, and returns the bytes of it."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_bytes()
 
 
 def _bytes_of_maps(model: keras.Model) -> int:

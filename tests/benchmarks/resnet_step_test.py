@@ -1,0 +1,26 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LINE = re.compile(r"(\w+): (\d+) ms \(([\d.]+) of Adam's\), (\d+) MB \(([\d.]+)\)")
+
+
+@pytest.mark.slow
+def test_learned_rules_are_timed_beside_adam_in_processes_of_their_own():
+    command = [sys.executable, "-m", "benchmarks.resnet_step", "--batch_size=2", "--num_steps=2"]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found = [LINE.fullmatch(line).groups() for line in output.splitlines()]
+    names, *numbers = zip(*found, strict=True)
+    assert names == ("adam", "two_lstms", "rnnprop")
+    milliseconds, times, megabytes, sizes = ([float(one) for one in column] for column in numbers)
+    assert (times[0], sizes[0]) == (1, 1)
+    for index in (1, 2):
+        # Up to the rounding of what is printed: half a millisecond, half a hundredth.
+        expected = milliseconds[index] / milliseconds[0]
+        assert times[index] == pytest.approx(expected, rel=1 / milliseconds[0], abs=0.01)
+        # Their state alone is 80 numbers for each parameter, Adam's two.
+        assert megabytes[index] - megabytes[0] > 50
