@@ -57,6 +57,12 @@ flags.DEFINE_list(
 )
 flags.DEFINE_integer("patience", 1, "Validations without improvement that end its stage.", 1)
 flags.DEFINE_enum("validation_metric", "final_loss", VALIDATION_METRICS, "What chooses the best.")
+flags.DEFINE_list(
+    "delta_factors",
+    [],
+    "Factors for the deltas of the best rule, which are tried on the validation tasks over the "
+    "whole horizon once training has ended; the best one is kept.",
+)
 flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
 flags.DEFINE_float(
     "random_scale_range",

@@ -1,6 +1,7 @@
 """Meta-training as the flags say."""
 
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from l2l_tf.delivery.export import check_destination, export_rule, load_card
 from l2l_tf.delivery.pretrained import find_rule
 from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
 from l2l_tf.problems.problem import Problem
+from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.reporting.callbacks import MetaProgressBar, MetaTensorBoard
+from l2l_tf.training.delta_factors import tune_deltas
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
 
@@ -41,6 +44,7 @@ def meta_train(
     """
     # Before hours are spent on a rule that has no place.
     check_destination(output_dir / "rule")
+    factors = _delta_factors()
     settings = MetaTrainingSettings(
         num_steps=FLAGS.num_steps,
         unroll_length=FLAGS.unroll_length,
@@ -82,14 +86,41 @@ def meta_train(
     if not is_chief:
         return
     trainer.load_best()
+    tuned = _tune_deltas(trainer.rule, validation_problem, factors)
     card = {
         "name": FLAGS.rule_name or f"{experiment}_{FLAGS.learned_rule}",
         "licence": "Apache-2.0",
         "source": chosen_rule().source,
-        "training": trainer.description() | _initial_training() | origin(experiment),
+        "training": {**trainer.description(), **tuned, **_initial_training(), **origin(experiment)},
     }
     path = export_rule(trainer.rule, output_dir / "rule", card)
     print(f"Wrote the rule of meta-epoch {trainer.progress.best_meta_epoch} to {path}")
+
+
+def _delta_factors() -> list[float]:
+    try:
+        factors = [float(factor) for factor in FLAGS.delta_factors]
+    except ValueError:
+        factors = [math.nan]
+    if not all(0 < factor < math.inf for factor in factors):
+        raise ValueError(
+            "--delta_factors must be positive, finite numbers. Received: "
+            f"--delta_factors={','.join(FLAGS.delta_factors)}. Give, say, --delta_factors=1,2,4."
+        )
+    return factors
+
+
+def _tune_deltas(
+    rule: keras.layers.Layer, problem: Problem, factors: list[float]
+) -> dict[str, Any]:
+    """Scales a rule's deltas as `--delta_factors` says; returns what the card says of that."""
+    if not factors:
+        return {}
+    seeds = task_seeds(FLAGS.seed, "validation", 0, FLAGS.num_validation_tasks)
+    losses = tune_deltas(rule, problem, seeds, FLAGS.num_steps, factors, FLAGS.validation_metric)
+    print("Validation losses by --delta_factors: ", end="")
+    print(", ".join(f"{factor:g}: {loss:.4g}" for factor, loss in losses.items()))
+    return {"delta_factors": {f"{factor:g}": loss for factor, loss in losses.items()}}
 
 
 def _initial_training() -> dict[str, Any]:

@@ -191,6 +191,11 @@ class LSTMRule(keras.layers.Layer):
                 "(l2l_tf.rules.FlatLayout)."
             )
 
+    def scale_deltas(self, factor: float) -> None:
+        """Multiplies all further deltas by a factor, rounded to six digits with what was before."""
+        # So that 0.1 times 3 is 0.3, as someone who goes on with the rule would write it.
+        self.output_scale = float(f"{factor * self.output_scale:.6g}")
+
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
             "units": list(self.units),

@@ -94,6 +94,11 @@ class RoutedRule(keras.layers.Layer):
         self._check_names(gradient)
         return _update_parts(self.parts, gradient, state)
 
+    def scale_deltas(self, factor: float) -> None:
+        """Multiplies all further deltas of all parts by a factor."""
+        for part in self.parts.values():
+            part.scale_deltas(factor)
+
     def _check_names(self, given: Any) -> None:
         if not isinstance(given, Mapping) or not set(given) <= set(self._part_names):
             received = sorted(given) if isinstance(given, Mapping) else type(given).__name__

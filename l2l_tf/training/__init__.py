@@ -1,5 +1,6 @@
 """How a rule is learned and judged."""
 
+from l2l_tf.training.delta_factors import tune_deltas
 from l2l_tf.training.evaluation import Evaluation, evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
@@ -17,6 +18,7 @@ __all__ = [
     "start",
     "tune",
     "tune_by_halving",
+    "tune_deltas",
     "tune_from",
     "unroll",
 ]

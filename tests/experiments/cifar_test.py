@@ -41,6 +41,7 @@ TRAINING = (
     "--trajectories_per_meta_epoch=1",
     "--num_validation_tasks=1",
     "--units=3",
+    "--delta_factors=2",
 )
 TABLES = ("results.json", "results_training_half.json")
 
@@ -64,7 +65,7 @@ def test_the_rule_has_two_parts_and_is_saved_as_one(trained):
     assert isinstance(rule, RoutedRule)
     assert list(rule.parts) == ["conv", "other"]
     for part in rule.parts.values():
-        assert (part.units, part.preprocessing, part.output_scale) == ((3,), "log_and_sign", 0.1)
+        assert (part.units, part.preprocessing, part.output_scale) == ((3,), "log_and_sign", 0.2)
     # They begin with different weights, and both have learned.
     kernels = [part.get_weights()[0] for part in rule.parts.values()]
     assert (kernels[0] != kernels[1]).all()
@@ -114,6 +115,13 @@ def test_horizons_grow_as_the_flags_say(trained):
     # Two trajectories of 2 steps, one of 4.
     assert training["progress"]["num_trajectories"] == 3
     assert training["progress"]["stage"] == 1
+
+
+def test_the_deltas_are_scaled_by_the_best_of_the_factors_that_the_flags_name(trained):
+    tried = load_card(trained / "rule")["training"]["delta_factors"]
+    assert list(tried) == ["2"]
+    assert 0 < tried["2"] < 10
+    assert {part.output_scale for part in load_rule(trained / "rule").parts.values()} == {0.2}
 
 
 # Other rules and CIFAR-10 itself
@@ -288,6 +296,11 @@ CASES = {
         "error: --parts must be different ones of ['conv', 'dense', 'vector']. Received: "
         "--parts=conv,conv. Leave it out for one rule for all variables.",
     ),
+    "factor_of_zero": (
+        ["--delta_factors=1,0"],
+        "error: --delta_factors must be positive, finite numbers. Received: --delta_factors=1,0. "
+        "Give, say, --delta_factors=1,2,4.",
+    ),
     "horizons_in_words": (
         ["--horizons=two,4"],
         "error: --horizons must be integers that ascend to --num_steps. Received: "
@@ -302,8 +315,8 @@ CASES = {
         ["--parts=", "--units=3", "--preprocessing=log_and_sign", "--initial_rule=@/rule"],
         "error: --initial_rule must be a rule of the kind that is trained. Received: "
         "--initial_rule=@/rule, which is RoutedRule(conv: CoordinatewiseLSTM(units=[3], "
-        "output_scale=0.1, preprocessing='log_and_sign', p=10.0), other: "
-        "CoordinatewiseLSTM(units=[3], output_scale=0.1, preprocessing='log_and_sign', p=10.0)), "
+        "output_scale=0.2, preprocessing='log_and_sign', p=10.0), other: "
+        "CoordinatewiseLSTM(units=[3], output_scale=0.2, preprocessing='log_and_sign', p=10.0)), "
         "to train CoordinatewiseLSTM(units=[3], output_scale=0.1, preprocessing='log_and_sign', "
         "p=10.0). Give the flags that it was trained with.",
     ),
