@@ -45,6 +45,12 @@ flags.DEFINE_string(
     "Saved rule, by name or path, from whose weights training begins in place of random ones.",
 )
 flags.DEFINE_integer("unroll_length", 20, "Steps that a meta-gradient flows through.", 1)
+flags.DEFINE_integer(
+    "backpropagation_steps",
+    None,
+    "Through how many steps of the rule itself it flows; by default through all of an unroll.",
+    1,
+)
 flags.DEFINE_integer("num_meta_epochs", 20, "Meta-epochs, each ended by a validation.", 1)
 flags.DEFINE_integer("trajectories_per_meta_epoch", 100, "Trajectories of each.", 1)
 flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta-step.", 1)

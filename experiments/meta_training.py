@@ -56,6 +56,7 @@ def meta_train(
         backtrack_ratio=FLAGS.backtrack_ratio,
         step_weights=_step_weights(),
         second_derivatives=FLAGS.second_derivatives,
+        backpropagation_steps=FLAGS.backpropagation_steps,
         chunk_size=FLAGS.chunk_size,
         horizons=_horizons(),
         patience=FLAGS.patience,

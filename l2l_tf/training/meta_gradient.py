@@ -37,6 +37,7 @@ def meta_gradient(
     num_steps: int,
     step_weights: tf.Tensor | None = None,
     second_derivatives: float = 0.0,
+    backpropagation_steps: int | None = None,
 ) -> MetaGradient:
     """Returns the meta-loss L = sum over t of w_t f(theta_t) of an unroll, and its gradient.
 
@@ -68,6 +69,10 @@ def meta_gradient(
             of a step that goes too far, as the approximation does not, without exploding over many
             such steps, as the true gradient does where a rule sees signs and logarithms. All but 0
             keep the optimizee's activations.
+        backpropagation_steps: K: each delta gets credit for the losses up to the end of the unroll,
+            but its derivative takes the rule's state of every K-th step as a constant. So an unroll
+            can be long, for what a delta does in the long run, without derivatives of as many steps
+            of the rule. None: as long as the unroll.
 
     Raises:
         ValueError: second derivatives are asked of a rule in chunks.
@@ -87,11 +92,25 @@ def meta_gradient(
     record = [] if second_derivatives else ["gradients"] if is_replayed else ["gradients", "deltas"]
     # Without a watched variable, the tape keeps nothing.
     with tf.GradientTape(watch_accessed_variables=not is_replayed) as tape:
-        steps, last = unroll(rule, problem, seed, iterate, num_steps, record, second_derivatives)
+        steps, last = unroll(
+            rule,
+            problem,
+            seed,
+            iterate,
+            num_steps,
+            record,
+            second_derivatives,
+            backpropagation_steps,
+        )
         meta_loss = tf.reduce_sum(step_weights[:, tf.newaxis] * steps.losses)
     if is_replayed:
         gradients = replay_gradient(
-            rule, iterate.rule_state, iterate.gradient, steps.gradients, step_weights
+            rule,
+            iterate.rule_state,
+            iterate.gradient,
+            steps.gradients,
+            step_weights,
+            backpropagation_steps,
         )
         return MetaGradient(meta_loss, steps.losses, gradients, last)
     target, cotangents = meta_loss, None

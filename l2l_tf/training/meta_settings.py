@@ -26,6 +26,8 @@ class MetaTrainingSettings:
         step_weights: w_t of each step of an unroll; all ones if None.
         second_derivatives: how much to differentiate through the optimizee's gradients, in [0, 1]
             (`l2l_tf.training.meta_gradient`); 0 is the paper's approximation.
+        backpropagation_steps: through how many steps of the rule the meta-gradient of a delta flows
+            back (`l2l_tf.training.meta_gradient`); None for as many as an unroll has.
         chunk_size: coordinates that are taken at once; chosen by size if None, all if 0
             (`l2l_tf.training.replay.bound_memory`).
         horizons: a curriculum: the steps of a trajectory in each of its stages, ascending to
@@ -39,7 +41,8 @@ class MetaTrainingSettings:
         seed: of training and validation tasks.
 
     Raises:
-        TypeError: a count, the size of a chunk or the seed is no integer.
+        TypeError: a count, the size of a chunk, the steps of backpropagation or the seed is no
+            integer.
         ValueError: a count is below 1, the metric is unknown, the ratio is neither 0 nor from 1 on,
             the share of second derivatives is outside [0, 1], there are not as many step weights as
             steps in an unroll, chunks are negative or asked for with second derivatives, or
@@ -57,6 +60,7 @@ class MetaTrainingSettings:
     backtrack_ratio: float = 0.0
     step_weights: Sequence[float] | None = None
     second_derivatives: float = 0.0
+    backpropagation_steps: int | None = None
     chunk_size: int | None = None
     horizons: Sequence[int] = ()
     patience: int = 1
@@ -92,10 +96,18 @@ class MetaTrainingSettings:
                 f"second_derivatives={self.second_derivatives}. 0 leaves them out, 1 is the true "
                 "derivative."
             )
-        if not isinstance(self.chunk_size, int | None):
-            raise TypeError(
-                "chunk_size must be None or an integer. "
-                f"Received: chunk_size={self.chunk_size!r}. Leave it out to have it chosen."
+        for name in ("chunk_size", "backpropagation_steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int | None):
+                raise TypeError(
+                    f"{name} must be None or an integer. "
+                    f"Received: {name}={value!r}. Leave it out to have it chosen."
+                )
+        if self.backpropagation_steps is not None and self.backpropagation_steps < 1:
+            raise ValueError(
+                "backpropagation_steps must be None or at least 1. Received: "
+                f"backpropagation_steps={self.backpropagation_steps}. Leave it out for all steps "
+                "of an unroll."
             )
         if self.chunk_size is not None and self.chunk_size < 0:
             raise ValueError(

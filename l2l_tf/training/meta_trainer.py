@@ -317,6 +317,7 @@ class MetaTrainer:
             num_steps,
             step_weights,
             settings.second_derivatives,
+            settings.backpropagation_steps,
         )
         # What isn't finite on one replica makes the mean so on all.
         meta_loss, *gradients = self._replicas.mean([result.meta_loss, *result.gradients])

@@ -10,6 +10,7 @@ from l2l_tf.rules.chunks import CHUNK_SIZE, InChunks, nest_of_arrays, read_nest
 from l2l_tf.rules.routed import OnVariables
 from l2l_tf.rules.rule import Rule
 from l2l_tf.rules.side_by_side import SideBySide, side_by_side_if_faster
+from l2l_tf.training.unroll import cut_off
 
 # Up to this much memory, the tape of an unroll is kept; it saves running the rule twice.
 _MAX_TAPE_BYTES = 2**31
@@ -78,6 +79,7 @@ def replay_gradient(
     first_gradient: tf.Tensor,
     gradients: tf.Tensor,
     step_weights: tf.Tensor,
+    backpropagation_steps: int | None = None,
 ) -> list[tf.Tensor]:
     """Returns the gradient of an unroll's loss with respect to a rule's weights.
 
@@ -91,12 +93,15 @@ def replay_gradient(
         first_gradient: float `[N]`, where the unroll begins.
         gradients: float `[T, N]`, after each of its steps.
         step_weights: float `[T]`, what the loss after each step counts.
+        backpropagation_steps: after how many steps the state is a constant; never if None.
 
     Returns:
         One tensor for each of the rule's trainable weights.
     """
     if isinstance(rule, OnVariables):
-        return _replay_parts(rule, state, first_gradient, gradients, step_weights)
+        return _replay_parts(
+            rule, state, first_gradient, gradients, step_weights, backpropagation_steps
+        )
     weights = [weight.value for weight in rule.trainable_variables]
     num_coordinates = gradients.shape[1]
     num_chunks, size = rule.partition(num_coordinates)
@@ -113,7 +118,7 @@ def replay_gradient(
         inputs = tf.concat([before[tf.newaxis], after[:-1]], axis=0)
         cotangents = tf.cumsum(step_weights[:, tf.newaxis] * after, axis=0, reverse=True)
         with tf.GradientTape() as tape:
-            deltas = answer(rule.rule, read_nest(states, chunk), inputs)
+            deltas = answer(rule.rule, read_nest(states, chunk), inputs, backpropagation_steps)
         products = tape.gradient(deltas, weights, cotangents, tf.UnconnectedGradients.ZERO)
         return chunk + 1, [total + product for total, product in zip(sums, products, strict=True)]
 
@@ -130,6 +135,7 @@ def _replay_parts(
     first_gradient: tf.Tensor,
     gradients: tf.Tensor,
     step_weights: tf.Tensor,
+    backpropagation_steps: int | None,
 ) -> list[tf.Tensor]:
     first_gradients, later_gradients = rule.split(first_gradient), rule.split(gradients)
     results: list[tf.Tensor] = []
@@ -141,18 +147,22 @@ def _replay_parts(
                 first_gradients[name],
                 later_gradients[name],
                 step_weights,
+                backpropagation_steps,
             )
         else:
             results += [tf.zeros_like(weight.value) for weight in part.trainable_variables]
     return results
 
 
-def answer(rule: Rule, state: Any, gradients: tf.Tensor) -> tf.Tensor:
+def answer(
+    rule: Rule, state: Any, gradients: tf.Tensor, backpropagation_steps: int | None = None
+) -> tf.Tensor:
     """Returns the deltas `[T, N]` with which a rule answers a known sequence of gradients."""
     num_steps = gradients.shape[0]
     inputs = tf.TensorArray(gradients.dtype, num_steps).unstack(gradients)
 
     def step(index, state, deltas):
+        state = cut_off(state, index, backpropagation_steps)
         delta, state = rule(inputs.read(index), state)
         return index + 1, state, deltas.write(index, delta)
 

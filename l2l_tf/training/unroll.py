@@ -61,6 +61,7 @@ def unroll(
     num_steps: int,
     record: Collection[str] = (),
     second_derivatives: float = 0.0,
+    backpropagation_steps: int | None = None,
 ) -> tuple[Unroll, Iterate]:
     """Returns T steps from an iterate and the iterate after them.
 
@@ -81,13 +82,16 @@ def unroll(
             is the true derivative; a share of it damps what grows from step to step. With 0,
             gradients and losses are constants to the tape: the paper's approximation (section 2),
             under which `l2l_tf.training.meta_gradient` needs no more than the deltas' derivatives.
+        backpropagation_steps: after how many steps the rule's state is a constant to a tape; never
+            if None.
     """
     rule = on_problem(rule, problem)
     layout = FlatLayout(problem.parameter_shapes)
     fixed_batch = None if problem.is_stochastic else problem.batch(seed, iterate.step)
 
     def body(index, iterate, records):
-        delta, state = rule(iterate.gradient, iterate.rule_state)
+        state = cut_off(iterate.rule_state, index, backpropagation_steps)
+        delta, state = rule(iterate.gradient, state)
         parameters = iterate.parameters + delta
         step = iterate.step + 1
         batch = problem.batch(seed, step) if problem.is_stochastic else fixed_batch
@@ -112,7 +116,22 @@ def unroll(
     return Unroll(**{name: array.stack() for name, array in records.items()}), iterate
 
 
-def _damped(values: tf.Tensor, share: float) -> tf.Tensor:
+def cut_off(state: Any, index: tf.Tensor, every: int | None) -> Any:
+    """Returns a rule's state as it is: a constant to a tape where a step's index says so.
+
+    Args:
+        state: tensors in a nest, before the step.
+        index: int32 `[]`, of the step, from 0.
+        every: the state is a constant before each step whose index is a multiple of it; never if
+            None.
+    """
+    if every is None:
+        return state
+    passes = index % every != 0
+    return tf.nest.map_structure(lambda leaf: _damped(leaf, tf.cast(passes, leaf.dtype)), state)
+
+
+def _damped(values: tf.Tensor, share: float | tf.Tensor) -> tf.Tensor:
     """Returns values as they are; of a gradient with respect to them, a share passes."""
 
     @tf.custom_gradient

@@ -1112,6 +1112,30 @@ def test_a_chunk_that_is_no_whole_number_is_refused():
     )
 
 
+def test_backpropagation_through_no_step_is_refused():
+    with pytest.raises(ValueError) as raised:
+        _settings(backpropagation_steps=0)
+    assert str(raised.value) == (
+        "backpropagation_steps must be None or at least 1. Received: backpropagation_steps=0. "
+        "Leave it out for all steps of an unroll."
+    )
+    with pytest.raises(TypeError, match=r"^backpropagation_steps must be None or an integer"):
+        _settings(backpropagation_steps=1.5)
+
+
+def test_the_trainer_cuts_backpropagation_off_as_its_settings_say():
+    def weights(**arguments):
+        rule = CoordinatewiseLSTM((3,), output_stddev=1.0, seed=0)
+        settings = _settings(num_meta_epochs=1, trajectories_per_meta_epoch=1, **arguments)
+        trainer = MetaTrainer(rule, Quadratic(num_functions=2), keras.optimizers.SGD(1.0), settings)
+        trainer.fit()
+        return np.concatenate([weight.ravel() for weight in rule.get_weights()])
+
+    whole, cut = weights(), weights(backpropagation_steps=1)
+    np.testing.assert_array_equal(weights(backpropagation_steps=10**6), whole)
+    assert np.abs(cut - whole).max() > 1e-4
+
+
 def test_a_negative_chunk_is_refused():
     with pytest.raises(ValueError) as raised:
         _settings(chunk_size=-1)

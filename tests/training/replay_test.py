@@ -27,11 +27,16 @@ def _gradients(num_steps: int) -> tf.Tensor:
     return tf.constant(numbers)
 
 
-def _kept_tape_gradient(rule, state, gradients, step_weights) -> list[tf.Tensor]:
-    """Adds up the formula's terms one by one: <u_t, sum of w_s g_s over the s after t>."""
+def _kept_tape_gradient(rule, state, gradients, step_weights, every=100) -> list[tf.Tensor]:
+    """Adds up the formula's terms one by one: <u_t, sum of w_s g_s over the s after t>.
+
+    The state before each step whose index is a multiple of `every` is a constant.
+    """
     with tf.GradientTape() as tape:
         product = tf.constant(0.0, tf.float64)
         for step in range(len(step_weights)):
+            if step % every == 0:
+                state = tf.nest.map_structure(tf.stop_gradient, state)
             delta, state = rule(gradients[step], state)
             for later in range(step, len(step_weights)):
                 product += tf.reduce_sum(step_weights[later] * gradients[later + 1] * delta)
@@ -54,6 +59,48 @@ def test_chunks_add_up_to_the_gradient_of_all_coordinates(chunk_size, compiled):
     for actual, wanted in zip(result, expected, strict=True):
         # Float64 sums of some hundred terms in another order.
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("chunk_size", [0, 8])
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("make_rule", [_lstm, lambda: _rnnprop()], ids=["lstm", "rnnprop"])
+def test_deltas_get_credit_to_the_end_though_states_are_constants_every_few_steps(
+    make_rule, every, chunk_size
+):
+    problem = Quadratic(num_functions=6, initial_stddev=1.0, dtype="float64")
+    seed = task_seeds(0, "train", 0, 1)[0]
+    step_weights = tf.constant([1.0, 0.5, 2.0, 3.0, 1.5], tf.float64)
+    rule = make_rule()
+    begin = start(rule, problem, seed)
+    steps, _ = unroll(rule, problem, seed, begin, 5, ["gradients"])
+    gradients = tf.concat([begin.gradient[tf.newaxis], steps.gradients], axis=0)
+    expected = _kept_tape_gradient(rule, begin.rule_state, gradients, step_weights / 6, every)
+    arranged = InChunks(rule, chunk_size) if chunk_size else rule
+    result = meta_gradient(
+        arranged,
+        problem,
+        seed,
+        start(arranged, problem, seed),
+        5,
+        step_weights,
+        backpropagation_steps=every,
+    )
+    for actual, wanted in zip(result.gradients, expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-13)
+    np.testing.assert_array_equal(result.losses, steps.losses)
+
+
+def test_as_many_steps_of_backpropagation_as_an_unroll_has_are_all():
+    rule, problem = _lstm(), NoisyBowls(dtype="float64")
+    seed = task_seeds(0, "train", 0, 1)[0]
+    begin = start(rule, problem, seed)
+
+    def gradients(every):
+        result = meta_gradient(rule, problem, seed, begin, 4, backpropagation_steps=every)
+        return np.concatenate([tf.reshape(one, [-1]) for one in result.gradients])
+
+    np.testing.assert_array_equal(gradients(4), gradients(None))
+    assert np.abs(gradients(2) - gradients(None)).max() > 1e-3 * np.abs(gradients(None)).max()
 
 
 def test_chunks_add_up_under_xla_too():
