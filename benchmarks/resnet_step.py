@@ -49,10 +49,10 @@ def main(_: Sequence[str]) -> None:
         return
     measured = {name: _in_worker(name) for name in OPTIMIZERS}
     for name, one in measured.items():
-        times = {key: one[key] / measured["adam"][key] for key in ("seconds", "bytes")}
+        ratios = {key: one[key] / measured["adam"][key] for key in ("seconds", "bytes")}
         print(
-            f"{name}: {1e3 * one['seconds']:.0f} ms ({times['seconds']:.2f} of Adam's), "
-            f"{one['bytes'] / 1e6:.0f} MB ({times['bytes']:.2f})"
+            f"{name}: {1e3 * one['seconds']:.0f} ms ({ratios['seconds']:.2f} of Adam's), "
+            f"{one['bytes'] / 1e6:.0f} MB ({ratios['bytes']:.2f})"
         )
 
 

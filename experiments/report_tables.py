@@ -70,7 +70,7 @@ def rates(results: Results) -> Column:
     }
 
 
-def table(columns: dict[str, Column]) -> str:
+def _table(columns: dict[str, Column]) -> str:
     """Returns columns side by side, with a line for each row that any of them has."""
     rows = dict.fromkeys(row for column in columns.values() for row in column)
     lines = [[row, *(column.get(row, "") for column in columns.values())] for row in rows]
@@ -80,7 +80,7 @@ def table(columns: dict[str, Column]) -> str:
 def write_tables(path: Path, tables: dict[str, dict[str, Column]]) -> str:
     """Writes those tables that have columns, each below its title, and returns the text."""
     text = "\n".join(
-        f"## {title}\n\n{table(columns)}" for title, columns in tables.items() if columns
+        f"## {title}\n\n{_table(columns)}" for title, columns in tables.items() if columns
     )
     path.write_text(text)
     return text

@@ -24,9 +24,9 @@ def tune_deltas(
     """Multiplies a learned rule's deltas by the factor that is best over the whole horizon.
 
     What an unroll's loss gains by a delta ends with the unroll, but what minibatches' noise costs
-    shows at once, so rules that are trained on short unrolls of long trajectories take steps that
-    are too small (short-horizon bias: Wu et al. 2018, arXiv 1803.02021). This is to a learned rule
-    what the search for a learning rate is to a hand-designed one.
+    shows at once, so rules that are trained on short unrolls of long trajectories may take steps
+    that are too small (short-horizon bias: Wu et al. 2018, arXiv 1803.02021). This is to a learned
+    rule what the search for a learning rate is to a hand-designed one.
 
     Args:
         rule: a learned rule; the factor becomes a part of its output scale (`scale_deltas`).

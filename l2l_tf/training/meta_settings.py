@@ -101,7 +101,7 @@ class MetaTrainingSettings:
             if not isinstance(value, int | None):
                 raise TypeError(
                     f"{name} must be None or an integer. "
-                    f"Received: {name}={value!r}. Leave it out to have it chosen."
+                    f"Received: {name}={value!r}. Leave it out for the default."
                 )
         if self.backpropagation_steps is not None and self.backpropagation_steps < 1:
             raise ValueError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from tests.experiments.binaries import refusals, run
+from tests.experiments.binaries import run
 from tests.experiments.made_up_results import results, row, write_results
 
 pytestmark = pytest.mark.slow
@@ -132,16 +132,3 @@ def test_the_figure_is_drawn_of_those_variants_that_the_papers_has(reported):
     assert picture.std() > 0.05
     # Two panels beside each other, not three.
     assert 1.9 < picture.shape[1] / picture.shape[0] < 2.4
-
-
-def test_a_folder_without_evaluations_is_refused(tmp_path):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    refused = refusals("cifar_report", {"empty": empty}, {"empty": ["--output_dir=@"]})["empty"]
-    assert refused.errors == (
-        "error: --output_dir must hold evaluations of experiments.cifar, in folders named after "
-        f"their variants. Received: --output_dir={empty}, where there is no results.json in any of "
-        "['cifar10', 'cifar5', 'cifar2', 'resnet20']. Evaluate a variant with "
-        "--output_dir=FOLDER/VARIANT."
-    )
-    assert (refused.status, refused.unchanged) == (1, True)

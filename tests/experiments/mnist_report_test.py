@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from tests.experiments.binaries import refusals, run
+from tests.experiments.binaries import run
 from tests.experiments.made_up_results import results, row, write_results
 
 pytestmark = pytest.mark.slow
@@ -131,17 +131,3 @@ def test_figures_are_drawn_of_what_there_is(reported):
     assert sorted(pictures) == ["figure4.png", "figure5.png"]
     for name in pictures:
         assert matplotlib.image.imread(folder / name).std() > 0.05
-
-
-def test_a_folder_without_evaluations_is_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    refused = refusals(
-        "mnist_report", {"empty": tmp_path / "empty"}, {"empty": ["--output_dir=@"]}
-    )["empty"]
-    assert refused.errors == (
-        "error: --output_dir must hold evaluations of experiments.mnist, in folders named after "
-        f"their variants. Received: --output_dir={tmp_path / 'empty'}, where there is no "
-        "results.json in any of ['base', 'steps200', 'units40', 'layers2', 'relu', 'steps2000', "
-        "'relu_steps2000']. Evaluate a variant with --output_dir=FOLDER/VARIANT."
-    )
-    assert (refused.status, refused.unchanged) == (1, True)

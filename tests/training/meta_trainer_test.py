@@ -1108,7 +1108,7 @@ def test_a_chunk_that_is_no_whole_number_is_refused():
         _settings(chunk_size=2.5)
     assert str(raised.value) == (
         "chunk_size must be None or an integer. Received: chunk_size=2.5. "
-        "Leave it out to have it chosen."
+        "Leave it out for the default."
     )
 
 
