@@ -1,6 +1,7 @@
 """The classes, networks and horizons of the CIFAR experiment, by name."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import keras
@@ -42,6 +43,10 @@ VARIANTS = {
     "cifar10": Variant("CIFAR-10", figure="fig7_cifar10"),
     "cifar5": Variant("CIFAR-5", _FIVE, figure="fig7_cifar5"),
     "cifar2": Variant("CIFAR-2", _TWO, figure="fig7_cifar2"),
+    # As the paper's text has it, all parameters from one Gaussian: the start is a plateau.
+    "cifar10_scaled": Variant(
+        "CIFAR-10, scales around 0", build=partial(conv_net, scale_mean=0.0), figure="fig7_cifar10"
+    ),
     "resnet20": Variant("CIFAR-10, ResNet-20", build=resnet20, num_steps=500),
 }
 

@@ -16,9 +16,9 @@ class ClassificationProblem(Problem):
     """A Keras model to be trained on labelled images; tasks differ in start and minibatches.
 
     The parameters are the model's trainable variables, in its order, each drawn from N(0, sigma^2)
-    and independent of the values that the model has. A departure from the paper, whose networks
-    have none: scales of normalisation layers (variables called "gamma") are drawn from
-    N(1, sigma^2), because around 0 they would all but switch their layer off.
+    and independent of the values that the model has. A departure from the paper: scales of
+    normalisation layers are drawn around the value that their layer starts with, by default 1 (its
+    `gamma_initializer`), because around 0 they would all but switch their layer off.
     Source: Andrychowicz et al. 2016, sections 3.2 and 3.3 (arXiv 1606.04474).
 
     A minibatch is drawn from all images with replacement. The loss is the mean cross entropy over
@@ -80,6 +80,7 @@ class ClassificationProblem(Problem):
         self.name = name or model.name
         self._images = tf.constant(images)
         self._labels = tf.constant(labels, tf.int32)
+        self._initial_scales = _initial_scales(model)
         self._non_trainable = [tf.constant(v.numpy()) for v in model.non_trainable_variables]
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
@@ -88,7 +89,7 @@ class ClassificationProblem(Problem):
         parameters = []
         for index, variable in enumerate(self.model.trainable_variables):
             deviation = self.initial_stddev * normal(variable.shape, fold_in(seed, index))
-            mean = 1.0 if variable.name == "gamma" else 0.0
+            mean = self._initial_scales.get(variable.path, 0.0)
             parameters.append(tf.cast(mean + deviation, variable.dtype))
         return parameters
 
@@ -202,6 +203,18 @@ def _outputs(model: keras.Model, images: np.ndarray) -> tf.Tensor | None:
         return model(images.astype(np.float32) / 255)
     except (ValueError, tf.errors.InvalidArgumentError):
         return None
+
+
+def _initial_scales(model: keras.Model) -> dict[str, Any]:
+    """Returns what the scales of normalisation layers start with, by the variables' paths."""
+    scales: dict[str, Any] = {v.path: 1.0 for v in model.trainable_variables if v.name == "gamma"}
+    for layer in model.layers:
+        initializer, gamma = (getattr(layer, one, None) for one in ("gamma_initializer", "gamma"))
+        if isinstance(layer, keras.Model):
+            scales |= _initial_scales(layer)
+        elif initializer is not None and gamma is not None:
+            scales[gamma.path] = initializer(gamma.shape, dtype=gamma.dtype)
+    return scales
 
 
 def _ends_with_softmax(model: keras.Model) -> bool:

@@ -56,7 +56,10 @@ def mlp(
 
 
 def conv_net(
-    image_shape: Sequence[int] = (32, 32, 3), num_classes: int = 10, dtype: str = "float32"
+    image_shape: Sequence[int] = (32, 32, 3),
+    num_classes: int = 10,
+    dtype: str = "float32",
+    scale_mean: float | None = None,
 ) -> keras.Model:
     """Returns the paper's convolutional network; the defaults are that for CIFAR-10.
 
@@ -71,6 +74,10 @@ def conv_net(
             in [0, 1].
         num_classes: C; the model's outputs are logits, `[B, C]`.
         dtype: dtype or policy of all layers; float64 serves derivative tests.
+        scale_mean: with a number, batch normalisation scales too (22,762 coordinates), as Torch's
+            does, on which the paper's experiments ran, and with its epsilon of 1e-5; scales start
+            at this number, and a `ClassificationProblem` draws them around it. With 0 all
+            parameters come from one Gaussian, as the paper says, and training starts on a plateau.
 
     Raises:
         ValueError: the images are smaller than 8 x 8, or `num_classes` is no integer from 1 on.
@@ -85,7 +92,7 @@ def conv_net(
     for index in range(3):
         blocks += [
             layers.Conv2D(16, 5, padding="same", dtype=dtype, name=f"convolution_{index}"),
-            *_normalized_relu(f"convolution_{index}", dtype),
+            *_normalized_relu(f"convolution_{index}", dtype, scale_mean),
             layers.MaxPooling2D(dtype=dtype, name=f"pooling_{index}"),
         ]
     return keras.Sequential(
@@ -94,10 +101,10 @@ def conv_net(
             *blocks,
             layers.Flatten(dtype=dtype, name="features"),
             layers.Dense(32, dtype=dtype, name="hidden"),
-            *_normalized_relu("hidden", dtype),
+            *_normalized_relu("hidden", dtype, scale_mean),
             layers.Dense(num_classes, dtype=dtype, name="logits"),
         ],
-        name="conv_net",
+        name="conv_net" if scale_mean is None else f"conv_net_scaled_{scale_mean:g}",
     )
 
 
@@ -157,9 +164,13 @@ def resnet20(
     return keras.Model(images, logits, name="resnet20")
 
 
-def _normalized_relu(name: str, dtype: str) -> list[keras.layers.Layer]:
+def _normalized_relu(name: str, dtype: str, scale_mean: float | None) -> list[keras.layers.Layer]:
+    settings: dict[str, Any] = {"scale": False}
+    if scale_mean is not None:
+        start = keras.initializers.Constant(scale_mean)
+        settings = {"gamma_initializer": start, "epsilon": 1e-5}
     return [
-        layers.BatchNormalization(scale=False, dtype=dtype, name=f"{name}_normalization"),
+        layers.BatchNormalization(**settings, dtype=dtype, name=f"{name}_normalization"),
         layers.ReLU(dtype=dtype, name=f"{name}_relu"),
     ]
 

@@ -265,6 +265,7 @@ def test_the_variants_are_those_of_the_paper_and_a_residual_network():
         "cifar10": (10, 1000),
         "cifar5": (5, 1000),
         "cifar2": (2, 1000),
+        "cifar10_scaled": (10, 1000),
         "resnet20": (10, 500),
     }
     assert set(VARIANTS["cifar2"].classes) < set(VARIANTS["cifar5"].classes)

@@ -63,6 +63,16 @@ def test_each_layer_of_the_conv_net_is_normalized_before_its_relu():
     ]
 
 
+def test_batch_normalization_of_the_conv_net_scales_if_asked_to():
+    model = conv_net(scale_mean=0.25)
+    scales = [v for v in model.trainable_variables if v.name == "gamma"]
+    assert [tuple(v.shape) for v in scales] == [(16,), (16,), (16,), (32,)]
+    np.testing.assert_array_equal(np.concatenate([v.numpy() for v in scales]), 0.25)
+    assert sum(np.prod(shape) for shape in _shapes(model)) == 22_682 + 3 * 16 + 32
+    # Another network, for those who look up results by name.
+    assert model.name == "conv_net_scaled_0.25" != conv_net().name
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3)])
 def test_the_conv_net_takes_the_images_of_every_data_set(shape):
     model = conv_net(shape, num_classes=4)
