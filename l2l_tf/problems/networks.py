@@ -74,10 +74,10 @@ def conv_net(
             in [0, 1].
         num_classes: C; the model's outputs are logits, `[B, C]`.
         dtype: dtype or policy of all layers; float64 serves derivative tests.
-        scale_mean: with a number, batch normalisation scales too (22,762 coordinates), as Torch's
-            does, on which the paper's experiments ran, and with its epsilon of 1e-5; scales start
-            at this number, and a `ClassificationProblem` draws them around it. With 0 all
-            parameters come from one Gaussian, as the paper says, and training starts on a plateau.
+        scale_mean: with a number, batch normalisation scales too (22,762 coordinates), with an
+            epsilon of 1e-5; scales start at this number, and a `ClassificationProblem` draws them
+            around it. With 0 all parameters come from one Gaussian, as the paper's text has it, and
+            training starts on a plateau, as the paper's curves do.
 
     Raises:
         ValueError: the images are smaller than 8 x 8, or `num_classes` is no integer from 1 on.
