@@ -59,7 +59,7 @@ def main(_: Sequence[str]) -> None:
 def _in_worker(optimizer: str) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.resnet_step", *sys.argv[1:]]
     command.append(f"--measure={optimizer}")
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output.splitlines()[-1])
 
 

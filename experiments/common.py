@@ -48,7 +48,7 @@ flags.DEFINE_integer("unroll_length", 20, "Steps that a meta-gradient flows thro
 flags.DEFINE_integer(
     "backpropagation_steps",
     None,
-    "Through how many steps of the rule itself it flows; by default through all of an unroll.",
+    "Through at most how many steps of the rule itself it flows; by default all of an unroll.",
     1,
 )
 flags.DEFINE_integer("num_meta_epochs", 20, "Meta-epochs, each ended by a validation.", 1)

@@ -43,7 +43,8 @@ def find_row(
         rate: its learning rate.
         what: which tasks it ran on, as `identity` says.
     """
-    for entry in known:
+    # The latest first: only that may have all that is measured today.
+    for entry in reversed(known):
         row = entry["row"]
         if (row["rule"], row["learning_rate"]) == (name, rate) and what.items() <= entry.items():
             return _row(entry)

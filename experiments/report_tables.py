@@ -1,7 +1,7 @@
 """Tables in Markdown of the evaluations of an experiment's variants, a column for each variant."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,37 @@ Results = dict[str, Any]
 Column = dict[str, str]
 
 
-def read_results(folder: Path, variants: Iterable[str], file: str) -> dict[str, Results]:
+def read_results(
+    folder: Path, variants: Iterable[str], file: str, measured: Sequence[str] = ()
+) -> dict[str, Results]:
     """Returns the results of the variants that were evaluated, by variant.
 
     Args:
         folder: holds a folder for each variant, of its name.
         variants: the variants' names.
         file: the name of the file in each.
+        measured: what must be there of each rule beside its losses.
+
+    Raises:
+        ValueError: a file is damaged, or lacks something.
     """
     paths = {name: folder / name / file for name in variants}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    return {name: _results(path, measured) for name, path in paths.items() if path.exists()}
+
+
+def _results(path: Path, measured: Sequence[str]) -> Results:
+    try:
+        results = json.loads(path.read_text())
+        results["num_steps"]  # Must be there.
+        for row in results["rows"]:
+            for key in ("rule", "learned", "diverged", "num_runs", "curve", *measured):
+                row[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "--output_dir must hold results as evaluations have written them. Received: "
+            f"{path}, where {error!r}. Evaluate the variant again."
+        ) from error
+    return results
 
 
 def check_any_results(

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.problems.classification import ClassificationProblem
+from l2l_tf.problems.sublayers import sublayers
 
 # Images that are classified at once.
 _BATCH_SIZE = 500
@@ -105,8 +106,7 @@ def _averages(
 
 
 def _normalizations(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
+    for layer in sublayers(model):
+        # One that is frozen takes no statistics of minibatches: it keeps the averages that it has.
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
             yield layer
-        elif isinstance(layer, keras.Model):
-            yield from _normalizations(layer)

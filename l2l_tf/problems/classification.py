@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.problems.problem import ParameterSpec, Problem
+from l2l_tf.problems.sublayers import sublayers
 from l2l_tf.problems.tasks import fold_in, integers, normal
 
 
@@ -17,8 +18,8 @@ class ClassificationProblem(Problem):
 
     The parameters are the model's trainable variables, in its order, each drawn from N(0, sigma^2)
     and independent of the values that the model has. A departure from the paper: scales of
-    normalisation layers are drawn around the value that their layer starts with, by default 1 (its
-    `gamma_initializer`), because around 0 they would all but switch their layer off.
+    normalisation layers are drawn around the value that their layer starts with, by default 1
+    (`gamma_initializer`), because around 0 they would all but switch their layer off.
     Source: Andrychowicz et al. 2016, sections 3.2 and 3.3 (arXiv 1606.04474).
 
     A minibatch is drawn from all images with replacement. The loss is the mean cross entropy over
@@ -207,11 +208,11 @@ def _outputs(model: keras.Model, images: np.ndarray) -> tf.Tensor | None:
 
 def _initial_scales(model: keras.Model) -> dict[str, Any]:
     """Returns what the scales of normalisation layers start with, by the variables' paths."""
-    scales: dict[str, Any] = {v.path: 1.0 for v in model.trainable_variables if v.name == "gamma"}
-    for layer in model.layers:
+    scales: dict[str, Any] = {}
+    for layer in sublayers(model):
         initializer, gamma = (getattr(layer, one, None) for one in ("gamma_initializer", "gamma"))
-        if isinstance(layer, keras.Model):
-            scales |= _initial_scales(layer)
+        if isinstance(layer, keras.layers.RMSNormalization):
+            scales[layer.scale.path] = 1.0
         elif initializer is not None and gamma is not None:
             scales[gamma.path] = initializer(gamma.shape, dtype=gamma.dtype)
     return scales

@@ -34,7 +34,8 @@ def tune_deltas(
         seeds: the tasks, int32 `[M, 2]`: those of validation, not those that results are of.
         num_steps: the horizon.
         factors: what to try: positive numbers, in any order.
-        metric: one of `VALIDATION_METRICS`; the lowest decides, of equal ones the first.
+        metric: one of `VALIDATION_METRICS`, as `Evaluation` has them (with minibatches, the final
+            loss is the mean of several); the lowest decides, of equal ones the first.
 
     Returns:
         What each factor came to, by factor; infinite where a run diverged. Where all are infinite,

@@ -20,14 +20,16 @@ class MetaTrainingSettings:
             count as one trajectory.
         tasks_per_meta_step: tasks that run side by side; the meta-gradient is their mean.
         num_validation_tasks: fixed held-out tasks on which the rule is validated over the horizon.
-        validation_metric: one of `VALIDATION_METRICS`; the lowest decides which rule is kept.
+        validation_metric: one of `VALIDATION_METRICS`; the lowest decides which rule is kept. The
+            final loss is here that of the last minibatch alone, averaged over tasks.
         backtrack_ratio: where a validation's loss exceeds this multiple of the best so far,
             training goes on from the weights of the best; 0 never goes back.
         step_weights: w_t of each step of an unroll; all ones if None.
         second_derivatives: how much to differentiate through the optimizee's gradients, in [0, 1]
             (`l2l_tf.training.meta_gradient`); 0 is the paper's approximation.
-        backpropagation_steps: through how many steps of the rule the meta-gradient of a delta flows
-            back (`l2l_tf.training.meta_gradient`); None for as many as an unroll has.
+        backpropagation_steps: K; before every K-th step of an unroll the rule's state is taken as a
+            constant, so that the meta-gradient flows back through at most K of the rule's steps
+            (`l2l_tf.training.meta_gradient`); None for all steps of an unroll.
         chunk_size: coordinates that are taken at once; chosen by size if None, all if 0
             (`l2l_tf.training.replay.bound_memory`).
         horizons: a curriculum: the steps of a trajectory in each of its stages, ascending to

@@ -15,6 +15,7 @@ from experiments.cifar_variants import HELD_OUT, VARIANTS
 from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.problems.datasets import load
+from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
 from tests.experiments.binaries import Refusal, refusals, run, strict_json
 from tests.real_data import needs_data
@@ -65,11 +66,12 @@ def test_the_rule_has_two_parts_and_is_saved_as_one(trained):
     assert isinstance(rule, RoutedRule)
     assert list(rule.parts) == ["conv", "other"]
     for part in rule.parts.values():
-        assert (part.units, part.preprocessing, part.output_scale) == ((3,), "log_and_sign", 0.2)
+        assert isinstance(part, RNNprop)
+        assert (part.units, part.output_scale) == ((3,), 0.2)
     # They begin with different weights, and both have learned.
-    kernels = [part.get_weights()[0] for part in rule.parts.values()]
-    assert (kernels[0] != kernels[1]).all()
-    assert all(np.abs(part.get_weights()[-2]).max() > 0 for part in rule.parts.values())
+    weights = [{v.name: v.numpy() for v in part.weights} for part in rule.parts.values()]
+    assert (weights[0]["input_kernel"] != weights[1]["input_kernel"]).all()
+    assert all(np.abs(one["output_kernel"]).max() > 0 for one in weights)
     assert load_card(trained / "rule")["name"] == "cifar_lstm_sub"
 
 
@@ -254,7 +256,7 @@ def test_a_residual_network_is_learned_from_in_chunks(tmp_path):
         f"--output_dir={tmp_path}",
     )
     card = load_card(tmp_path / "rule")
-    assert card["name"] == "cifar_lstm"
+    assert card["name"] == "cifar_rnnprop"
     assert card["training"]["problem"] == "digits_resnet20"
     assert card["training"]["state_chunk_size"] == {"conv": 65536, "other": 65536}
     assert np.isfinite(card["training"]["progress"]["best_validation_loss"])
@@ -313,13 +315,13 @@ CASES = {
         "horizons=[2, 3] with num_steps=4. Give, say, [100, 200, 500, 1000] with num_steps=1000.",
     ),
     "initial_rule_of_other_parts": (
-        ["--parts=", "--units=3", "--preprocessing=log_and_sign", "--initial_rule=@/rule"],
+        ["--parts=", "--units=3", "--learned_rule=rnnprop", "--initial_rule=@/rule"],
         "error: --initial_rule must be a rule of the kind that is trained. Received: "
-        "--initial_rule=@/rule, which is RoutedRule(conv: CoordinatewiseLSTM(units=[3], "
-        "output_scale=0.2, preprocessing='log_and_sign', p=10.0), other: "
-        "CoordinatewiseLSTM(units=[3], output_scale=0.2, preprocessing='log_and_sign', p=10.0)), "
-        "to train CoordinatewiseLSTM(units=[3], output_scale=0.1, preprocessing='log_and_sign', "
-        "p=10.0). Give the flags that it was trained with.",
+        "--initial_rule=@/rule, which is RoutedRule(conv: RNNprop(units=[3], "
+        "output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, epsilon=1e-08), other: "
+        "RNNprop(units=[3], output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, "
+        "epsilon=1e-08)), to train RNNprop(units=[3], output_scale=0.1, input_units=20, "
+        "beta_1=0.95, beta_2=0.95, epsilon=1e-08). Give the flags that it was trained with.",
     ),
 }
 

@@ -1,9 +1,12 @@
 """What both reports of evaluations refuse."""
 
+import json
+
 import pytest
 
 from experiments import cifar_variants, mnist_variants
 from tests.experiments.binaries import refusals
+from tests.experiments.made_up_results import results, row
 
 pytestmark = pytest.mark.slow
 
@@ -24,3 +27,27 @@ def test_a_folder_without_evaluations_is_refused(experiment, variants, tmp_path)
         f"any of {list(variants)}. Evaluate a variant with --output_dir=FOLDER/VARIANT."
     )
     assert (refused.status, refused.unchanged) == (1, True)
+
+
+def test_damaged_results_and_those_without_a_measure_are_refused(tmp_path):
+    contents = {
+        "cut_off": ("cifar10/results.json", '{"num_steps": 10', "JSONDecodeError("),
+        "no_accuracy": (
+            "cifar10/results_training_half.json",
+            json.dumps(results(1, row("mine", [2.0, 1.0]))),
+            "KeyError('test_accuracy'). Evaluate",
+        ),
+    }
+    for name, (file, text, _) in contents.items():
+        path = tmp_path / name / file
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    folders = {name: tmp_path / name for name in contents}
+    refused = refusals("cifar_report", folders, {name: ["--output_dir=@"] for name in contents})
+    for name, (file, _, reason) in contents.items():
+        assert refused[name].errors.startswith(
+            "error: --output_dir must hold results as evaluations have written them. Received: "
+            f"{tmp_path / name / file}, where {reason}"
+        )
+        assert refused[name].errors.endswith(". Evaluate the variant again.")
+        assert (refused[name].status, refused[name].unchanged) == (1, True)

@@ -36,11 +36,23 @@ def test_without_normalisation_it_is_the_share_of_largest_logits_that_are_right(
     assert accuracy(problem, parameters, SEED, 0, *digits.test) == pytest.approx(expected)
 
 
+class _Composite(keras.layers.Layer):
+    """A layer of a layer."""
+
+    def __init__(self, inner: keras.layers.Layer):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, inputs, training=False):
+        return self.inner(inputs, training=training)
+
+
 @pytest.mark.slow
 def test_normalisation_takes_the_mean_of_the_statistics_of_minibatches(digits):
     model = conv_net(digits.image_shape)
+    frozen = keras.layers.BatchNormalization(trainable=False)
     # Nested, as layers of a network may be.
-    nested = keras.Sequential([keras.layers.Input(digits.image_shape), model])
+    nested = keras.Sequential([keras.layers.Input(digits.image_shape), frozen, _Composite(model)])
     problem = ClassificationProblem(nested, *digits.train, batch_size=32)
     parameters = _values(nested)
     found = accuracy(problem, parameters, SEED, 7, *digits.test, num_minibatches=3)

@@ -267,11 +267,11 @@ def test_scales_of_normalization_layers_start_around_one_and_all_else_around_zer
 
 def test_scales_start_around_what_their_layer_says_wherever_it_is():
     class Block(layers.Layer):
-        """A layer of layers, in which no other is found; its scales start around one."""
+        """A layer of layers."""
 
         def __init__(self):
             super().__init__(name="block")
-            self.normalization = layers.BatchNormalization(gamma_initializer="zeros")
+            self.normalization = normalization("zeros")
 
         def call(self, inputs, training=False):
             return self.normalization(inputs, training=training)
@@ -288,12 +288,13 @@ def test_scales_start_around_what_their_layer_says_wherever_it_is():
             keras.Sequential([layers.Input((64,)), normalization(quarter)]),
             normalization("zeros", scale=False),
             Block(),
+            layers.RMSNormalization(),
             layers.Dense(10),
         ]
     )
     problem = ClassificationProblem(model, IMAGES, LABELS, initial_stddev=0.0)
     means = [float(tf.reduce_mean(p)) for p in problem.initial_parameters(SEED)]
-    np.testing.assert_array_equal(means, [0, 0.25, 1, 0, 0, 0])
+    np.testing.assert_array_equal(means, [0, 0.25, 0, 1, 0, 0])
 
 
 def test_the_model_is_left_as_it_is_and_its_values_play_no_part():
