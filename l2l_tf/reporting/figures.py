@@ -67,6 +67,9 @@ def draw_curves(
 ) -> None:
     """Draws the loss of each rule, on a logarithmic axis, against the step, as a PNG.
 
+    Of more than 500 steps, 100 means of as many neighbours are drawn: minibatches' noise would hide
+    all lines but one.
+
     Args:
         path: the file to write; its folder is made if missing.
         panels: the parts of the figure, from left to right.
@@ -82,7 +85,8 @@ def draw_curves(
         for row, style in zip(panel.rows, _styles(panel.rows), strict=True):
             curve = _drawable(row["curve"])[panel.first_step :]
             label = row["rule"] if row["learning_rate"] is None else _label_with_rate(row)
-            axes.plot(panel.first_step + np.arange(len(curve)), curve, label=label, **style)
+            steps = panel.first_step + np.arange(len(curve))
+            axes.plot(_thinned(steps), _thinned(curve), label=label, **style)
         _finish(axes, panel, unit, quantity)
     _save(figure, path)
 
@@ -127,6 +131,12 @@ def draw_pictures(
     for axes, heading in zip(grid[0], headings, strict=True):
         axes.set_title(heading, fontsize=7)
     _save(figure, path)
+
+
+def _thinned(values: np.ndarray) -> np.ndarray:
+    if len(values) <= 500:
+        return values
+    return np.array([part.mean() for part in np.array_split(values, 100)])
 
 
 def _styles(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -93,6 +93,16 @@ def test_losses_are_drawn_against_the_step_on_a_logarithmic_axis(drawn):
     np.testing.assert_array_equal(line.get_ydata(), [4.0, 2.0, 1.0])
 
 
+def test_of_many_steps_means_of_neighbours_are_drawn(drawn):
+    # 10 and 30 in turn, on a slope.
+    curve = 20 + 10 * (-1.0) ** np.arange(1000) + np.arange(1000) / 1000
+    (line,) = drawn([_row("adam", curve)]).get_lines()
+    np.testing.assert_allclose(line.get_xdata(), np.arange(4.5, 1000, 10))
+    np.testing.assert_allclose(line.get_ydata(), 20 + np.arange(4.5, 1000, 10) / 1000)
+    (line,) = drawn([_row("adam", curve[:500])]).get_lines()
+    np.testing.assert_array_equal(line.get_ydata(), curve[:500])
+
+
 def test_the_legend_names_rules_and_the_rates_of_tuned_ones(drawn):
     axes = drawn([_row("mine", learned=True), _row("adam")])
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
