@@ -11,7 +11,7 @@ import tensorflow as tf
 from experiments.common import FLAGS, origin, write_flags
 from experiments.evaluated_baselines import add_row, find_row, known_rows
 from experiments.exclusive_lock import exclusive_lock
-from experiments.json_lines import identity
+from experiments.json_lines import identity, without_model
 from experiments.tuned_rates import tune_baselines
 from l2l_tf.delivery.export import load_card, strict_json, update_card
 from l2l_tf.delivery.pretrained import load_rule
@@ -160,10 +160,10 @@ def _print_table(heading: str | None, results: dict[str, Any]) -> None:
 
 def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> None:
     """Adds an evaluation's numbers to a card, in place of older ones on the same problem."""
+    config = without_model(results["problem_config"])
+    what = {key: results[key] for key in ("problem", "num_steps")} | {"problem_config": config}
     # As a card holds it, so that it can be found there: JSON knows no tuples.
-    what = json.loads(
-        strict_json({key: results[key] for key in ("problem", "problem_config", "num_steps")})
-    )
+    what = json.loads(strict_json(what))
     kept = ("part", "num_tasks", "seed", *COMPARED)
     scores = {key: results[key] for key in kept if key in results}
     # Curves, losses of each run and searches are in results.json.

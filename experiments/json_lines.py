@@ -14,18 +14,23 @@ from l2l_tf.problems.problem import Problem
 
 def identity(problem: Problem, num_tasks: int) -> dict[str, Any]:
     """Returns what makes one run on a problem's tasks the same as another, as the flags say."""
-    # How Keras writes a model down changes with its versions: the problem's name tells models
-    # apart.
-    config = {key: value for key, value in problem.get_config().items() if key != "model"}
     what = {
         "problem": problem.name,
-        "problem_config": config,
+        "problem_config": without_model(problem.get_config()),
         "num_steps": FLAGS.num_steps,
         "num_tasks": num_tasks,
         "seed": FLAGS.seed,
     }
     # As a line holds it, so that it can be found there: JSON knows no tuples.
     return json.loads(strict_json(what))
+
+
+def without_model(problem_config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a problem's configuration without its model, which the problem's name tells apart.
+
+    How Keras writes a model down is long, and changes with its versions.
+    """
+    return {key: value for key, value in problem_config.items() if key != "model"}
 
 
 def read_lines(flag: str, kind: str, check: Callable[[dict[str, Any]], Any]) -> list[dict]:

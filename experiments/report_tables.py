@@ -9,6 +9,10 @@ from l2l_tf.reporting.results import Row, format_markdown
 
 # What an evaluation wrote, from its file: null stands for numbers that are not finite.
 Results = dict[str, Any]
+_OF_EACH_ROW = (
+    *("rule", "learned", "learning_rate", "diverged", "num_runs"),
+    *("final_loss", "mean_loss", "curve"),
+)
 # The cells of a table's column, by what its row is called.
 Column = dict[str, str]
 
@@ -36,7 +40,7 @@ def _results(path: Path, measured: Sequence[str]) -> Results:
         results = json.loads(path.read_text())
         results["num_steps"]  # Must be there.
         for row in results["rows"]:
-            for key in ("rule", "learned", "diverged", "num_runs", "curve", *measured):
+            for key in (*_OF_EACH_ROW, *measured, *(() if row["learned"] else ("tuning",))):
                 row[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -184,6 +184,8 @@ def test_the_rule_is_the_papers_and_its_card_has_scores_on_both_parts(trained):
     assert (card["training"]["num_steps"], card["training"]["unroll_length"]) == (10, 4)
     assert card["training"]["progress"]["num_trajectories"] == 2
     assert [scores["part"] for scores in card["scores"]] == list(TABLES.values())
+    # The name tells the network; how Keras writes it down is long, and of training alone.
+    assert all("model" not in scores["problem_config"] for scores in card["scores"])
     rule = load_rule(trained[0] / "rule")
     assert (rule.preprocessing, rule.p, rule.output_scale) == ("log_and_sign", 10.0, 0.1)
 
