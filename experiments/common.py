@@ -69,6 +69,12 @@ flags.DEFINE_list(
     "Factors for the deltas of the best rule, which are tried on the validation tasks over the "
     "whole horizon once training has ended; the best one is kept.",
 )
+flags.DEFINE_list(
+    "nesterov_rates",
+    [],
+    "rnnprop: rates of a Nesterov momentum to add to the best rule, with factors for its deltas "
+    "already in it, tried as those are; 0: none.",
+)
 flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
 flags.DEFINE_float(
     "random_scale_range",

@@ -9,6 +9,7 @@ from absl import flags
 
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
+from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop
 from l2l_tf.rules.preprocess import PREPROCESSORS
 from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
@@ -31,6 +32,11 @@ LEARNED_RULES = {
         "Andrychowicz et al. 2016, arXiv 1606.04474",
     ),
     "rnnprop": LearnedRule(RNNprop, (), "Lv, Jiang and Li 2017, arXiv 1703.03633"),
+    "nesterov_rnnprop": LearnedRule(
+        NesterovRNNprop,
+        ("nesterov_rate", "damping_power"),
+        "Lv, Jiang and Li 2017, arXiv 1703.03633, and Nesterov momentum",
+    ),
 }
 
 flags.DEFINE_enum("learned_rule", "lstm", sorted(LEARNED_RULES), "Which rule is trained.")
@@ -44,6 +50,10 @@ flags.DEFINE_list("units", ["20", "20"], "Units of each LSTM layer of the rule."
 flags.DEFINE_float("output_scale", 0.1, "Factor from the rule's output to a delta.")
 flags.DEFINE_enum("preprocessing", "none", sorted(PREPROCESSORS), "lstm: what the rule sees.")
 flags.DEFINE_float("p", 10, "lstm: constant of log-and-sign preprocessing.")
+flags.DEFINE_float("nesterov_rate", 0.005, "nesterov_rnnprop: rate of its Nesterov momentum.")
+flags.DEFINE_float(
+    "damping_power", 2, "nesterov_rnnprop: how fast RNNprop's part falls with the gradients."
+)
 
 FLAGS = flags.FLAGS
 

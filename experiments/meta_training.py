@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
-from experiments.learned_rules import chosen_rule, make_learned_rule
+from experiments.learned_rules import LEARNED_RULES, make_learned_rule
 from l2l_tf.delivery.export import check_destination, export_rule, load_card
 from l2l_tf.delivery.pretrained import find_rule
 from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
@@ -22,6 +22,7 @@ from l2l_tf.reporting.callbacks import MetaProgressBar, MetaTensorBoard
 from l2l_tf.training.delta_factors import tune_deltas
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
+from l2l_tf.training.nesterov_rates import add_nesterov
 
 
 def meta_train(
@@ -44,7 +45,7 @@ def meta_train(
     """
     # Before hours are spent on a rule that has no place.
     check_destination(output_dir / "rule")
-    factors = _delta_factors()
+    factors, rates = _delta_factors(), _nesterov_rates()
     settings = MetaTrainingSettings(
         num_steps=FLAGS.num_steps,
         unroll_length=FLAGS.unroll_length,
@@ -88,13 +89,21 @@ def meta_train(
         return
     trainer.load_best()
     tuned = _tune_deltas(trainer.rule, validation_problem, factors)
+    rule, tried_rates = _add_nesterov(trainer.rule, validation_problem, rates)
+    is_added = rule is not trainer.rule
     card = {
         "name": FLAGS.rule_name or f"{experiment}_{FLAGS.learned_rule}",
         "licence": "Apache-2.0",
-        "source": chosen_rule().source,
-        "training": {**trainer.description(), **tuned, **_initial_training(), **origin(experiment)},
+        "source": LEARNED_RULES["nesterov_rnnprop" if is_added else FLAGS.learned_rule].source,
+        "training": {
+            **trainer.description(),
+            **tuned,
+            **tried_rates,
+            **_initial_training(),
+            **origin(experiment),
+        },
     }
-    path = export_rule(trainer.rule, output_dir / "rule", card)
+    path = export_rule(rule, output_dir / "rule", card)
     print(f"Wrote the rule of meta-epoch {trainer.progress.best_meta_epoch} to {path}")
 
 
@@ -111,17 +120,58 @@ def _delta_factors() -> list[float]:
     return factors
 
 
+def _nesterov_rates() -> list[float]:
+    try:
+        rates = [float(rate) for rate in FLAGS.nesterov_rates]
+    except ValueError:
+        rates = [math.nan]
+    if not all(0 <= rate < math.inf for rate in rates):
+        raise ValueError(
+            "--nesterov_rates must be finite numbers from 0 on. Received: "
+            f"--nesterov_rates={','.join(FLAGS.nesterov_rates)}. Give, say, "
+            "--nesterov_rates=0,0.005,0.01."
+        )
+    if rates and FLAGS.learned_rule != "rnnprop":
+        raise ValueError(
+            "--nesterov_rates must be left out where --learned_rule is not rnnprop. Received: "
+            f"--nesterov_rates={','.join(FLAGS.nesterov_rates)} with "
+            f"--learned_rule={FLAGS.learned_rule}. Leave one of the two out."
+        )
+    return rates
+
+
 def _tune_deltas(
     rule: keras.layers.Layer, problem: Problem, factors: list[float]
 ) -> dict[str, Any]:
     """Scales a rule's deltas as `--delta_factors` says; returns what the card says of that."""
     if not factors:
         return {}
+    losses = tune_deltas(rule, problem, *_validation(), factors, FLAGS.validation_metric)
+    return _tried("delta_factors", losses)
+
+
+def _add_nesterov(
+    rule: keras.layers.Layer, problem: Problem, rates: list[float]
+) -> tuple[keras.layers.Layer, dict[str, Any]]:
+    """Returns the rule as `--nesterov_rates` say, and what the card says of that."""
+    if not rates:
+        return rule, {}
+    rule, losses = add_nesterov(rule, problem, *_validation(), rates, FLAGS.validation_metric)
+    return rule, _tried("nesterov_rates", losses)
+
+
+def _validation() -> tuple[tf.Tensor, int]:
+    """Returns the validation tasks' seeds and the whole horizon."""
     seeds = task_seeds(FLAGS.seed, "validation", 0, FLAGS.num_validation_tasks)
-    losses = tune_deltas(rule, problem, seeds, FLAGS.num_steps, factors, FLAGS.validation_metric)
-    print("Validation losses by --delta_factors: ", end="")
-    print(", ".join(f"{factor:g}: {loss:.4g}" for factor, loss in losses.items()))
-    return {"delta_factors": {f"{factor:g}": loss for factor, loss in losses.items()}}
+    return seeds, FLAGS.num_steps
+
+
+def _tried(flag: str, losses: dict[float, float]) -> dict[str, dict[str, float]]:
+    """Prints what each value of a flag came to, and returns it for the card."""
+    by_name = {f"{value:g}": loss for value, loss in losses.items()}
+    print(f"Validation losses by --{flag}: ", end="")
+    print(", ".join(f"{name}: {loss:.4g}" for name, loss in by_name.items()))
+    return {flag: by_name}
 
 
 def _initial_training() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
+from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop
 from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
@@ -13,6 +14,7 @@ __all__ = [
     "Adam",
     "CoordinatewiseLSTM",
     "FlatLayout",
+    "NesterovRNNprop",
     "RMSprop",
     "RNNprop",
     "Route",

@@ -5,6 +5,7 @@ from l2l_tf.training.evaluation import Evaluation, evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
+from l2l_tf.training.nesterov_rates import add_nesterov
 from l2l_tf.training.tuning import Tuning, tune, tune_by_halving, tune_from
 from l2l_tf.training.unroll import start, unroll
 
@@ -13,6 +14,7 @@ __all__ = [
     "MetaTrainer",
     "MetaTrainingSettings",
     "Tuning",
+    "add_nesterov",
     "evaluate",
     "meta_gradient",
     "start",

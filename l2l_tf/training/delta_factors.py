@@ -58,11 +58,7 @@ def tune_deltas(
             "factors must hold positive, finite numbers. "
             f"Received: factors={list(factors)}. Give, say, [1, 2, 4]."
         )
-    if metric not in VALIDATION_METRICS:
-        raise ValueError(
-            f"metric must be one of {sorted(VALIDATION_METRICS)}. "
-            f"Received: metric={metric!r}. Choose one of them."
-        )
+    check_metric(metric)
     config, weights = rule.get_config(), rule.get_weights()
 
     def scaled(factor: float) -> keras.layers.Layer:
@@ -79,3 +75,12 @@ def tune_deltas(
     if np.isfinite(losses[best]):
         rule.scale_deltas(best)
     return losses
+
+
+def check_metric(metric: str) -> None:
+    """Raises a ValueError unless the metric is one of `VALIDATION_METRICS`."""
+    if metric not in VALIDATION_METRICS:
+        raise ValueError(
+            f"metric must be one of {sorted(VALIDATION_METRICS)}. "
+            f"Received: metric={metric!r}. Choose one of them."
+        )

@@ -15,7 +15,7 @@ from experiments.cifar_variants import HELD_OUT, VARIANTS
 from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.problems.datasets import load
-from l2l_tf.rules.rnnprop import RNNprop
+from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop
 from l2l_tf.rules.routed import RoutedRule
 from tests.experiments.binaries import Refusal, refusals, run, strict_json
 from tests.real_data import needs_data
@@ -43,6 +43,7 @@ TRAINING = (
     "--num_validation_tasks=1",
     "--units=3",
     "--delta_factors=2",
+    "--nesterov_rates=0.01",
 )
 TABLES = ("results.json", "results_training_half.json")
 
@@ -66,7 +67,6 @@ def test_the_rule_has_two_parts_and_is_saved_as_one(trained):
     assert isinstance(rule, RoutedRule)
     assert list(rule.parts) == ["conv", "other"]
     for part in rule.parts.values():
-        assert isinstance(part, RNNprop)
         assert (part.units, part.output_scale) == ((3,), 0.2)
     # They begin with different weights, and both have learned.
     weights = [{v.name: v.numpy() for v in part.weights} for part in rule.parts.values()]
@@ -124,6 +124,16 @@ def test_the_deltas_are_scaled_by_the_best_of_the_factors_that_the_flags_name(tr
     assert list(tried) == ["2"]
     assert 0 < tried["2"] < 10
     assert {part.output_scale for part in load_rule(trained / "rule").parts.values()} == {0.2}
+
+
+def test_nesterov_momentum_is_added_at_the_best_of_the_rates_that_the_flags_name(trained):
+    card = load_card(trained / "rule")
+    assert list(card["training"]["nesterov_rates"]) == ["0.01"]
+    assert 0 < card["training"]["nesterov_rates"]["0.01"] < 10
+    assert card["source"] == "Lv, Jiang and Li 2017, arXiv 1703.03633, and Nesterov momentum"
+    for part in load_rule(trained / "rule").parts.values():
+        assert type(part) is NesterovRNNprop
+        assert part.nesterov_rate == 0.01
 
 
 # Other rules and CIFAR-10 itself
@@ -304,6 +314,16 @@ CASES = {
         "error: --delta_factors must be positive, finite numbers. Received: --delta_factors=1,0. "
         "Give, say, --delta_factors=1,2,4.",
     ),
+    "a_negative_nesterov_rate": (
+        ["--nesterov_rates=0,-1"],
+        "error: --nesterov_rates must be finite numbers from 0 on. Received: "
+        "--nesterov_rates=0,-1. Give, say, --nesterov_rates=0,0.005,0.01.",
+    ),
+    "nesterov_rates_without_rnnprop": (
+        ["--nesterov_rates=0.01", "--learned_rule=lstm"],
+        "error: --nesterov_rates must be left out where --learned_rule is not rnnprop. Received: "
+        "--nesterov_rates=0.01 with --learned_rule=lstm. Leave one of the two out.",
+    ),
     "horizons_in_words": (
         ["--horizons=two,4"],
         "error: --horizons must be integers that ascend to --num_steps. Received: "
@@ -317,10 +337,12 @@ CASES = {
     "initial_rule_of_other_parts": (
         ["--parts=", "--units=3", "--learned_rule=rnnprop", "--initial_rule=@/rule"],
         "error: --initial_rule must be a rule of the kind that is trained. Received: "
-        "--initial_rule=@/rule, which is RoutedRule(conv: RNNprop(units=[3], "
-        "output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, epsilon=1e-08), other: "
-        "RNNprop(units=[3], output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, "
-        "epsilon=1e-08)), to train RNNprop(units=[3], output_scale=0.1, input_units=20, "
+        "--initial_rule=@/rule, which is RoutedRule(conv: NesterovRNNprop(units=[3], "
+        "output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, epsilon=1e-08, "
+        "nesterov_rate=0.01, damping_power=2.0), other: NesterovRNNprop(units=[3], "
+        "output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, epsilon=1e-08, "
+        "nesterov_rate=0.01, damping_power=2.0)), "
+        "to train RNNprop(units=[3], output_scale=0.1, input_units=20, "
         "beta_1=0.95, beta_2=0.95, epsilon=1e-08). Give the flags that it was trained with.",
     ),
 }

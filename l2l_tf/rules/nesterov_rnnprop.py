@@ -1,0 +1,122 @@
+"""Nesterov momentum that an RNNprop corrects, the less the smaller the gradients become."""
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from l2l_tf.rules.rnnprop import RNNprop
+from l2l_tf.rules.routed import OTHER, RoutedRule
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf")
+class NesterovRNNprop(RNNprop):
+    """RNNprop's delta, damped as gradients become small, and a step of Nesterov momentum.
+
+    RNNprop sees gradients relative to their usual size, and so takes steps that are as large near a
+    minimum as far from it. Here, of a coordinate whose gradients have the root mean square r, and
+    had at most the one R, both corrected for their start at zero as in RNNprop, the delta of
+    RNNprop is multiplied by (r / R)^damping_power. To it comes the delta of
+    `SGD(nesterov_rate, momentum=beta_1, nesterov=True)`, which is proportional to the gradients: an
+    untrained rule is that SGD, and what an RNNprop has learned is a correction of it.
+
+    So deltas depend on the scale of the loss, as those of SGD do, and no number bounds them. The
+    weights are those of an RNNprop, and may be learned as such (`NesterovRNNprop.of`,
+    `l2l_tf.training.add_nesterov`). Source: our own.
+
+    Args:
+        nesterov_rate: learning rate of the Nesterov momentum, whose momentum is `beta_1`.
+        damping_power: how fast RNNprop's deltas fall with the gradients: 0 (not at all) or at least
+            1 (below, the derivative at a gradient of zero would be infinite).
+        **arguments: those of `RNNprop`.
+
+    Call arguments:
+        gradient: float `[N]`.
+        state: what `initial_state` or the previous call returned: the state of an RNNprop, and the
+            largest root mean square so far `[N]`.
+
+    Returns:
+        The delta, float `[N]`, and the next state.
+
+    Raises:
+        ValueError: the rate is not positive and finite, the power none of those, or what `RNNprop`
+            refuses.
+        TypeError: what `RNNprop` refuses.
+    """
+
+    def __init__(self, nesterov_rate: float = 0.005, damping_power: float = 2.0, **arguments: Any):
+        if not 0 < nesterov_rate < math.inf:
+            raise ValueError(
+                "nesterov_rate must be positive and finite. "
+                f"Received: nesterov_rate={nesterov_rate}. Give, say, 0.005, or take an RNNprop."
+            )
+        if damping_power != 0 and not 1 <= damping_power < math.inf:
+            raise ValueError(
+                "damping_power must be 0 or a finite number from 1 on. "
+                f"Received: damping_power={damping_power}. Give, say, 2."
+            )
+        super().__init__(**arguments)
+        self.nesterov_rate = nesterov_rate
+        self.damping_power = damping_power
+
+    @classmethod
+    def of(
+        cls, rule: RNNprop, nesterov_rate: float, damping_power: float = 2.0
+    ) -> "NesterovRNNprop":
+        """Returns a rule with the weights and settings of an RNNprop, which stays as it is."""
+        added = {"nesterov_rate": nesterov_rate, "damping_power": damping_power}
+        new = cls.from_config(rule.get_config() | added)
+        new.set_weights(rule.get_weights())
+        return new
+
+    def initial_state(self, num_coordinates: int | tf.Tensor) -> Any:
+        """Returns zeros for all that is kept of N coordinates."""
+        zeros = tf.zeros([num_coordinates], self.compute_dtype)
+        return super().initial_state(num_coordinates), zeros
+
+    def call(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        rnnprop_state, peak = state
+        correction, rnnprop_state = super().call(gradient, rnnprop_state)
+        step, mean, root_mean_square, _ = rnnprop_state
+        size = root_mean_square / tf.sqrt(-tf.math.expm1(step * math.log(self.beta_2)))
+        peak = tf.maximum(peak, size)
+        if self.damping_power:
+            correction *= tf.math.divide_no_nan(size, peak) ** self.damping_power
+        # The mean has 1 - beta_1 times the sum that momentum has.
+        momentum = gradient + self.beta_1 / (1 - self.beta_1) * mean
+        return correction - self.nesterov_rate * momentum, (rnnprop_state, peak)
+
+    def scale_deltas(self, factor: float) -> None:
+        super().scale_deltas(factor)
+        self.nesterov_rate = float(f"{factor * self.nesterov_rate:.6g}")
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "nesterov_rate": self.nesterov_rate,
+            "damping_power": self.damping_power,
+        }
+
+
+def with_nesterov(
+    rule: keras.layers.Layer, nesterov_rate: float, damping_power: float = 2.0
+) -> keras.layers.Layer:
+    """Returns an RNNprop, or each part of a `RoutedRule` of such, as a `NesterovRNNprop`.
+
+    Raises:
+        TypeError: the rule, or a part of it, is no RNNprop, or already a `NesterovRNNprop`.
+    """
+    if isinstance(rule, RoutedRule):
+        routes = [
+            dataclasses.replace(route, rule=with_nesterov(route.rule, nesterov_rate, damping_power))
+            for route in rule.routes
+        ]
+        other = with_nesterov(rule.parts[OTHER], nesterov_rate, damping_power)
+        return RoutedRule(other, routes, rule.name, rule.trainable)
+    if type(rule) is not RNNprop:
+        raise TypeError(
+            "rule must be an RNNprop or a RoutedRule of such, to which Nesterov momentum can be "
+            f"added. Received: {rule!r}. Learn one with --learned_rule=rnnprop."
+        )
+    return NesterovRNNprop.of(rule, nesterov_rate, damping_power)
