@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -27,10 +28,11 @@ class NesterovRNNprop(RNNprop):
     `l2l_tf.training.add_nesterov`). Source: our own.
 
     Args:
+        units: H of each LSTM layer.
         nesterov_rate: learning rate of the Nesterov momentum, whose momentum is `beta_1`.
         damping_power: how fast RNNprop's deltas fall with the gradients: 0 (not at all) or at least
             1 (below, the derivative at a gradient of zero would be infinite).
-        **arguments: those of `RNNprop`.
+        **arguments: the others of `RNNprop`.
 
     Call arguments:
         gradient: float `[N]`.
@@ -46,7 +48,14 @@ class NesterovRNNprop(RNNprop):
         TypeError: what `RNNprop` refuses.
     """
 
-    def __init__(self, nesterov_rate: float = 0.005, damping_power: float = 2.0, **arguments: Any):
+    def __init__(
+        self,
+        units: Sequence[int] = (20, 20),
+        *,
+        nesterov_rate: float = 0.005,
+        damping_power: float = 2.0,
+        **arguments: Any,
+    ):
         if not 0 < nesterov_rate < math.inf:
             raise ValueError(
                 "nesterov_rate must be positive and finite. "
@@ -57,7 +66,7 @@ class NesterovRNNprop(RNNprop):
                 "damping_power must be 0 or a finite number from 1 on. "
                 f"Received: damping_power={damping_power}. Give, say, 2."
             )
-        super().__init__(**arguments)
+        super().__init__(units, **arguments)
         self.nesterov_rate = nesterov_rate
         self.damping_power = damping_power
 

@@ -136,6 +136,25 @@ def test_nesterov_momentum_is_added_at_the_best_of_the_rates_that_the_flags_name
         assert part.nesterov_rate == 0.01
 
 
+def test_such_a_rule_is_trained_on_with_its_settings(trained, tmp_path):
+    settings = ("--learned_rule=nesterov_rnnprop", "--nesterov_rate=0.01", "--output_scale=0.2")
+    run(
+        "cifar",
+        *(*TRAINING, "--mode=train", "--delta_factors=", "--nesterov_rates=", *settings),
+        *(f"--initial_rule={trained / 'rule'}", f"--output_dir={tmp_path}"),
+    )
+    rule, initial = (load_rule(folder / "rule") for folder in (tmp_path, trained))
+    assert [part.get_config() for part in rule.parts.values()] == [
+        part.get_config() for part in initial.parts.values()
+    ]
+    changes = [
+        np.abs(one - other).max()
+        for one, other in zip(rule.get_weights(), initial.get_weights(), strict=True)
+    ]
+    # Six meta-steps of Adam, at rates of at most 0.002.
+    assert 0 < max(changes) < 0.02
+
+
 # Other rules and CIFAR-10 itself
 
 
