@@ -41,7 +41,7 @@ def compare(
     problems: dict[str, Problem],
     tuning_problems: Mapping[str, Problem],
     rules: dict[str, keras.layers.Layer],
-    cards: Sequence[Path],
+    cards: Mapping[str, Path],
     output_dir: Path,
     title: str,
     references: Sequence[ReferenceCurve],
@@ -57,7 +57,7 @@ def compare(
             to `results.json`, others to `results_<name>.json`.
         tuning_problems: what the baselines' learning rates are chosen on, by what the table is of.
         rules: learned rules by name.
-        cards: the folders of those rules to whose cards the scores are added.
+        cards: the folders of those rules to whose cards the scores are added, by the rules' names.
         output_dir: where results, figures and flags go.
         title: the figures' title.
         references: published curves, drawn behind ours.
@@ -87,8 +87,9 @@ def compare(
         write_json(output_dir / f"results{suffix}.json", results)
         figure = output_dir / f"{experiment}{suffix}.png"
         draw_curves(figure, [Panel(title + part_title, rows, references)])
-        for path in cards:
-            _add_scores(path, results, origin(experiment))
+        for name, path in cards.items():
+            own = [row for row in rows if row["rule"] == name or not row["learned"]]
+            _add_scores(path, {**results, **compare_with_baselines(own)}, origin(experiment))
         tables.append((title + part_title, results, f"results{suffix}.json and {figure.name}"))
     write_flags(output_dir / "evaluate_flags.txt")
     for heading, results, files in tables:

@@ -64,12 +64,17 @@ def train_and_evaluate(
     if trains:
         paths.append(own_rule)
     if "evaluate" in FLAGS.mode:
+        rules = load_rules(paths)
         compare(
             experiment,
             problems.tests,
             _tuning_problems(problems),
-            load_rules(paths),
-            paths if FLAGS.update_card else [path for path in paths if path == own_rule],
+            rules,
+            {
+                name: path
+                for name, path in zip(rules, paths, strict=True)
+                if FLAGS.update_card or path == own_rule
+            },
             output_dir,
             title,
             references,

@@ -17,14 +17,15 @@ class NesterovRNNprop(RNNprop):
     """RNNprop's delta, damped as gradients become small, and a step of Nesterov momentum.
 
     RNNprop sees gradients relative to their usual size, and so takes steps that are as large near a
-    minimum as far from it. Here, of a coordinate whose gradients have the root mean square r, and
-    had at most the one R, both corrected for their start at zero as in RNNprop, the delta of
+    minimum as far from it. Here, of a coordinate whose gradients have the root mean square r, whose
+    largest so far was R, both corrected for their start at zero as in RNNprop, the delta of
     RNNprop is multiplied by (r / R)^damping_power. To it comes the delta of
     `SGD(nesterov_rate, momentum=beta_1, nesterov=True)`, which is proportional to the gradients: an
     untrained rule is that SGD, and what an RNNprop has learned is a correction of it.
 
-    So deltas depend on the scale of the loss, as those of SGD do, and no number bounds them. The
-    weights are those of an RNNprop, and may be learned as such (`NesterovRNNprop.of`,
+    So deltas depend on the scale of the loss, as those of SGD do, and no number bounds them. R
+    never falls: after one gradient far above all others, what RNNprop has learned counts little.
+    The weights are those of an RNNprop, and may be learned as such (`NesterovRNNprop.of`,
     `l2l_tf.training.add_nesterov`). Source: our own.
 
     Args:
@@ -74,9 +75,20 @@ class NesterovRNNprop(RNNprop):
     def of(
         cls, rule: RNNprop, nesterov_rate: float, damping_power: float = 2.0
     ) -> "NesterovRNNprop":
-        """Returns a rule with the weights and settings of an RNNprop, which stays as it is."""
-        added = {"nesterov_rate": nesterov_rate, "damping_power": damping_power}
-        new = cls.from_config(rule.get_config() | added)
+        """Returns a rule with the weights and settings of an RNNprop, which stays as it is.
+
+        Raises:
+            TypeError: the rule is no RNNprop, or already a `NesterovRNNprop`.
+            ValueError: the rate or the power is out of range.
+        """
+        if type(rule) is not RNNprop:
+            raise TypeError(
+                "rule must be an RNNprop, to which Nesterov momentum can be added. "
+                f"Received: {rule!r}. Learn one with --learned_rule=rnnprop."
+            )
+        # Not from_config, which would wrap what is refused in errors of its own.
+        config = rule.get_config() | {"dtype": rule.compute_dtype}
+        new = cls(**config, nesterov_rate=nesterov_rate, damping_power=damping_power)
         new.set_weights(rule.get_weights())
         return new
 
@@ -86,6 +98,7 @@ class NesterovRNNprop(RNNprop):
         return super().initial_state(num_coordinates), zeros
 
     def call(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        self._check_peak(gradient, state)
         rnnprop_state, peak = state
         correction, rnnprop_state = super().call(gradient, rnnprop_state)
         step, mean, root_mean_square, _ = rnnprop_state
@@ -96,6 +109,16 @@ class NesterovRNNprop(RNNprop):
         # The mean has 1 - beta_1 times the sum that momentum has.
         momentum = gradient + self.beta_1 / (1 - self.beta_1) * mean
         return correction - self.nesterov_rate * momentum, (rnnprop_state, peak)
+
+    def _check_peak(self, gradient: tf.Tensor, state: Any) -> None:
+        # Shapes that broadcast would go unseen; RNNprop checks its own part of the state.
+        if len(state) != 2 or not gradient.shape.is_compatible_with(getattr(state[1], "shape", [])):
+            raise ValueError(
+                "state must hold that of an RNNprop and the largest root mean square so far, "
+                f"[{gradient.shape[0]}]. Received: state with shapes "
+                f"{[part.shape for part in tf.nest.flatten(state)]}. Begin with "
+                "rule.initial_state(N) for a gradient of N coordinates."
+            )
 
     def scale_deltas(self, factor: float) -> None:
         super().scale_deltas(factor)
@@ -115,6 +138,7 @@ def with_nesterov(
 
     Raises:
         TypeError: the rule, or a part of it, is no RNNprop, or already a `NesterovRNNprop`.
+        ValueError: the rate or the power is out of range.
     """
     if isinstance(rule, RoutedRule):
         routes = [
@@ -123,9 +147,4 @@ def with_nesterov(
         ]
         other = with_nesterov(rule.parts[OTHER], nesterov_rate, damping_power)
         return RoutedRule(other, routes, rule.name, rule.trainable)
-    if type(rule) is not RNNprop:
-        raise TypeError(
-            "rule must be an RNNprop or a RoutedRule of such, to which Nesterov momentum can be "
-            f"added. Received: {rule!r}. Learn one with --learned_rule=rnnprop."
-        )
     return NesterovRNNprop.of(rule, nesterov_rate, damping_power)

@@ -50,6 +50,8 @@ def add_nesterov(
             f"Received: rates={list(rates)}. Give, say, [0, 0.005, 0.01]."
         )
     check_metric(metric)
+    # So that what can't be added to is refused even where 0 is all that is tried.
+    with_nesterov(rule, 1.0, damping_power)
     candidates = {
         rate: with_nesterov(rule, rate, damping_power) if rate else rule for rate in rates
     }

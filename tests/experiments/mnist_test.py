@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from experiments.mnist_variants import VARIANTS
-from l2l_tf.delivery.export import load_card
+from l2l_tf.delivery.export import export_rule, load_card
 from l2l_tf.delivery.pretrained import list_rules, load_rule
 from l2l_tf.problems.classification import ClassificationProblem
 from l2l_tf.problems.datasets import Examples, load
@@ -193,6 +193,9 @@ def test_the_rule_is_the_papers_and_its_card_has_scores_on_both_parts(trained):
 def test_newer_scores_on_a_problem_take_the_place_of_older_ones(trained, tmp_path):
     folder, _ = trained
     rule = shutil.copytree(folder / "rule", tmp_path / "rule")
+    faster = load_rule(rule)
+    faster.scale_deltas(3)
+    other = export_rule(faster, tmp_path / "other", {"name": "faster"})
     run(
         "mnist",
         *SETTINGS,
@@ -200,12 +203,21 @@ def test_newer_scores_on_a_problem_take_the_place_of_older_ones(trained, tmp_pat
         "--mode=evaluate",
         "--update_card",
         "--num_tasks=1",
-        f"--rule={rule}",
+        f"--rule={rule},{other}",
         f"--tuned_rates={folder.with_name('rates.jsonl')}",
         f"--output_dir={tmp_path / 'run'}",
     )
     scores = [(one["part"], one["num_tasks"]) for one in load_card(rule)["scores"]]
     assert scores == [("test images", 1), ("training half", NUM_OTHER_TASKS)]
+    # Each card says how its own rule stands beside the best baseline.
+    ratios = []
+    for path in (rule, other):
+        card = load_card(path)
+        losses = {row["rule"]: row["final_loss"] for row in card["scores"][0]["rows"]}
+        best = losses[card["scores"][0]["best_baseline"]]
+        ratios.append(card["scores"][0]["ratio_to_best_baseline"])
+        assert ratios[-1] == pytest.approx(losses[card["name"]] / best)
+    assert ratios[0] != ratios[1]
 
 
 # Training that begins with another's weights, on smaller images

@@ -598,7 +598,7 @@ CASES = {
     "learned_rule": (
         ["--learned_rule=gru"],
         "FATAL Flags parsing error: flag --learned_rule=gru: value should be one of "
-        "<lstm|rnnprop>\nPass --helpshort or --helpfull to see help on flags.",
+        "<lstm|nesterov_rnnprop|rnnprop>\nPass --helpshort or --helpfull to see help on flags.",
     ),
     "flag_of_another_rule": (
         ["--learned_rule=rnnprop", "--preprocessing=log_and_sign"],

@@ -132,8 +132,17 @@ def test_each_part_of_a_routed_rule_becomes_one_for_the_same_variables():
 def test_another_rule_is_refused(rule):
     routed = RoutedRule(RNNprop((3,)), [Route(rule, kind="conv")])
     for one in (rule, routed):
-        with pytest.raises(TypeError, match=r"^rule must be an RNNprop or a RoutedRule of such"):
+        with pytest.raises(
+            TypeError, match=r"^rule must be an RNNprop, to which Nesterov momentum"
+        ):
             with_nesterov(one, 0.02)
+
+
+def test_a_rate_or_a_power_out_of_range_is_refused_of_a_rule_too():
+    with pytest.raises(ValueError, match=r"^nesterov_rate must be positive and finite"):
+        NesterovRNNprop.of(RNNprop((3,)), -1)
+    with pytest.raises(ValueError, match=r"^damping_power must be 0 or a finite number from 1 on"):
+        with_nesterov(RNNprop((3,)), 0.02, 0.5)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, NUM_COORDINATES])
@@ -253,6 +262,16 @@ def test_an_argument_out_of_range_is_refused(arguments, message):
     assert str(raised.value) == message
 
 
-def test_a_state_of_another_gradient_is_refused():
-    with pytest.raises(ValueError, match="state must hold tensors of the shapes"):
-        _rule()(tf.zeros([3]), _rule().initial_state(2))
+@pytest.mark.parametrize(
+    "state",
+    [
+        _rule().initial_state(2),
+        (_rule().initial_state(3)[0], tf.zeros([1])),
+        (_rule().initial_state(3)[0], tf.zeros([])),
+        RNNprop((4, 3)).initial_state(3),
+    ],
+    ids=["coordinates", "one_peak", "scalar_peak", "rnnprop"],
+)
+def test_a_state_of_another_gradient_or_rule_is_refused(state):
+    with pytest.raises(ValueError, match="state must hold that of an RNNprop and the largest"):
+        _rule()(tf.zeros([3]), state)

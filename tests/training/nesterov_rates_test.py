@@ -86,7 +86,10 @@ def test_what_can_not_be_tried_is_refused(arguments, message):
         add_nesterov(_new(), Parabolas(), SEEDS, NUM_STEPS, **{"rates": [0.1], **arguments})
 
 
-def test_a_rule_of_another_kind_is_refused():
+@pytest.mark.parametrize("rate", [0, 0.1])
+def test_a_rule_of_another_kind_or_a_power_out_of_range_is_refused(rate):
     rule = CoordinatewiseLSTM((1,), seed=0)
-    with pytest.raises(TypeError, match=r"^rule must be an RNNprop or a RoutedRule of such"):
-        add_nesterov(rule, Parabolas(), SEEDS, NUM_STEPS, [0.1])
+    with pytest.raises(TypeError, match=r"^rule must be an RNNprop, to which Nesterov momentum"):
+        add_nesterov(rule, Parabolas(), SEEDS, NUM_STEPS, [rate])
+    with pytest.raises(ValueError, match=r"^damping_power must be 0 or a finite number from 1 on"):
+        add_nesterov(_new(), Parabolas(), SEEDS, NUM_STEPS, [rate], damping_power=0.5)
