@@ -72,8 +72,8 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "nesterov_rates",
     [],
-    "rnnprop: rates of a Nesterov momentum to add to the best rule, with factors for its deltas "
-    "already in it, tried as those are; 0: none.",
+    "rnnprop: rates of a Nesterov momentum to add to the best rule, tried after --delta_factors on "
+    "the same tasks; 0 tries the rule without.",
 )
 flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
 flags.DEFINE_float(

@@ -92,7 +92,7 @@ def make_learned_rule() -> keras.layers.Layer:
             raise ValueError(
                 "--initial_rule must be a rule of the kind that is trained. Received: "
                 f"--initial_rule={FLAGS.initial_rule}, which is {_kind(initial)}, to train "
-                f"{_kind(rule)}. Give the flags that it was trained with."
+                f"{_kind(rule)}. Give its settings as flags."
             )
         rule.set_weights(initial.get_weights())
     return rule

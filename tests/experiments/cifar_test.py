@@ -362,7 +362,7 @@ CASES = {
         "output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, epsilon=1e-08, "
         "nesterov_rate=0.01, damping_power=2.0)), "
         "to train RNNprop(units=[3], output_scale=0.1, input_units=20, "
-        "beta_1=0.95, beta_2=0.95, epsilon=1e-08). Give the flags that it was trained with.",
+        "beta_1=0.95, beta_2=0.95, epsilon=1e-08). Give its settings as flags.",
     ),
 }
 

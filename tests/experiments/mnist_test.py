@@ -469,7 +469,7 @@ CASES = {
         "error: --initial_rule must be a rule of the kind that is trained. Received: "
         "--initial_rule=@/rule, which is CoordinatewiseLSTM(units=[3], output_scale=0.1, "
         "preprocessing='log_and_sign', p=10.0), to train CoordinatewiseLSTM(units=[3], "
-        "output_scale=0.1, preprocessing='none', p=10.0). Give the flags that it was trained with.",
+        "output_scale=0.1, preprocessing='none', p=10.0). Give its settings as flags.",
     ),
     "initial_rule_that_is_not_there": (
         ["--mode=train", "--initial_rule=@/other"],
