@@ -44,8 +44,8 @@ class NesterovRNNprop(RNNprop):
         The delta, float `[N]`, and the next state.
 
     Raises:
-        ValueError: the rate is not positive and finite, the power none of those, or what `RNNprop`
-            refuses.
+        ValueError: the rate is not positive and finite, the power neither 0 nor finite and at least
+            1, or what `RNNprop` refuses.
         TypeError: what `RNNprop` refuses.
     """
 
@@ -102,6 +102,7 @@ class NesterovRNNprop(RNNprop):
         rnnprop_state, peak = state
         correction, rnnprop_state = super().call(gradient, rnnprop_state)
         step, mean, root_mean_square, _ = rnnprop_state
+        # An average of gradients' squares, so no larger than the largest: it does not overflow.
         size = root_mean_square / tf.sqrt(-tf.math.expm1(step * math.log(self.beta_2)))
         peak = tf.maximum(peak, size)
         if self.damping_power:
