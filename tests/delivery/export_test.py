@@ -23,6 +23,7 @@ from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
 from tests.reference import lstm as reference
+from tests.rules.run_rule import run_rule
 
 NUM_STEPS, P, OUTPUT_SCALE = 20, 8.0, 0.5
 COORDINATES = (1, 7, 64)
@@ -45,15 +46,6 @@ def _gradients(num_coordinates: int) -> np.ndarray:
     draw = np.random.default_rng(num_coordinates)
     sizes = 10.0 ** draw.uniform(-6, 2, num_coordinates)
     return (sizes * draw.normal(size=[NUM_STEPS, num_coordinates])).astype(np.float32)
-
-
-def _deltas(rule, gradients) -> np.ndarray:
-    state = rule.initial_state(gradients.shape[1])
-    deltas = []
-    for gradient in tf.unstack(tf.constant(gradients)):
-        delta, state = rule(gradient, state)
-        deltas.append(delta)
-    return np.stack(deltas)
 
 
 def _contents(folder: Path) -> dict[str, bytes | None]:
@@ -172,7 +164,7 @@ def test_a_reloaded_rule_has_the_configuration_the_weights_and_the_deltas_of_the
     for one, other in zip(rule.weights, reloaded.weights, strict=True):
         assert one.name == other.name
         np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(_deltas(reloaded, _gradients(7)), _deltas(rule, _gradients(7)))
+    np.testing.assert_array_equal(run_rule(reloaded, _gradients(7)), run_rule(rule, _gradients(7)))
 
 
 @pytest.mark.parametrize("arguments", [{"units": (2,)}, {"dtype": "float64"}, {"trainable": False}])
@@ -181,12 +173,12 @@ def test_rules_of_every_configuration_come_back(tmp_path, arguments):
     reloaded = load_saved_rule(export_rule(rule, tmp_path / "rule", CARD))
     gradients = _gradients(3).astype(arguments.get("dtype", "float32"))
     assert reloaded.trainable == arguments.get("trainable", True)
-    np.testing.assert_array_equal(_deltas(reloaded, gradients), _deltas(rule, gradients))
+    np.testing.assert_array_equal(run_rule(reloaded, gradients), run_rule(rule, gradients))
 
 
 def test_a_rule_that_moves_nothing_comes_back(tmp_path):
     path = export_rule(CoordinatewiseLSTM(units=(2,), seed=0), tmp_path / "rule", CARD)
-    assert not _deltas(load_saved_rule(path), _gradients(3)).any()
+    assert not run_rule(load_saved_rule(path), _gradients(3)).any()
 
 
 # The deployer's program: TensorFlow, and neither Keras nor l2l_tf.
@@ -243,7 +235,7 @@ def deployed(exported, tmp_path_factory) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("how", ["functions", "signatures"])
 @pytest.mark.parametrize("num_coordinates", COORDINATES)
 def test_tensorflow_alone_follows_the_rules_trajectory(deployed, how, num_coordinates):
-    expected = _deltas(_rule(), _gradients(num_coordinates))
+    expected = run_rule(_rule(), _gradients(num_coordinates))
     deltas = deployed[f"{how}_{num_coordinates}"]
     np.testing.assert_allclose(deltas, expected, atol=FLOAT32_TOLERANCE)
     assert np.ptp(expected, axis=0).min() > 100 * FLOAT32_TOLERANCE
@@ -371,7 +363,9 @@ def test_without_a_replay_the_golden_trajectory_plays_no_part(copy):
     golden["deltas"][3][2] += 0.25
     _change_card(copy, golden_trajectory=golden)
     reloaded = load_saved_rule(copy, replay=False)
-    np.testing.assert_array_equal(_deltas(reloaded, _gradients(3)), _deltas(_rule(), _gradients(3)))
+    np.testing.assert_array_equal(
+        run_rule(reloaded, _gradients(3)), run_rule(_rule(), _gradients(3))
+    )
 
 
 @pytest.mark.parametrize(
@@ -492,7 +486,7 @@ def test_exporting_again_replaces_the_whole_folder(copy):
     assert not (copy / "stale").exists()
     assert os.listdir(copy.parent) == ["rule"]
     np.testing.assert_array_equal(
-        _deltas(load_saved_rule(copy), _gradients(3)), _deltas(newer, _gradients(3))
+        run_rule(load_saved_rule(copy), _gradients(3)), run_rule(newer, _gradients(3))
     )
 
 
@@ -562,7 +556,7 @@ def test_a_rule_with_parts_is_one_folder_from_which_it_comes_back(exported_parts
         ]
     for name, part in originals.items():
         np.testing.assert_array_equal(
-            _deltas(rule.parts[name], _gradients(7)), _deltas(part, _gradients(7))
+            run_rule(rule.parts[name], _gradients(7)), run_rule(part, _gradients(7))
         )
 
 
@@ -570,8 +564,8 @@ def test_the_golden_trajectory_of_parts_has_one_after_the_other(exported_parts):
     golden = load_card(exported_parts)["golden_trajectory"]
     gradients, deltas = np.array([golden["gradients"], golden["deltas"]], np.float32)
     expected = [
-        _deltas(_rule(1, units=(2,)), gradients[:, :5]),
-        _deltas(_rule(0), gradients[:, 5:]),
+        run_rule(_rule(1, units=(2,)), gradients[:, :5]),
+        run_rule(_rule(0), gradients[:, 5:]),
     ]
     np.testing.assert_allclose(deltas, np.concatenate(expected, axis=1), rtol=1e-5, atol=1e-6)
 
@@ -586,7 +580,7 @@ def test_of_a_rule_with_parts_the_signatures_name_each(exported_parts):
         result = signatures["update"](**given, **state)
         state = {name: value for name, value in result.items() if name.startswith("state_")}
     for name, part in (("route_0", _rule(1, units=(2,))), ("other", _rule(0))):
-        expected = _deltas(part, gradients[name][:3])[-1]
+        expected = run_rule(part, gradients[name][:3])[-1]
         np.testing.assert_allclose(
             result[f"delta_{name}"], expected, rtol=1e-4, atol=FLOAT32_TOLERANCE
         )

@@ -9,6 +9,7 @@ import tensorflow as tf
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.preprocess import PREPROCESSORS
 from tests.reference import lstm as reference
+from tests.rules.run_rule import run_rule
 
 NUM_STEPS, NUM_COORDINATES = 5, 6
 # One float32 step is some hundred products of numbers of order 1; errors are relative to those.
@@ -33,16 +34,6 @@ def _gradients(dtype: str = "float32") -> np.ndarray:
     sizes = np.array([0, 1e-7, 1e-5, 1e-2, 1, 10])
     normal = np.random.default_rng(0).normal(size=[NUM_STEPS, NUM_COORDINATES])
     return (sizes * normal).astype(dtype)
-
-
-def _deltas(rule, gradients) -> np.ndarray:
-    """Returns the deltas `[T, N]` of a rule run over gradients `[T, N]` from its initial state."""
-    state = rule.initial_state(gradients.shape[1])
-    deltas = []
-    for gradient in tf.unstack(tf.constant(gradients)):
-        delta, state = rule(gradient, state)
-        deltas.append(delta)
-    return np.stack(deltas)
 
 
 @contextlib.contextmanager
@@ -80,7 +71,7 @@ def test_deltas_are_those_of_an_lstm_run_on_each_coordinate_alone(
     gradients = _gradients(dtype)
     p = {"none": None, "log_and_sign": 8.0}[preprocessing]
     expected = reference.deltas(reference.Weights.of(rule), gradients, p, output_scale=2.0)
-    deltas = _deltas(rule, gradients)
+    deltas = run_rule(rule, gradients)
     assert deltas.dtype == dtype
     np.testing.assert_allclose(deltas, expected, atol=tolerance)
     # Coordinates differ by far more than the tolerance: what a rule sees of its gradient matters.
@@ -130,7 +121,7 @@ def test_a_compiled_loop_gives_the_deltas_of_eager_steps(jit_compile, preprocess
 
     gradients = _gradients()
     np.testing.assert_allclose(
-        run(tf.constant(gradients)), _deltas(rule, gradients), atol=FLOAT32_TOLERANCE
+        run(tf.constant(gradients)), run_rule(rule, gradients), atol=FLOAT32_TOLERANCE
     )
 
 
@@ -165,19 +156,19 @@ def test_the_next_state_has_the_shapes_and_dtypes_of_the_state():
 
 def test_a_new_rule_moves_nothing():
     rule = CoordinatewiseLSTM(seed=0)
-    assert not _deltas(rule, _gradients()).any()
+    assert not run_rule(rule, _gradients()).any()
 
 
 def test_with_zero_output_weights_the_output_bias_alone_moves_coordinates():
     rule = _moved(_rule(output_scale=0.5))
     *rest, output_kernel, _ = rule.get_weights()
     rule.set_weights([*rest, np.zeros_like(output_kernel), np.array([0.25])])
-    np.testing.assert_array_equal(_deltas(rule, _gradients()), 0.125)
+    np.testing.assert_array_equal(run_rule(rule, _gradients()), 0.125)
 
 
 def test_the_output_scale_multiplies_the_deltas_and_leaves_the_state_alone():
     one, two = _rule(), _rule(output_scale=2.0)
-    np.testing.assert_array_equal(2 * _deltas(one, _gradients()), _deltas(two, _gradients()))
+    np.testing.assert_array_equal(2 * run_rule(one, _gradients()), run_rule(two, _gradients()))
 
 
 def test_permuting_coordinates_permutes_the_deltas():
@@ -185,7 +176,7 @@ def test_permuting_coordinates_permutes_the_deltas():
     gradients = _gradients("float64")
     order = np.random.default_rng(2).permutation(NUM_COORDINATES)
     np.testing.assert_allclose(
-        _deltas(rule, gradients[:, order]), _deltas(rule, gradients)[:, order], atol=1e-14
+        run_rule(rule, gradients[:, order]), run_rule(rule, gradients)[:, order], atol=1e-14
     )
 
 
@@ -193,7 +184,7 @@ def test_a_coordinates_delta_does_not_depend_on_the_others():
     rule = _rule(dtype="float64")
     gradients = _gradients("float64")
     np.testing.assert_allclose(
-        _deltas(rule, gradients[:, 2:4]), _deltas(rule, gradients)[:, 2:4], atol=1e-14
+        run_rule(rule, gradients[:, 2:4]), run_rule(rule, gradients)[:, 2:4], atol=1e-14
     )
 
 
@@ -268,10 +259,10 @@ def test_output_weights_are_drawn_with_the_standard_deviation_asked_for():
 
 
 def test_the_rule_is_float32_whatever_the_global_policy():
-    expected = _deltas(_rule(), _gradients())
+    expected = run_rule(_rule(), _gradients())
     with _global_policy("mixed_float16"):
         rule = _rule()
-        deltas = _deltas(rule, _gradients())
+        deltas = run_rule(rule, _gradients())
         state = rule.initial_state(2)
     assert {str(weight.dtype) for weight in rule.weights} == {"float32"}
     assert {part.dtype for part in tf.nest.flatten(state)} == {tf.float32}
@@ -293,7 +284,7 @@ def test_the_rule_is_float32_inside_a_half_precision_layer():
     delta = Outer()(gradient)
     assert delta.dtype == tf.float32
     np.testing.assert_array_equal(
-        delta, _deltas(_rule(), gradient[np.newaxis].astype(np.float32))[0]
+        delta, run_rule(_rule(), gradient[np.newaxis].astype(np.float32))[0]
     )
 
 
@@ -322,7 +313,7 @@ def test_the_number_of_coordinates_may_be_left_open():
     concrete = update.get_concrete_function(tf.TensorSpec([None], tf.float32))
     gradients = _gradients()
     np.testing.assert_allclose(
-        concrete(tf.constant(gradients[0])), _deltas(rule, gradients)[0], atol=FLOAT32_TOLERANCE
+        concrete(tf.constant(gradients[0])), run_rule(rule, gradients)[0], atol=FLOAT32_TOLERANCE
     )
 
 
@@ -358,21 +349,21 @@ def test_a_rule_is_rebuilt_from_its_config(how):
     assert type(rebuilt) is CoordinatewiseLSTM
     assert rebuilt.get_config() == rule.get_config()
     np.testing.assert_array_equal(
-        _deltas(rebuilt, _gradients("float64")), _deltas(rule, _gradients("float64"))
+        run_rule(rebuilt, _gradients("float64")), run_rule(rule, _gradients("float64"))
     )
 
 
 def test_weights_are_exchanged_by_get_weights_and_set_weights():
     rule, other = _moved(_rule()), _rule(seed=9)
     other.set_weights(rule.get_weights())
-    np.testing.assert_array_equal(_deltas(other, _gradients()), _deltas(rule, _gradients()))
+    np.testing.assert_array_equal(run_rule(other, _gradients()), run_rule(rule, _gradients()))
 
 
 def test_a_trained_rule_comes_back_from_a_checkpoint(tmp_path):
     rule, other = _moved(_rule()), _rule(seed=9)
     path = tf.train.Checkpoint(rule=rule).write(str(tmp_path / "rule"))
     tf.train.Checkpoint(rule=other).read(path).assert_consumed()
-    np.testing.assert_array_equal(_deltas(other, _gradients()), _deltas(rule, _gradients()))
+    np.testing.assert_array_equal(run_rule(other, _gradients()), run_rule(rule, _gradients()))
 
 
 def test_a_frozen_rule_has_no_trainable_weights():

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from tests.reference import optimizers as reference
+from tests.rules.run_rule import run_rule
 
 NUM_STEPS, NUM_COORDINATES = 30, 7
 
@@ -36,16 +37,6 @@ def _gradients() -> np.ndarray:
     return (sizes * normal).astype(np.float32)
 
 
-def _deltas(rule, gradients) -> np.ndarray:
-    """Returns the deltas `[T, N]` of a rule run over gradients `[T, N]` from its initial state."""
-    state = rule.initial_state(gradients.shape[1])
-    deltas = []
-    for gradient in tf.constant(gradients):
-        delta, state = rule(gradient, state)
-        deltas.append(delta)
-    return np.stack(deltas)
-
-
 def test_every_baseline_is_held_to_keras():
     assert {f"baseline_{name}" for name in BASELINES} <= set(PAIRS)
 
@@ -66,7 +57,7 @@ def test_a_rule_moves_a_variable_as_keras_does(name):
     scale = np.abs(keras_deltas).max(axis=0)
     assert (scale[1:] > 0).all()
     assert scale[0] == 0
-    errors = np.abs(_deltas(rule, gradients) - keras_deltas)
+    errors = np.abs(run_rule(rule, gradients) - keras_deltas)
     assert (errors <= 1e-5 * scale).all()
 
 
@@ -88,7 +79,7 @@ def test_a_rule_follows_its_papers_algorithm(name):
     rule, twin = TWINS[name]
     gradients = _gradients()
     expected = twin(gradients)
-    errors = np.abs(_deltas(rule, gradients) - expected)
+    errors = np.abs(run_rule(rule, gradients) - expected)
     # float32 against float64; 1 - beta_2^t with beta_2 = .999 alone loses 4 of its 7 digits.
     tolerance = 2e-4 if name == "adam" else 1e-5
     assert (errors <= tolerance * np.abs(expected).max(axis=0)).all()
@@ -109,7 +100,7 @@ def test_nag_visits_the_points_at_which_the_textbooks_method_takes_its_gradients
 
 
 def test_momentum_adds_up_a_constant_gradient_as_a_geometric_series():
-    deltas = _deltas(SGD(0.1, momentum=0.9), np.full([NUM_STEPS, 1], 2.0, np.float32))[:, 0]
+    deltas = run_rule(SGD(0.1, momentum=0.9), np.full([NUM_STEPS, 1], 2.0, np.float32))[:, 0]
     steps = np.arange(1, NUM_STEPS + 1)
     np.testing.assert_allclose(deltas, -0.1 * 2 * (1 - 0.9**steps) / (1 - 0.9), rtol=1e-6)
 
@@ -135,11 +126,11 @@ def test_the_first_delta_has_its_closed_form(rule, first_delta):
 def test_a_vector_of_learning_rates_is_a_run_for_each_rate(name):
     rates = np.array([1e-3, 0.1, 3.0], np.float32)
     gradients = _gradients()
-    together = _deltas(
+    together = run_rule(
         BASELINES[name](tf.repeat(rates, NUM_COORDINATES)), np.tile(gradients, [1, len(rates)])
     )
     for index, rate in enumerate(rates):
-        alone = _deltas(BASELINES[name](float(rate)), gradients)
+        alone = run_rule(BASELINES[name](float(rate)), gradients)
         part = together[:, index * NUM_COORDINATES : (index + 1) * NUM_COORDINATES]
         # The same float32 operations on every coordinate, but for fused vector instructions.
         np.testing.assert_allclose(part, alone, rtol=1e-6)
@@ -151,7 +142,7 @@ def test_permuting_coordinates_permutes_the_deltas(name):
     order = np.random.default_rng(1).permutation(NUM_COORDINATES)
     rule = BASELINES[name](0.1)
     np.testing.assert_allclose(
-        _deltas(rule, gradients[:, order]), _deltas(rule, gradients)[:, order], rtol=1e-6
+        run_rule(rule, gradients[:, order]), run_rule(rule, gradients)[:, order], rtol=1e-6
     )
 
 
@@ -174,7 +165,7 @@ def test_a_compiled_loop_gives_the_deltas_of_eager_steps(name, jit_compile):
         )
         return deltas
 
-    eager = _deltas(rule, gradients)
+    eager = run_rule(rule, gradients)
     errors = np.abs(run(tf.constant(gradients)) - eager)
     # 30 steps of float32 with another order of operations, relative to each largest delta; Adam's
     # 1 - beta_2^t of the first step alone loses 4 of the 7 digits.

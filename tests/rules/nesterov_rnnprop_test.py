@@ -14,7 +14,6 @@ from l2l_tf.rules import (
     RNNprop,
     Route,
     RoutedRule,
-    Rule,
 )
 from l2l_tf.rules.chunks import InChunks
 from l2l_tf.rules.nesterov_rnnprop import with_nesterov
@@ -22,6 +21,7 @@ from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.unroll import start, unroll
 from tests.reference import rnnprop as reference
 from tests.reference import truncated_backpropagation
+from tests.rules.run_rule import run_rule
 from tests.training.toys import NoisyBowls
 
 NUM_STEPS, NUM_COORDINATES = 40, 5
@@ -44,23 +44,13 @@ def _gradients(dtype: str = "float32") -> np.ndarray:
     return (sizes * normal).astype(dtype)
 
 
-def _deltas(rule: Rule, gradients: np.ndarray) -> np.ndarray:
-    """Returns the deltas `[T, N]` of a rule run over gradients `[T, N]` from its initial state."""
-    state = rule.initial_state(gradients.shape[1])
-    deltas = []
-    for gradient in tf.unstack(tf.constant(gradients)):
-        delta, state = rule(gradient, state)
-        deltas.append(delta)
-    return np.stack(deltas)
-
-
 @pytest.mark.parametrize("damping_power", [0.0, 1.0, 2.5])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 5e-5)])
 def test_deltas_are_those_of_the_formulas(damping_power, dtype, tolerance):
     rule = _rule(damping_power=damping_power, dtype=dtype)
     gradients = _gradients(dtype)
     expected = reference.corrected_nesterov(rule, gradients)
-    deltas = _deltas(rule, gradients)
+    deltas = run_rule(rule, gradients)
     assert deltas.dtype == dtype
     np.testing.assert_allclose(deltas, expected, atol=tolerance)
     assert np.ptp(expected, axis=1).max() > 100 * tolerance
@@ -68,8 +58,8 @@ def test_deltas_are_those_of_the_formulas(damping_power, dtype, tolerance):
 
 def test_a_new_rule_moves_as_nesterov_momentum():
     rule = NesterovRNNprop(nesterov_rate=0.03, beta_1=0.8, seed=0)
-    expected = _deltas(SGD(0.03, momentum=0.8, nesterov=True), _gradients())
-    np.testing.assert_allclose(_deltas(rule, _gradients()), expected, rtol=1e-4, atol=1e-9)
+    expected = run_rule(SGD(0.03, momentum=0.8, nesterov=True), _gradients())
+    np.testing.assert_allclose(run_rule(rule, _gradients()), expected, rtol=1e-4, atol=1e-9)
 
 
 def test_what_an_rnnprop_has_learned_vanishes_with_the_gradients_and_faster_than_they_do():
@@ -78,7 +68,7 @@ def test_what_an_rnnprop_has_learned_vanishes_with_the_gradients_and_faster_than
     sizes = np.array([1.0] * 30 + [1e-2] * 30 + [1e-4] * 30, np.float32)
     gradients = sizes[:, None] * np.sign(np.random.default_rng(3).normal(size=[90, 2]))
     gradients = gradients.astype(np.float32)
-    corrections = np.abs(_deltas(rule, gradients) - _deltas(nesterov, gradients))
+    corrections = np.abs(run_rule(rule, gradients) - run_rule(nesterov, gradients))
     # At the end of each part, RNNprop's own deltas are alike; damped, they are 1e-4 and 1e-8 times.
     large, small, smaller = (corrections[end - 5 : end].mean() for end in (30, 60, 90))
     assert large > 1e-2
@@ -149,17 +139,19 @@ def test_a_rate_or_a_power_out_of_range_is_refused_of_a_rule_too():
 def test_deltas_in_chunks_are_those_of_the_rule(chunk_size):
     rule, gradients = _rule(dtype="float64"), _gradients("float64")
     in_chunks = InChunks(rule, chunk_size)
-    np.testing.assert_allclose(_deltas(in_chunks, gradients), _deltas(rule, gradients), atol=1e-13)
+    np.testing.assert_allclose(
+        run_rule(in_chunks, gradients), run_rule(rule, gradients), atol=1e-13
+    )
 
 
 def test_an_exported_rule_moves_as_the_rule_and_so_does_its_saved_model(tmp_path):
     rule, gradients = _rule(), _gradients()
     path = export_rule(rule, tmp_path / "rule", {"name": "mine"})
-    expected = _deltas(rule, gradients)
+    expected = run_rule(rule, gradients)
     reloaded = load_saved_rule(path)
     assert type(reloaded) is NesterovRNNprop
     assert reloaded.get_config() == rule.get_config()
-    np.testing.assert_array_equal(_deltas(reloaded, gradients), expected)
+    np.testing.assert_array_equal(run_rule(reloaded, gradients), expected)
     saved_model = tf.saved_model.load(str(path))
     state = saved_model.initial_state(NUM_COORDINATES)
     for gradient, wanted in zip(tf.constant(gradients), expected, strict=True):
@@ -173,7 +165,7 @@ def test_deltas_stay_finite_for_gradients_of_almost_any_size(size):
     signs = np.sign(np.random.default_rng(0).normal(size=[50, 2]))
     with np.errstate(under="ignore"):
         gradients = (size * signs).astype(np.float32)
-    assert np.isfinite(_deltas(rule, gradients)).all()
+    assert np.isfinite(run_rule(rule, gradients)).all()
 
 
 @pytest.mark.parametrize("second_derivatives", [False, True])
@@ -204,10 +196,10 @@ def test_weights_have_finite_derivatives_at_gradients_of_zero(damping_power):
 
 def test_a_factor_scales_all_that_it_adds_up():
     rule, gradients = _rule(), _gradients()
-    before = _deltas(rule, gradients)
+    before = run_rule(rule, gradients)
     rule.scale_deltas(3)
     assert (rule.output_scale, rule.nesterov_rate) == (0.3, 0.09)
-    np.testing.assert_allclose(_deltas(rule, gradients), 3 * before, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(run_rule(rule, gradients), 3 * before, rtol=1e-4, atol=1e-7)
 
 
 CONFIG = {
@@ -234,7 +226,7 @@ def test_the_config_is_plain_holds_every_argument_and_rebuilds_the_rule():
     rebuilt = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rule))
     assert type(rebuilt) is NesterovRNNprop
     gradients = _gradients("float64")
-    np.testing.assert_array_equal(_deltas(rebuilt, gradients), _deltas(rule, gradients))
+    np.testing.assert_array_equal(run_rule(rebuilt, gradients), run_rule(rule, gradients))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from l2l_tf.training.replay import answer
 from l2l_tf.training.unroll import start, unroll
 from tests.reference import rnnprop as reference
 from tests.reference import truncated_backpropagation
+from tests.rules.run_rule import run_rule
 from tests.training.toys import NoisyBowls
 
 NUM_STEPS, NUM_COORDINATES = 6, 5
@@ -43,16 +44,6 @@ def _gradients(dtype: str = "float32") -> np.ndarray:
     return (sizes * normal).astype(dtype)
 
 
-def _deltas(rule: Rule, gradients: np.ndarray) -> np.ndarray:
-    """Returns the deltas `[T, N]` of a rule run over gradients `[T, N]` from its initial state."""
-    state = rule.initial_state(gradients.shape[1])
-    deltas = []
-    for gradient in tf.unstack(tf.constant(gradients)):
-        delta, state = rule(gradient, state)
-        deltas.append(delta)
-    return np.stack(deltas)
-
-
 @pytest.fixture
 def plain_errors():
     """Has Keras pass on the errors of a layer's call as they were raised."""
@@ -78,7 +69,7 @@ def test_deltas_are_those_of_the_papers_formulas(arguments, dtype, tolerance):
     rule = _moved(_rule(**arguments, dtype=dtype))
     gradients = _gradients(dtype)
     expected = reference.deltas(rule, gradients)
-    deltas = _deltas(rule, gradients)
+    deltas = run_rule(rule, gradients)
     assert deltas.dtype == dtype
     np.testing.assert_allclose(deltas, expected, atol=tolerance)
     # Coordinates differ by far more than the tolerance: what a rule sees of its gradient matters.
@@ -104,7 +95,7 @@ def test_a_compiled_loop_gives_the_deltas_of_eager_steps(jit_compile):
 
     gradients = _gradients()
     np.testing.assert_allclose(
-        run(tf.constant(gradients)), _deltas(rule, gradients), atol=FLOAT32_TOLERANCE
+        run(tf.constant(gradients)), run_rule(rule, gradients), atol=FLOAT32_TOLERANCE
     )
 
 
@@ -113,17 +104,19 @@ def test_a_compiled_loop_gives_the_deltas_of_eager_steps(jit_compile):
 def test_deltas_in_chunks_are_those_of_the_rule(chunk_size):
     rule, gradients = _rule(dtype="float64"), _gradients("float64")
     in_chunks = InChunks(rule, chunk_size)
-    np.testing.assert_allclose(_deltas(in_chunks, gradients), _deltas(rule, gradients), atol=1e-14)
+    np.testing.assert_allclose(
+        run_rule(in_chunks, gradients), run_rule(rule, gradients), atol=1e-14
+    )
 
 
 def test_an_exported_rule_moves_as_the_rule_and_so_does_its_saved_model(tmp_path):
     rule, gradients = _moved(_rule()), _gradients()
     path = export_rule(rule, tmp_path / "rule", {"name": "mine"})
-    expected = _deltas(rule, gradients)
+    expected = run_rule(rule, gradients)
     reloaded = load_saved_rule(path)
     assert type(reloaded) is RNNprop
     assert reloaded.get_config() == rule.get_config()
-    np.testing.assert_array_equal(_deltas(reloaded, gradients), expected)
+    np.testing.assert_array_equal(run_rule(reloaded, gradients), expected)
     saved_model = tf.saved_model.load(str(path))
     state = saved_model.initial_state(NUM_COORDINATES)
     named = saved_model.signatures["initial_state"](num_coordinates=tf.constant(NUM_COORDINATES))
@@ -158,12 +151,12 @@ def test_the_next_state_has_the_shapes_and_dtypes_of_the_state():
 
 
 def test_a_new_rule_moves_nothing():
-    assert not _deltas(RNNprop(seed=0), _gradients()).any()
+    assert not run_rule(RNNprop(seed=0), _gradients()).any()
 
 
 def test_no_delta_is_larger_than_the_output_scale():
     rule = _moved(_rule(output_stddev=100.0, output_scale=0.3))
-    deltas = np.abs(_deltas(rule, _gradients()))
+    deltas = np.abs(run_rule(rule, _gradients()))
     assert deltas.max() <= np.float32(0.3)
     assert deltas.max() > 0.29
 
@@ -171,11 +164,11 @@ def test_no_delta_is_larger_than_the_output_scale():
 def test_deltas_do_not_depend_on_the_scale_of_the_gradients():
     rule = _rule(epsilon=1e-30)
     gradients = _gradients()
-    expected = _deltas(rule, gradients)
+    expected = run_rule(rule, gradients)
     # Powers of two round nothing; the largest gradients come to 1e34, the smallest to 1e-23.
     for scale in (2.0**105, 2.0**-46):
         np.testing.assert_allclose(
-            _deltas(rule, (scale * gradients).astype(np.float32)), expected, atol=FLOAT32_TOLERANCE
+            run_rule(rule, (scale * gradients).astype(np.float32)), expected, atol=FLOAT32_TOLERANCE
         )
 
 
@@ -209,7 +202,7 @@ def test_permuting_coordinates_permutes_the_deltas():
     rule, gradients = _rule(dtype="float64"), _gradients("float64")
     order = np.random.default_rng(2).permutation(NUM_COORDINATES)
     np.testing.assert_allclose(
-        _deltas(rule, gradients[:, order]), _deltas(rule, gradients)[:, order], atol=1e-14
+        run_rule(rule, gradients[:, order]), run_rule(rule, gradients)[:, order], atol=1e-14
     )
 
 
@@ -347,7 +340,7 @@ def test_the_rule_is_a_coordinatewise_rule_in_float32_whatever_the_global_policy
     assert isinstance(rule, Rule)
     assert rule.is_coordinatewise
     assert {str(weight.dtype) for weight in rule.weights} == {"float32"}
-    np.testing.assert_array_equal(_deltas(rule, _gradients()), _deltas(_rule(), _gradients()))
+    np.testing.assert_array_equal(run_rule(rule, _gradients()), run_rule(_rule(), _gradients()))
 
 
 def test_there_is_one_trace_for_each_shape():
@@ -400,7 +393,7 @@ def test_a_rule_is_rebuilt_from_its_config(how):
     assert type(rebuilt) is RNNprop
     assert rebuilt.get_config() == rule.get_config()
     np.testing.assert_array_equal(
-        _deltas(rebuilt, _gradients("float64")), _deltas(rule, _gradients("float64"))
+        run_rule(rebuilt, _gradients("float64")), run_rule(rule, _gradients("float64"))
     )
 
 
@@ -408,7 +401,7 @@ def test_a_trained_rule_comes_back_from_a_checkpoint(tmp_path):
     rule, other = _moved(_rule()), _rule(seed=9)
     path = tf.train.Checkpoint(rule=rule).write(str(tmp_path / "rule"))
     tf.train.Checkpoint(rule=other).read(path).assert_consumed()
-    np.testing.assert_array_equal(_deltas(other, _gradients()), _deltas(rule, _gradients()))
+    np.testing.assert_array_equal(run_rule(other, _gradients()), run_rule(rule, _gradients()))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from l2l_tf.rules import SGD, CoordinatewiseLSTM, RNNprop, Route, RoutedRule
 from l2l_tf.rules.chunks import InChunks
 from l2l_tf.rules.routed import OnVariables, on_problem
 from l2l_tf.rules.side_by_side import PART_SIZE, SideBySide, arrange
+from tests.rules.run_rule import run_rule
 
 VARIABLES = [
     ParameterSpec("first/kernel", (3, 1, 1, 2)),
@@ -39,14 +40,6 @@ def _gradients(num_coordinates: int = 19) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((4, num_coordinates))
 
 
-def _deltas(rule, gradients: np.ndarray) -> np.ndarray:
-    state, deltas = rule.initial_state(gradients.shape[1]), []
-    for gradient in tf.unstack(tf.constant(gradients)):
-        delta, state = rule(gradient, state)
-        deltas.append(delta)
-    return np.stack(deltas)
-
-
 @pytest.mark.parametrize("compiled", [False, True])
 def test_each_part_updates_the_variables_that_are_sent_to_it(compiled):
     rule = OnVariables(_rule(), VARIABLES, SIZES)
@@ -54,8 +47,8 @@ def test_each_part_updates_the_variables_that_are_sent_to_it(compiled):
     gradients = _gradients()
     state = rule.initial_state(19)
     wanted = np.empty_like(gradients)
-    wanted[:, CONV] = _deltas(_lstm(1), gradients[:, CONV])
-    wanted[:, OTHERS] = _deltas(_lstm(0), gradients[:, OTHERS])
+    wanted[:, CONV] = run_rule(_lstm(1), gradients[:, CONV])
+    wanted[:, OTHERS] = run_rule(_lstm(0), gradients[:, OTHERS])
     for gradient, expected in zip(gradients, wanted, strict=True):
         delta, state = call(tf.constant(gradient), state)
         np.testing.assert_allclose(delta, expected, rtol=1e-12)
@@ -68,10 +61,10 @@ def test_called_by_itself_it_answers_part_by_part():
         given = {"conv": tf.constant(gradient[CONV]), "other": tf.constant(gradient[OTHERS])}
         deltas, state = rule(given, state)
     np.testing.assert_allclose(
-        deltas["conv"], _deltas(_lstm(1), gradients[:2, CONV])[-1], rtol=1e-12
+        deltas["conv"], run_rule(_lstm(1), gradients[:2, CONV])[-1], rtol=1e-12
     )
     np.testing.assert_allclose(
-        deltas["other"], _deltas(_lstm(0), gradients[:2, OTHERS])[-1], rtol=1e-12
+        deltas["other"], run_rule(_lstm(0), gradients[:2, OTHERS])[-1], rtol=1e-12
     )
 
 
@@ -79,7 +72,7 @@ def test_a_part_without_coordinates_is_left_out():
     rule = OnVariables(_rule(), VARIABLES[1:3], SIZES[1:3])
     assert rule.num_coordinates == {"other": 2}
     gradients = _gradients(2)
-    np.testing.assert_allclose(_deltas(rule, gradients), _deltas(_lstm(0), gradients), rtol=1e-12)
+    np.testing.assert_allclose(run_rule(rule, gradients), run_rule(_lstm(0), gradients), rtol=1e-12)
 
 
 ARRANGEMENTS = {
@@ -93,7 +86,9 @@ ARRANGEMENTS = {
 def test_parts_cut_up_give_the_deltas_of_whole_ones(arrangement):
     rule = OnVariables(_rule(), VARIABLES, SIZES)
     cut = rule.with_parts(ARRANGEMENTS[arrangement])
-    np.testing.assert_allclose(_deltas(cut, _gradients()), _deltas(rule, _gradients()), rtol=1e-12)
+    np.testing.assert_allclose(
+        run_rule(cut, _gradients()), run_rule(rule, _gradients()), rtol=1e-12
+    )
 
 
 def test_each_part_is_arranged_by_its_own_size(one_thread_per_operation):
@@ -133,7 +128,7 @@ def test_a_configuration_makes_it_again():
     assert again.name == "mine"
     again.set_weights(rule.get_weights())
     np.testing.assert_array_equal(
-        *(_deltas(OnVariables(one, VARIABLES, SIZES), _gradients()) for one in (rule, again))
+        *(run_rule(OnVariables(one, VARIABLES, SIZES), _gradients()) for one in (rule, again))
     )
 
 
