@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measurement import Measurement
 from benchmarks.workloads import WORKLOADS
+from l2l_tf.files import write_text
 
 
 class Results:
@@ -127,11 +127,8 @@ def format_results(results: Results) -> str:
 
 
 def write_json(path: Path, contents: dict[str, Any]) -> None:
-    """Writes JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n")
-    partial.replace(path)
+    """Writes JSON without null for NaN: a measurement that is no number is a fault."""
+    write_text(path, json.dumps(contents, indent=2, allow_nan=False) + "\n")
 
 
 def _measurement_cells(one: Measurement) -> list[str]:

@@ -13,8 +13,9 @@ from experiments.evaluated_baselines import add_row, find_row, known_rows
 from experiments.exclusive_lock import exclusive_lock
 from experiments.json_lines import identity, without_model
 from experiments.tuned_rates import tune_baselines
-from l2l_tf.delivery.export import load_card, strict_json, update_card
+from l2l_tf.delivery.export import load_card, update_card
 from l2l_tf.delivery.pretrained import load_rule
+from l2l_tf.files import strict_json, write_json
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves
@@ -25,7 +26,6 @@ from l2l_tf.reporting.results import (
     format_table,
     result_row,
     search_entry,
-    write_json,
 )
 from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.training.evaluation import Evaluation, evaluate

@@ -11,8 +11,9 @@ from experiments.comparison import compared_rows, load_rules
 from experiments.pipeline import Problems, find_rules, make_folder
 from experiments.references import reference_points
 from experiments.tuned_rates import tune_baselines
+from l2l_tf.files import write_json
 from l2l_tf.reporting.figures import ReferenceCurve, WidthPanel, draw_widths
-from l2l_tf.reporting.results import compare_with_baselines, write_json
+from l2l_tf.reporting.results import compare_with_baselines
 
 NUM_LAYERS = (1, 2)
 

@@ -18,9 +18,10 @@ from experiments.mnist_variants import VARIANTS, network
 from experiments.pipeline import make_folder
 from experiments.references import reference_curves
 from experiments.tuned_rates import chosen_baselines, known_searches, tune_baselines
+from l2l_tf.files import write_json
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.reporting.figures import ReferenceCurve
-from l2l_tf.reporting.results import format_markdown, write_json
+from l2l_tf.reporting.results import format_markdown
 from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.training.evaluation import evaluate
 

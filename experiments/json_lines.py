@@ -1,14 +1,13 @@
 """What took long, kept in JSON Lines files, so that it is done once: searches, evaluations."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiments.common import FLAGS
 from experiments.exclusive_lock import exclusive_lock
-from l2l_tf.delivery.export import strict_json
+from l2l_tf.files import strict_json, write_text
 from l2l_tf.problems.problem import Problem
 
 
@@ -69,8 +68,6 @@ def add_line(flag: str, entry: dict[str, Any]) -> None:
         return
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with exclusive_lock(path.parent):
         before = path.read_text() if path.exists() else ""
-        partial.write_text(before + strict_json(entry, indent=None))
-        partial.replace(path)
+        write_text(path, before + strict_json(entry, indent=None))

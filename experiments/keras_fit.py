@@ -22,10 +22,11 @@ from experiments.tuned_rates import chosen_baselines
 from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer
 from l2l_tf.delivery.pretrained import find_rule, list_rules
+from l2l_tf.files import write_json
 from l2l_tf.problems import datasets
 from l2l_tf.problems.networks import mlp
 from l2l_tf.reporting.figures import Panel, draw_curves
-from l2l_tf.reporting.results import Row, format_table, result_row, write_json
+from l2l_tf.reporting.results import Row, format_table, result_row
 from l2l_tf.training.evaluation import Evaluation
 from l2l_tf.training.tuning import Tuning
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.files import strict_json, write_json
 from l2l_tf.rules.routed import RoutedRule
 
 FORMAT_VERSION = 1
@@ -186,24 +187,7 @@ def update_card(path: str | Path, **entries: Any) -> None:
     """
     path = Path(path)
     card = load_card(path) | entries
-    partial = path / f".{CARD_FILE}.partial-{os.getpid()}"
-    partial.write_text(strict_json(card))
-    partial.replace(path / CARD_FILE)
-
-
-def strict_json(contents: Any, indent: int | None = 1) -> str:
-    """Returns JSON with null for each number that is not finite, as JSON has no such numbers."""
-    return json.dumps(_finite_or_none(contents), indent=indent, allow_nan=False) + "\n"
-
-
-def _finite_or_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite_or_none(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite_or_none(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    write_json(path / CARD_FILE, card)
 
 
 class _ExportedRule(tf.Module):

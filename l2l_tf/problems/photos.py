@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from l2l_tf.files import written_whole
+
 # Pixels of a side. Below, the deepest maps of VGG19 would have less than two rows; above, a rule's
 # state alone takes 16 GB.
 MIN_SIDE, MAX_SIDE = 32, 4096
@@ -79,10 +81,8 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
             f"A picture's file must end in one of {', '.join(SUFFIXES)}. Received: {str(path)!r}. "
             "Choose .png, which keeps every pixel."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    Image.fromarray(image).save(partial)
-    partial.replace(path)
+    with written_whole(path) as partial:
+        Image.fromarray(image).save(partial)
 
 
 def with_shorter_side(image: np.ndarray, side: int) -> np.ndarray:

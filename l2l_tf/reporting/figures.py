@@ -1,7 +1,6 @@
 """Figures of an evaluation."""
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from l2l_tf.files import written_whole
 from l2l_tf.reporting.results import Row
 
 # The colour of each hand-designed rule, the same in every figure.
@@ -180,8 +180,5 @@ def _finish(axes: Axes, panel: Panel | WidthPanel, xlabel: str, ylabel: str) -> 
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        figure.savefig(partial, format="png")

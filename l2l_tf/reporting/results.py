@@ -1,13 +1,10 @@
-"""Results of an evaluation as JSON and as a table."""
+"""Results of an evaluation as rows of `results.json` and as a table."""
 
-import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from l2l_tf.delivery.export import strict_json
 from l2l_tf.training.evaluation import Evaluation
 from l2l_tf.training.tuning import Tuning
 
@@ -112,15 +109,6 @@ def _ratio_stderr(numerators: np.ndarray, denominators: np.ndarray) -> float | N
     ratio = numerators.mean() / denominators.mean()
     residuals = numerators - ratio * denominators
     return float(residuals.std(ddof=1) / np.sqrt(num_runs) / denominators.mean())
-
-
-def write_json(path: str | Path, contents: dict[str, Any]) -> None:
-    """Writes JSON, whole or not at all; null stands for numbers that are not finite."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(strict_json(contents))
-    partial.replace(path)
 
 
 def format_table(rows: Sequence[Row]) -> str:

@@ -16,7 +16,6 @@ from l2l_tf.delivery.export import (
     export_rule,
     load_card,
     load_saved_rule,
-    strict_json,
     update_card,
 )
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
@@ -143,15 +142,6 @@ def test_the_golden_trajectory_is_that_of_an_lstm_run_on_each_coordinate_alone(e
     assert np.abs(gradients).min() < 1e-5
     assert np.abs(gradients).max() > 10
     assert np.ptp(deltas, axis=0).min() > 1000 * FLOAT32_TOLERANCE
-
-
-def test_numbers_that_are_not_finite_become_null_as_json_has_none():
-    contents = {"losses": [1.5, float("inf")], "nested": {"stderr": (float("nan"), 2)}, "n": None}
-    assert json.loads(strict_json(contents)) == {
-        "losses": [1.5, None],
-        "nested": {"stderr": [None, 2]},
-        "n": None,
-    }
 
 
 # What is read back

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.common import FLAGS
 from experiments.evaluated_baselines import find_row, known_rows
-from l2l_tf.delivery.export import strict_json
+from l2l_tf.files import strict_json
 
 WHAT = {"problem": "style", "num_steps": 1, "num_tasks": 2, "seed": 0}
 ROW = {

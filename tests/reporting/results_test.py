@@ -1,15 +1,14 @@
 import json
 import math
-import os
 
 import numpy as np
 import pytest
 
+from l2l_tf.files import write_json
 from l2l_tf.reporting.results import (
     compare_with_baselines,
     format_table,
     result_row,
-    write_json,
 )
 from l2l_tf.training.evaluation import Evaluation
 from l2l_tf.training.tuning import Tuning
@@ -185,16 +184,6 @@ def test_a_learned_rule_that_diverged_is_infinitely_worse():
 # Files
 
 
-def test_json_comes_back_as_it_was_written(tmp_path):
-    row = result_row("sgd", Evaluation(LOSSES), TUNING)
-    row["tuning"]["final_losses"] = [3.0, 2.0, 1.0]
-    path = tmp_path / "made" / "results.json"
-    write_json(path, {"experiment": "quadratic", "rows": [row]})
-    assert json.loads(path.read_text()) == {"experiment": "quadratic", "rows": [row]}
-    assert path.read_text().endswith("}\n")
-    assert os.listdir(path.parent) == ["results.json"]
-
-
 def test_numbers_that_are_not_finite_are_written_as_null(tmp_path):
     def refuse(constant):
         raise AssertionError(constant)
@@ -211,30 +200,6 @@ def test_numbers_that_are_not_finite_are_written_as_null(tmp_path):
     assert row["final_loss"] is row["final_loss_stderr"] is row["mean_loss"] is None
     assert row["tuning"]["final_losses"] == [3.0, 2.0, None]
     assert (row["diverged"], row["num_runs"], row["learned"]) == (1, 2, False)
-
-
-def test_what_can_not_be_written_leaves_the_older_file_whole(tmp_path):
-    path = tmp_path / "results.json"
-    write_json(path, {"seed": 0})
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        write_json(path, {"seed": object()})
-    assert json.loads(path.read_text()) == {"seed": 0}
-    assert os.listdir(tmp_path) == ["results.json"]
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "results.json"
-    seen = []
-
-    def look(self, target):
-        # At this moment a crash would leave what is seen here.
-        seen.append((path.exists(), json.loads(self.read_text()), target))
-        os.rename(self, target)
-
-    monkeypatch.setattr("pathlib.Path.replace", look)
-    write_json(path, {"seed": 0})
-    assert seen == [(False, {"seed": 0}, path)]
-    assert json.loads(path.read_text()) == {"seed": 0}
 
 
 # The table

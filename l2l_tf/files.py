@@ -1,0 +1,114 @@
+"""Files and folders that are written whole or not at all."""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Returns a path given by a user, with `~` and `~name` replaced by home folders.
+
+    A path whose home folder is not known is returned as it is.
+    """
+    path = Path(path)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a path beside a file to write to; moves what was written into place at the end.
+
+    If the body raises, or the process is killed, the older file is left as it was. What killed
+    processes of this machine have left beside the file is removed. The folder is made if missing.
+
+    Args:
+        path: the file to write.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    partial = partial_path(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], contents: Any, indent: int | None = 1) -> None:
+    """Writes JSON, whole or not at all; null stands for numbers that are not finite."""
+    write_text(path, strict_json(contents, indent))
+
+
+def strict_json(contents: Any, indent: int | None = 1) -> str:
+    """Returns JSON with null for each number that is not finite, as JSON has no such numbers."""
+    return json.dumps(_finite_or_none(contents), indent=indent, allow_nan=False) + "\n"
+
+
+def partial_path(path: Path) -> Path:
+    """Returns where this process writes a file or folder before it is moved to its path.
+
+    The path's own name comes last, since some libraries choose a format by the suffix.
+    """
+    return path.with_name(f"{_prefix()}{os.getpid()}-{path.name}")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what processes of this machine that no longer run have left beside a path."""
+    prefix, suffix = _prefix(), f"-{path.name}"
+    with contextlib.suppress(OSError):
+        for leftover in path.parent.iterdir():
+            if not (leftover.name.startswith(prefix) and leftover.name.endswith(suffix)):
+                continue
+            process = leftover.name.removeprefix(prefix).removesuffix(suffix)
+            if process.isdecimal() and not _runs(int(process)):
+                if leftover.is_dir() and not leftover.is_symlink():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink(missing_ok=True)
+
+
+def _prefix() -> str:
+    # The host's name, since a folder may be shared by machines that number processes alike.
+    return f".partial-{socket.gethostname()}-"
+
+
+def _runs(process: int) -> bool:
+    """Returns whether another process of that number runs on this machine."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_none(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
