@@ -1,5 +1,4 @@
 PYTHON ?= python3
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,7 +18,7 @@ env: .venv/.installed ## Create .venv with the project and its tools, at the pin
 demo: env ## Meta-train a small rule and compare it; then train a Keras model with a learned rule.
 	.venv/bin/python -m experiments.quadratic \
 		--flagfile=experiments/configs/quadratic_demo.flags --output_dir=results/demo
-	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m experiments.keras_fit --output_dir=results/demo_keras_fit
+	.venv/bin/python -m experiments.keras_fit --output_dir=results/demo_keras_fit
 
 test: env ## Run all the tests that this machine can run.
 	.venv/bin/pytest -n 2 --dist=loadfile

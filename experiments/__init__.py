@@ -6,3 +6,12 @@ import os
 # without instructions for neural networks, where they halve the time of a meta-step on CIFAR-10
 # (BUILD.md, "Speed").
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# CUDA's libraries report as an error that they find no GPU where there is none. What fails is
+# raised whether TensorFlow's messages are shown or not.
+if not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from l2l_tf.startup import import_tensorflow
+
+import_tensorflow()

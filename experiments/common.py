@@ -28,6 +28,9 @@ flags.DEFINE_list(
 flags.DEFINE_string(
     "rule_name", None, "Name of the rule that is trained; by default, of experiment and kind."
 )
+flags.DEFINE_string(
+    "use", None, "JSON file that says what the rule is for, for its card (l2l_tf.delivery.RuleUse)."
+)
 flags.DEFINE_bool("update_card", False, "Add the scores to the cards of rules given by --rule.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0)
 flags.DEFINE_integer("num_steps", 100, "Horizon: steps of a trajectory.", 1)

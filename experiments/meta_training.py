@@ -1,6 +1,7 @@
 """Meta-training as the flags say."""
 
 import contextlib
+import json
 import math
 import signal
 import sys
@@ -15,6 +16,7 @@ from experiments.common import FLAGS, origin, write_flags
 from experiments.learned_rules import LEARNED_RULES, make_learned_rule
 from l2l_tf.delivery.export import check_destination, export_rule, load_card
 from l2l_tf.delivery.pretrained import find_rule
+from l2l_tf.delivery.use import RuleUse
 from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
@@ -45,7 +47,7 @@ def meta_train(
     """
     # Before hours are spent on a rule that has no place.
     check_destination(output_dir / "rule")
-    factors, rates = _delta_factors(), _nesterov_rates()
+    factors, rates, use = _delta_factors(), _nesterov_rates(), _use()
     settings = MetaTrainingSettings(
         num_steps=FLAGS.num_steps,
         unroll_length=FLAGS.unroll_length,
@@ -102,9 +104,25 @@ def meta_train(
             **_initial_training(),
             **origin(experiment),
         },
+        **use,
     }
     path = export_rule(rule, output_dir / "rule", card)
     print(f"Wrote the rule of meta-epoch {trainer.progress.best_meta_epoch} to {path}")
+
+
+def _use() -> dict[str, Any]:
+    """Returns what the file that `--use` names has the card say, if it names one."""
+    if FLAGS.use is None:
+        return {}
+    try:
+        entry = json.loads(Path(FLAGS.use).read_text(encoding="utf-8"))
+        RuleUse.from_json(entry)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            "--use must be a JSON file that says what a rule is for. "
+            f"Received: --use={FLAGS.use}, where {error}"
+        ) from error
+    return {"use": entry}
 
 
 def _delta_factors() -> list[float]:

@@ -4,10 +4,13 @@
 import l2l_tf.rules  # noqa: F401
 from l2l_tf.delivery.export import export_rule, load_card, update_card
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load
-from l2l_tf.delivery.pretrained import list_rules, load_rule
+from l2l_tf.delivery.pretrained import PretrainedRule, list_rules, load_rule
+from l2l_tf.delivery.use import RuleUse
 
 __all__ = [
     "LearnedOptimizer",
+    "PretrainedRule",
+    "RuleUse",
     "export_rule",
     "list_rules",
     "load",

@@ -18,7 +18,7 @@ from l2l_tf.delivery.optimizer_arguments import (
     check_chunk_size,
     checked_rules,
 )
-from l2l_tf.delivery.pretrained import load_rule
+from l2l_tf.delivery.pretrained import find_rule, load_rule, use_of
 from l2l_tf.delivery.rule_config import (
     RuleLayers,
     copy_rule,
@@ -29,6 +29,7 @@ from l2l_tf.delivery.rule_config import (
     rules_to_bytes,
 )
 from l2l_tf.delivery.saved_state import LAYOUT, RULES, SavedState, layout_of, mismatch
+from l2l_tf.delivery.use import RuleUse
 from l2l_tf.rules.chunks import CHUNK_SIZE
 from l2l_tf.rules.routing import Route, assign_routes
 from l2l_tf.rules.rule import Rule
@@ -45,7 +46,10 @@ def load(
 ) -> "LearnedOptimizer":
     """Returns a Keras optimizer around a saved rule.
 
-        model.compile(optimizer=l2l_tf.load("quadratic_lstm"), loss="mse")
+        model.compile(optimizer=l2l_tf.load("mnist_rnnprop"), loss="mse")
+
+    Where the model is none that the rule is for (`l2l_tf.list_rules`), as far as its variables
+    tell, the optimizer warns in one line, once, before training begins.
 
     Args:
         name_or_path: the name of a rule that comes with the package (`l2l_tf.list_rules`), or the
@@ -59,7 +63,10 @@ def load(
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
     check_backend()
-    return LearnedOptimizer(load_rule(name_or_path, replay=replay), **optimizer_arguments)
+    path = find_rule(name_or_path)
+    optimizer = LearnedOptimizer(load_rule(path, replay=replay), **optimizer_arguments)
+    optimizer._hidden.use = path.name, use_of(path)
+    return optimizer
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
@@ -154,6 +161,23 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         if self._hidden.pending is not None:
             pending, self._hidden.pending = self._hidden.pending, None
             pending.check_variables(self.variables, self._layout())
+        else:
+            self._warn_outside_use(variables)
+
+    def _warn_outside_use(self, variables: Sequence[Any]) -> None:
+        """Warns if variables that are yet to be trained are none that the loaded rule is for."""
+        name, use = self._hidden.use
+        is_on_one_of_several = (
+            tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context()
+        )
+        if use is None or is_on_one_of_several:
+            return
+        # Keras may build an optimizer while it traces a step; values are to be read outside.
+        with tf.init_scope():
+            if tf.executing_eagerly():
+                values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+                if warning := use.warning(name, values):
+                    warnings.warn(warning, stacklevel=2)
 
     def add_variable(self, shape: Any, *arguments: Any, **named_arguments: Any) -> Any:
         """Returns a new variable of the optimizer; one of a pending state begins with its value."""
@@ -363,6 +387,7 @@ class _Hidden:
         routes: with the optimizer's own copies of their rules.
         groups: once there are variables.
         pending: a state that was loaded before there were variables.
+        use: of a rule that was loaded, its name and what it is for.
         num_reported: how many of the skipped steps are no news: `finalize_variable_values` has
             raised for them, or they were skipped before the state was loaded.
     """
@@ -372,4 +397,5 @@ class _Hidden:
         self.routes = routes
         self.groups: list[Group] = []
         self.pending: SavedState | None = None
+        self.use: tuple[str, RuleUse | None] = "", None
         self.num_reported = 0

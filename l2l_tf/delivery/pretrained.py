@@ -2,18 +2,58 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
-from l2l_tf.delivery.export import CARD_FILE, load_saved_rule
+from l2l_tf.delivery.export import CARD_FILE, load_card, load_saved_rule
+from l2l_tf.delivery.use import RuleUse
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # An installed package holds saved_models/; in a checkout the folder lies beside the package.
 _FOLDERS = (_PACKAGE / "saved_models", _PACKAGE.parent / "saved_models")
 
 
-def list_rules() -> dict[str, Path]:
-    """Returns the folder of each rule that comes with the package, by name."""
+class PretrainedRule(NamedTuple):
+    """A rule that comes with the package.
+
+    Attributes:
+        path: its folder.
+        use: what it is for; None if its card does not say.
+    """
+
+    path: Path
+    use: RuleUse | None
+
+
+def list_rules() -> dict[str, PretrainedRule]:
+    """Returns the rules that come with the package, by name: where they lie, what they are for.
+
+    Raises:
+        ValueError: a card is damaged.
+    """
+    return {name: PretrainedRule(path, use_of(path)) for name, path in _folders().items()}
+
+
+def use_of(path: Path) -> RuleUse | None:
+    """Returns what a saved rule is for, as its card says; None if it does not.
+
+    Raises:
+        FileNotFoundError: there is no saved rule at the path.
+        ValueError: the card is damaged.
+    """
+    entry = load_card(path).get("use")
+    try:
+        return None if entry is None else RuleUse.from_json(entry)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"A saved rule must be whole. Received: path={str(path)!r}, whose {CARD_FILE} has a "
+            f"wrong entry 'use': {error}"
+        ) from error
+
+
+def _folders() -> dict[str, Path]:
+    """Returns the folders of the rules that come with the package, by name."""
     return {
         card.parent.name: card.parent
         for folder in reversed(_FOLDERS)
@@ -28,7 +68,7 @@ def find_rule(name_or_path: str | Path) -> Path:
         FileNotFoundError: no rule of that name comes with the package and no folder is there.
         TypeError: it is neither a name nor a path.
     """
-    rules = list_rules()
+    rules = _folders()
     if not isinstance(name_or_path, str | os.PathLike):
         raise TypeError(
             "A rule must be given by a name or a path. "

@@ -12,8 +12,16 @@ from matplotlib.figure import Figure
 from l2l_tf.files import written_whole
 from l2l_tf.reporting.results import Row
 
-# The colour of each hand-designed rule, the same in every figure.
+# Colour and dashes of each hand-designed rule, the same in every figure; dashes tell lines apart in
+# a print without colours.
 _COLOURS = {"adam": "C0", "rmsprop": "C1", "sgd": "C2", "nag": "C4", "momentum": "C5"}
+_DASHES: dict[str, Any] = {
+    "adam": "-",
+    "rmsprop": "--",
+    "sgd": ":",
+    "nag": "-.",
+    "momentum": (0, (5, 1, 1, 1, 1, 1)),
+}
 _OTHER_COLOUR = "C7"
 _LEARNED_COLOURS = ("C3", "C6", "C8", "C9")
 
@@ -145,7 +153,11 @@ def _styles(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {"color": next(learned_colours), "linewidth": 2.2}
         if row["learned"]
-        else {"color": _COLOURS.get(row["rule"], _OTHER_COLOUR), "linewidth": 1.4}
+        else {
+            "color": _COLOURS.get(row["rule"], _OTHER_COLOUR),
+            "linestyle": _DASHES.get(row["rule"], "-"),
+            "linewidth": 1.4,
+        }
         for row in rows
     ]
 
@@ -168,7 +180,7 @@ def _label_with_rate(row: Row) -> str:
 
 def _new_figure(num_panels: int) -> Figure:
     width = 6.4 if num_panels == 1 else 4.8 * num_panels
-    return Figure(figsize=(width, 4.4), dpi=150, layout="constrained")
+    return Figure(figsize=(width, 5.4), dpi=150, layout="constrained")
 
 
 def _finish(axes: Axes, panel: Panel | WidthPanel, xlabel: str, ylabel: str) -> None:
@@ -176,7 +188,10 @@ def _finish(axes: Axes, panel: Panel | WidthPanel, xlabel: str, ylabel: str) -> 
         axes.plot([], [], color="0.4", linewidth=0.7, label="thin: Andrychowicz et al. 2016")
     axes.set(yscale="log", xlabel=xlabel, ylabel=ylabel, title=panel.title)
     axes.grid(which="both", alpha=0.2)
-    axes.legend()
+    # Below the axes: within, it would lie on curves.
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize="small", frameon=False
+    )
 
 
 def _save(figure: Figure, path: str | Path) -> None:

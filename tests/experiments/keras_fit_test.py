@@ -3,20 +3,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import keras_fit
+from experiments.fit_workloads import WORKLOADS
+from l2l_tf.delivery.pretrained import PretrainedRule, list_rules
+from l2l_tf.delivery.use import RuleUse
+from l2l_tf.problems import datasets
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def _run(output_dir: Path, *flags: str) -> tuple[str, dict]:
+    command = [sys.executable, "-m", "experiments.keras_fit", f"--output_dir={output_dir}", *flags]
+    process = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return process.stdout, json.loads((output_dir / "results.json").read_text())
+
+
 @pytest.mark.slow
 def test_it_trains_with_each_optimizer_and_writes_results_and_figure(tmp_path):
-    command = [sys.executable, "-m", "experiments.keras_fit", f"--output_dir={tmp_path}"]
-    command += ["--rule=quadratic_lstm", "--num_epochs=2", "--num_tasks=2", "--baselines=adam"]
-    process = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    assert "of the test images right" in process.stdout
-    results = json.loads((tmp_path / "results.json").read_text())
+    rules = ["--rule=quadratic_lstm", "--baselines=adam"]
+    printed, results = _run(tmp_path, *rules, "--num_epochs=2", "--num_tasks=2")
+    assert "from Keras's initial weights" in printed
+    assert "test accuracy" in printed
     learned, adam = results["rows"]
     assert (learned["rule"], learned["learned"], learned["learning_rate"]) == (
         "quadratic_lstm",
@@ -35,13 +45,50 @@ def test_it_trains_with_each_optimizer_and_writes_results_and_figure(tmp_path):
     assert (tmp_path / "keras_fit.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_rules_trained_on_images_are_taken_where_there_are_any(monkeypatch, capsys):
-    problems = {"of_mnist": "mnist_mlp20_sigmoid", "of_quadratics": "quadratic_uniform"}
-    monkeypatch.setattr(keras_fit, "list_rules", lambda: {name: Path(name) for name in problems})
-    monkeypatch.setattr(
-        keras_fit, "load_card", lambda path: {"training": {"problem": problems[path.name]}}
+@pytest.mark.slow
+def test_other_networks_initial_weights_and_lengths_of_epochs_are_taken(tmp_path):
+    printed, results = _run(
+        tmp_path,
+        "--network=autoencoder",
+        "--initial_stddev=0",
+        "--steps_per_epoch=30",
+        "--num_epochs=2",
+        "--num_tasks=1",
+        "--rule=mnist_rnnprop",
+        "--baselines=adam",
     )
-    assert keras_fit.default_rules() == [Path("of_mnist")]
-    del problems["of_mnist"]
-    assert keras_fit.default_rules() == [Path("of_quadratics")]
-    assert "No rule of the package was trained on images" in capsys.readouterr().out
+    assert "`fit` of autoencoder on digits, from weights of N(0, 0^2)" in printed
+    # Weights of zero give a grey of one half for each pixel.
+    images = datasets.load("digits").train.images / 255
+    assert results["rows"][0]["curve"][0] == pytest.approx(np.square(images - 0.5).mean(), rel=1e-4)
+    for row in results["rows"]:
+        assert len(row["curve"]) == 3  # Sixty steps are more than the digits have minibatches.
+        assert row["curve"][-1] < row["curve"][0]
+        assert "test_accuracy" not in row
+
+
+@pytest.mark.parametrize("name", list(WORKLOADS))
+def test_each_network_takes_what_its_workload_gives(name):
+    dataset, workload = datasets.load("digits"), WORKLOADS[name]
+    inputs, targets = workload.examples(datasets.Examples(*(part[:3] for part in dataset.train)))
+    assert (inputs.dtype, inputs.min() >= 0, inputs.max() <= 1) == (np.float32, True, True)
+    model = workload.build(dataset)
+    model.compile("sgd", workload.loss)
+    assert np.isfinite(model.evaluate(inputs, targets, verbose=0))
+
+
+def test_by_default_rules_for_models_from_any_initial_weights_are_compared(monkeypatch):
+    uses = {
+        "general": RuleUse("networks", True, None, 100),
+        "narrow": RuleUse("one network", True, 0.01, 100),
+        "pixels": RuleUse("pixels", False, None, 100),
+        "mute": None,
+    }
+    rules = {name: PretrainedRule(Path(name), use) for name, use in uses.items()}
+    monkeypatch.setattr(keras_fit, "list_rules", lambda: rules)
+    assert keras_fit.default_rules() == ["general"]
+
+
+def test_the_package_has_a_rule_that_is_compared_by_default():
+    assert keras_fit.default_rules()
+    assert set(keras_fit.default_rules()) <= set(list_rules())

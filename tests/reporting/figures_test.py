@@ -4,6 +4,7 @@ import os
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -58,8 +59,8 @@ def test_a_figure_is_a_png_of_the_stated_size_in_a_folder_that_is_made(tmp_path)
     draw_curves(path, [Panel("Quadratics", [_row("adam")])])
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     image = matplotlib.image.imread(path)
-    # 6.4 by 4.4 inches at 150 dots each, with red, green, blue and alpha.
-    assert image.shape == (660, 960, 4)
+    # 6.4 by 5.4 inches at 150 dots each, with red, green, blue and alpha.
+    assert image.shape == (810, 960, 4)
     assert image.std() > 0.05  # Not blank.
     assert os.listdir(path.parent) == ["figure.png"]
 
@@ -107,6 +108,22 @@ def test_the_legend_names_rules_and_the_rates_of_tuned_ones(drawn):
     axes = drawn([_row("mine", learned=True), _row("adam")])
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["mine", "adam, rate 0.0316"]
+
+
+def test_the_legend_lies_below_the_axes_and_inside_the_figure(drawn):
+    rows = [_row("mine", learned=True), *map(_row, BASELINES)]
+    axes = drawn(rows, [ReferenceCurve("adam", [0, 1], [2.0, 1.0])])
+    renderer = FigureCanvasAgg(axes.figure).get_renderer()
+    legend, panel = (part.get_window_extent(renderer) for part in (axes.get_legend(), axes))
+    label = axes.xaxis.label.get_window_extent(renderer)
+    assert legend.y1 <= label.y0 < panel.y0
+    assert legend.y0 >= 0
+    assert 0 <= legend.x0 < legend.x1 <= axes.figure.bbox.width
+
+
+def test_lines_of_baselines_are_told_apart_by_dashes_too(drawn):
+    lines = drawn([*map(_row, BASELINES)]).get_lines()
+    assert len({str(line._dash_pattern) for line in lines}) == len(BASELINES)
 
 
 @pytest.mark.parametrize(

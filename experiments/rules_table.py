@@ -1,0 +1,50 @@
+"""What is each rule of the package for? Prints README's table of rules, from their cards."""
+
+from absl import app
+
+from l2l_tf.delivery.pretrained import list_rules
+from l2l_tf.delivery.use import RuleUse
+from l2l_tf.reporting.results import format_markdown
+
+
+def table() -> str:
+    """Returns the rules that come with the package and what they are for, as Markdown.
+
+    Those that a Keras model takes as it comes stand first.
+
+    Raises:
+        ValueError: a card does not say what its rule is for.
+    """
+    uses = {name: rule.use for name, rule in list_rules().items()}
+    if silent := [name for name, use in uses.items() if use is None]:
+        raise ValueError(
+            "Cards must say what their rules are for. "
+            f"Received: {silent} without 'use'. Add it by l2l_tf.delivery.update_card."
+        )
+    known = sorted(
+        ((name, use) for name, use in uses.items() if use is not None),
+        key=lambda rule: (not rule[1].is_general, not rule[1].trains_models, rule[0]),
+    )
+    header = ["rule", "trains", "initial weights", "learned on", "fails with"]
+    return format_markdown(header, [_line(name, use) for name, use in known])
+
+
+def _line(name: str, use: RuleUse) -> list[str]:
+    weights = "any" if use.initial_stddev is None else f"N(0, {use.initial_stddev:g}²)"
+    return [
+        f"`{name}`",
+        use.purpose,
+        weights,
+        f"{use.num_steps} steps",
+        ", ".join(use.fails_with),
+    ]
+
+
+def main(arguments: list[str]) -> None:
+    """Prints the table."""
+    del arguments
+    print(table(), end="")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,115 @@
+"""What a saved rule is for: the entry `use` of its card."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# How much wider than expected initial weights may be before they count as others.
+_WIDER = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleUse:
+    """What a rule is for, and where it fails.
+
+    Attributes:
+        purpose: what it trains well, in words.
+        trains_models: whether it is for the weights of Keras models at all.
+        initial_stddev: the standard deviation of the normal distribution from which it expects
+            initial weights; None: it takes any, those that Keras draws by default included.
+        num_steps: the steps of training for which it was learned.
+        fails_with: where it does not do well: activations, networks, lengths of training.
+        instead: the name of the rule to take there; None: there is no better one here.
+
+    Raises:
+        TypeError: an attribute is of another kind.
+        ValueError: an attribute is out of range.
+    """
+
+    purpose: str
+    trains_models: bool
+    initial_stddev: float | None
+    num_steps: int
+    fails_with: tuple[str, ...] = ()
+    instead: str | None = None
+
+    def __post_init__(self) -> None:
+        stddev = self.initial_stddev
+        if (
+            not isinstance(self.purpose, str)
+            or not isinstance(self.fails_with, list | tuple)
+            or not all(isinstance(text, str) for text in self.fails_with)
+            or not isinstance(self.trains_models, bool)
+            or not (stddev is None or isinstance(stddev, float))
+            or type(self.num_steps) is not int
+            or not isinstance(self.instead, str | None)
+        ):
+            raise TypeError(
+                "A rule's use must hold purpose (text), trains_models (true or false), "
+                "initial_stddev (a number with a decimal point, or null), num_steps (an integer), "
+                "fails_with (a list of texts) and instead (a rule's name, or null). "
+                f"Received: {self}. Correct the entry of another kind."
+            )
+        if self.num_steps < 1 or not (stddev is None or 0 <= stddev < np.inf):
+            raise ValueError(
+                "A rule's use must have num_steps from 1 on and an initial_stddev that is finite "
+                f"and not negative. Received: num_steps={self.num_steps}, "
+                f"initial_stddev={stddev}. Correct them."
+            )
+        object.__setattr__(self, "fails_with", tuple(self.fails_with))
+
+    @classmethod
+    def from_json(cls, entry: Any) -> "RuleUse":
+        """Returns what a card's entry says.
+
+        Raises:
+            TypeError: the entry, or a value in it, is of another kind.
+            ValueError: a key is missing or unknown, or a value is out of range.
+        """
+        if not isinstance(entry, dict):
+            raise TypeError(
+                "A rule's use must be an object of JSON. "
+                f'Received: {entry!r}. Write {{"purpose": ...}}.'
+            )
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        required = {name for name, default in fields.items() if default is dataclasses.MISSING}
+        if not required <= entry.keys() <= fields.keys():
+            raise ValueError(
+                f"A rule's use must have the keys {sorted(required)} and may have "
+                f"{sorted(fields.keys() - required)}. Received: keys {sorted(entry)}. "
+                "Correct them."
+            )
+        return cls(**entry)
+
+    @property
+    def is_general(self) -> bool:
+        """Whether it is for Keras models as they come, whatever their initial weights."""
+        return self.trains_models and self.initial_stddev is None
+
+    def warning(self, name: str, variables: Sequence[Any]) -> str | None:
+        """Returns what its user should know before training begins; None if all is as expected.
+
+        Args:
+            name: the rule's name.
+            variables: those to be trained, with their initial values.
+        """
+        other = f"Load {self.instead!r} instead." if self.instead else "Take another optimizer."
+        if not self.trains_models:
+            if len(variables) < 2:
+                return None
+            return f"The rule {name!r} is for {self.purpose}, not for a model's weights. {other}"
+        if self.initial_stddev is None:
+            return None
+        # Biases and scales often start at a constant, which says nothing.
+        kernels = [np.asarray(one, np.float64) for one in variables if len(one.shape) > 1]
+        widest = max((float(kernel.std()) for kernel in kernels if kernel.size), default=0.0)
+        if widest <= _WIDER * self.initial_stddev:
+            return None
+        drawn = f"keras.initializers.RandomNormal(stddev={self.initial_stddev:g})"
+        return (
+            f"The rule {name!r} was learned from initial weights of standard deviation "
+            f"{self.initial_stddev:g}; here a layer's is {widest:.2g}, from where it may end far "
+            f"behind other optimizers. {other.removesuffix('.')}, or draw kernels by {drawn}."
+        )
