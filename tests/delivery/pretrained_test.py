@@ -36,9 +36,9 @@ def folders(shipped, monkeypatch) -> tuple[Path, Path]:
 def test_rules_of_the_package_are_listed_by_name_with_their_folders(folders):
     installed, checkout = folders
     assert list_rules() == {
-        "alone": installed / "alone",
-        "both": installed / "both",
-        "cifar": checkout / "cifar",
+        "alone": (installed / "alone", None),
+        "both": (installed / "both", None),
+        "cifar": (checkout / "cifar", None),
     }
 
 
@@ -53,7 +53,7 @@ def test_rules_are_looked_for_in_the_package_and_beside_it():
 
 
 def test_every_rule_that_comes_with_the_package_can_be_loaded_and_has_a_card():
-    for name, folder in list_rules().items():
+    for name, (folder, _) in list_rules().items():
         load_rule(name)
         card = load_card(folder)
         assert card["name"] == name
