@@ -79,26 +79,32 @@ class Group:
             add_variable: `keras.optimizers.Optimizer.add_variable`.
             name: what their names begin with.
         """
-        self.rest_state = [
+        made = [
             add_variable(
-                shape=tuple(spec.shape),
-                initializer=self._initializer(index, self.num_rest),
-                dtype=stored.name,
-                name=f"{name}_{index}",
-            )
-            for index, (spec, stored) in enumerate(
-                zip(self._specs, self._stored_dtypes, strict=True)
-            )
-        ]
-        self.chunk_state = [
-            add_variable(
-                shape=(self.num_chunks, self.chunk_size * math.prod(self._specs[index].shape[1:])),
-                initializer=self._initializer(index, self.chunk_size),
+                shape=shape,
+                initializer=self._initializer(index, num_coordinates),
                 dtype=self._stored_dtypes[index].name,
-                name=f"{name}_{index}_chunks",
+                name=f"{name}_{suffix}",
             )
-            for index in self._cut_indices
+            for index, num_coordinates, suffix, shape in self._plan()
         ]
+        self.rest_state, self.chunk_state = made[: len(self._specs)], made[len(self._specs) :]
+
+    def state_shapes(self, name: str) -> list[tuple[str, tuple[int, ...]]]:
+        """Returns the names and shapes of the variables that `add_state` makes, in order."""
+        return [(f"{name}_{suffix}", shape) for _, _, suffix, shape in self._plan()]
+
+    def _plan(self) -> list[tuple[int, int, str, tuple[int, ...]]]:
+        """Returns tensor, coordinates at once, end of the name and shape of each variable."""
+        rest = [
+            (index, self.num_rest, str(index), tuple(spec.shape))
+            for index, spec in enumerate(self._specs)
+        ]
+        chunks = []
+        for index in self._cut_indices:
+            row = self.chunk_size * math.prod(self._specs[index].shape[1:])
+            chunks.append((index, self.chunk_size, f"{index}_chunks", (self.num_chunks, row)))
+        return rest + chunks
 
     @property
     def _cut_indices(self) -> list[int]:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.delivery.assignment import Assignment, assign
 from l2l_tf.delivery.group_update import Group
 from l2l_tf.delivery.joint_update import Part, dense, update_jointly
 from l2l_tf.delivery.optimizer_arguments import (
@@ -18,6 +19,7 @@ from l2l_tf.delivery.optimizer_arguments import (
     check_chunk_size,
     checked_rules,
 )
+from l2l_tf.delivery.plan import Options, Plan
 from l2l_tf.delivery.pretrained import find_rule, load_rule, use_of
 from l2l_tf.delivery.rule_config import (
     RuleLayers,
@@ -28,7 +30,16 @@ from l2l_tf.delivery.rule_config import (
     rule_to_config,
     rules_to_bytes,
 )
-from l2l_tf.delivery.saved_state import LAYOUT, RULES, SavedState, layout_of, mismatch
+from l2l_tf.delivery.saved_state import (
+    ASSIGNMENT,
+    LAYOUT,
+    RULES,
+    PendingState,
+    SavedState,
+    check_weights,
+    left_out,
+    mismatch,
+)
 from l2l_tf.delivery.use import RuleUse
 from l2l_tf.rules.chunks import CHUNK_SIZE
 from l2l_tf.rules.routing import Route, assign_routes
@@ -120,6 +131,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
 
+    built: bool
+
     def __init__(
         self,
         rule: Rule,
@@ -153,15 +166,31 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     def build(self, variables: Sequence[Any]) -> None:
         if self.built:
             return
-        # The attributes that Keras sets here hold the model's variables: they are none of ours.
-        super().build(list(variables))
-        self._hidden.groups = self._make_groups(variables)
-        for index, group in enumerate(self._hidden.groups):
-            group.add_state(self.add_variable, f"state_{index}")
-        if self._hidden.pending is not None:
-            pending, self._hidden.pending = self._hidden.pending, None
-            pending.check_variables(self.variables, self._layout())
-        else:
+        hidden, variables = self._hidden, list(variables)
+        if hidden.failure is not None:
+            raise RuntimeError(
+                "An optimizer whose build has failed can't be used. "
+                f"Received: {self.name!r}, which failed with {hidden.failure!r:.200}. Make a new "
+                "one with the same arguments."
+            ) from hidden.failure
+        is_new = hidden.pending is None
+        plan = self._plan(variables)
+        if hidden.pending is not None and not hidden.pending.saved.is_for(plan, self._own_shapes()):
+            self._forget_pending()
+            warnings.warn(left_out(self.name), stacklevel=2)
+        hidden.plan = plan
+        try:
+            # The attributes that Keras sets here hold the model's variables: they are none of ours.
+            super().build(variables)
+            for index, group in enumerate(plan.groups):
+                group.add_state(self.add_variable, f"state_{index}")
+        except BaseException as error:
+            # With half of its variables it would seem to go on.
+            self.built = False
+            hidden.failure, hidden.plan = error, None
+            raise
+        hidden.pending = None
+        if is_new:
             self._warn_outside_use(variables)
 
     def _warn_outside_use(self, variables: Sequence[Any]) -> None:
@@ -181,38 +210,47 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def add_variable(self, shape: Any, *arguments: Any, **named_arguments: Any) -> Any:
         """Returns a new variable of the optimizer; one of a pending state begins with its value."""
-        if (pending := self._hidden.pending) is not None:
-            value = pending.values.get(str(len(self.variables)))
-            # What is of another shape is refused once all variables are there.
-            if value is not None and value.shape == tuple(shape):
-                # Keras may build an optimizer where assignments are lost: not so initial values.
-                named_arguments["initializer"] = lambda shape, dtype=None: tf.constant(value, dtype)
+        if self._hidden.pending is not None:
+            value = self._hidden.pending.saved.values[str(len(self.variables))]
+            # Keras may build an optimizer where assignments are lost: not so initial values.
+            named_arguments["initializer"] = lambda shape, dtype=None: tf.constant(value, dtype)
         return super().add_variable(shape, *arguments, **named_arguments)
 
-    def _make_groups(self, variables: Sequence[Any]) -> list[Group]:
-        """Returns a group for each rule that has a coordinate to update."""
-        chosen = assign_routes(self._hidden.routes, variables)
-        groups = []
-        for route in (None, *range(len(self._hidden.routes))):
-            positions = [
-                position
-                for position, variable in enumerate(variables)
-                if chosen[position] == route
-                and not self._overwrite_variable_with_gradient(variable)
-            ]
-            shapes = [variables[position].shape for position in positions]
-            if not sum(int(np.prod(shape)) for shape in shapes):
-                continue
-            rule = self._hidden.rule if route is None else self._hidden.routes[route].rule
-            size = CHUNK_SIZE if self.chunk_size is None else self.chunk_size
-            dtype = None if self.state_dtype == "float32" else self.state_dtype
-            groups.append(Group(rule, positions, shapes, size, dtype))
-        return groups
+    def _plan(self, variables: Sequence[Any]) -> Plan:
+        """Returns what is to be made for the variables of a model."""
+        hidden = self._hidden
+        updated = [
+            position
+            for position, variable in enumerate(variables)
+            if not self._overwrite_variable_with_gradient(variable)
+        ]
+        assignment = assign(
+            hidden.routes,
+            [variables[position] for position in updated],
+            [hidden.pending.assignment if hidden.pending else None, hidden.remembered],
+        )
+        shapes = [tuple(variable.shape) for variable in variables]
+        return Plan(hidden.rules, assignment, shapes, updated, self._options())
+
+    def _options(self) -> Options:
+        return Options(
+            chunk_size=CHUNK_SIZE if self.chunk_size is None else self.chunk_size,
+            state_dtype=None if self.state_dtype == "float32" else self.state_dtype,
+            are_averaged=bool(self.use_ema),
+            are_accumulated=bool(self.gradient_accumulation_steps),
+        )
+
+    def _own_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Returns names and shapes of the optimizer's variables that there are."""
+        return [(variable.name, tuple(variable.shape)) for variable in self.variables]
 
     def rule_for(self, variable: Any) -> Rule:
         """Returns the rule that updates a variable of the model: the optimizer's own copy."""
-        (route,) = assign_routes(self._hidden.routes, [variable])
-        return self._hidden.rule if route is None else self._hidden.routes[route].rule
+        if self._hidden.plan and self._var_key(variable) in self._trainable_variables_indices:
+            route = self._hidden.plan.route_of.get(self._get_variable_index(variable))
+        else:
+            (route,) = assign_routes(self._hidden.routes, [variable])
+        return self._hidden.rules[0 if route is None else route + 1]
 
     # One step
 
@@ -261,7 +299,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             for variable in variables
         ]
 
-        states = [group.state for group in self._hidden.groups]
+        states = [group.state for group in self._groups()]
         of_devices = strategy.experimental_local_results(variables[0])
 
         def update(anchor: tf.Variable, gradients: list[Any], learning_rate: Any) -> None:
@@ -273,7 +311,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             )
             given = zip(positions, own_variables, gradients, decays, strict=True)
             parts = {position: Part(*part) for position, *part in given}
-            groups = list(zip(self._hidden.groups, own_states, strict=True))
+            groups = list(zip(self._groups(), own_states, strict=True))
             is_finite = update_jointly(groups, parts, learning_rate)
             must_hold = []
             if self.nan_policy == "raise":
@@ -303,13 +341,18 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     # Configuration and state
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
+        config = super().get_config() | {
             "rule": rule_to_config(self._hidden.rule),
             "routes": [route_to_config(route) for route in self._hidden.routes],
             "nan_policy": self.nan_policy,
             "state_dtype": self.state_dtype,
             "chunk_size": self.chunk_size,
         }
+        plan = self._hidden.plan
+        assignment = plan.assignment if plan else self._hidden.remembered
+        if self._hidden.routes and assignment is not None:
+            config["assignment"] = assignment.to_config()
+        return config
 
     @classmethod
     def from_config(
@@ -320,22 +363,34 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 "rule": rule_from_config(config["rule"]),
                 "routes": [route_from_config(route) for route in config["routes"]],
             }
-        return super().from_config(config | rebuilt, custom_objects)
+        assignment = config.get("assignment")
+        arguments = {key: value for key, value in config.items() if key != "assignment"}
+        optimizer = super().from_config(arguments | rebuilt, custom_objects)
+        if assignment is not None:
+            num_routes = len(optimizer._hidden.routes)
+            optimizer._hidden.remembered = Assignment.from_config(assignment, num_routes)
+        return optimizer
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         for name, weight in self._rule_layers.named_weights().items():
             store[name] = weight.numpy()
-        store[LAYOUT] = self._layout()
-        store[RULES] = self._rules()
+        store[RULES] = rules_to_bytes(self._hidden.rules)
+        plan = self._hidden.plan
+        store[LAYOUT] = plan.layout if plan else np.zeros([0], np.int64)
+        if plan:
+            store[ASSIGNMENT] = plan.assignment.to_bytes(self._hidden.routes)
 
     def load_own_variables(self, store: Any) -> None:
         """Sets the state to a saved one, and the weights of the rules to those that made it.
 
-        Before `build`, the variables that are still to be made will begin with the saved values.
+        Before `build`, the variables that are still to be made will begin with the saved values,
+        if it is for such variables as the state was saved for; else the optimizer begins anew, with
+        a warning. An optimizer for another number of variables stays as it is, with a warning.
 
         Raises:
-            ValueError: it is the state of another optimizer or for other variables.
+            ValueError: it is the state of another optimizer or for other variables. Nothing is
+                changed.
         """
         saved = SavedState(store, self.name)
         if not saved.values:
@@ -345,7 +400,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             )
             return
         weights = self._rule_layers.named_weights()
-        saved.check_rules(self._rules(), weights)
+        saved.check_rules(rules_to_bytes(self._hidden.rules), weights)
+        pending = PendingState(saved, None, self._hidden.num_reported)
         if not saved.was_built:
             own = [variable is self.num_skipped_steps for variable in self.variables].index(True)
             saved.check_count(own + 1)
@@ -353,30 +409,47 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             if self.built and int(self._iterations.numpy()):
                 what = "was saved before it was built, for one that has taken steps"
                 raise mismatch(self.name, what)
-        elif self.built:
-            saved.check_variables(self.variables, self._layout())
+        elif self._hidden.plan:
+            if len(saved.grouped) != len(self._hidden.plan.grouped):
+                warnings.warn(left_out(self.name), stacklevel=2)
+                return
+            saved.check_shapes(self._own_shapes())
+            if saved.grouped != self._hidden.plan.grouped:
+                raise mismatch(self.name, "is for variables of other shapes, or in another order")
         else:
-            self._hidden.pending = saved
+            assignment, was_asked = saved.assignment(self._hidden.routes)
+            if assignment is not None:
+                plan = saved.plan(self._hidden.rules, assignment, self._options())
+                saved.check_shapes(plan.shapes_beside(self._own_shapes()))
+            pending.assignment = assignment if was_asked else None
+        self._forget_pending()
+        pending.num_reported = self._hidden.num_reported
         for index, variable in enumerate(self.variables):
             if str(index) in saved.values:
-                variable.assign(saved.values[str(index)])
+                pending.replace(variable, saved.values[str(index)])
         for name, weight in weights.items():
-            weight.assign(saved.values[name])
+            pending.replace(weight, saved.values[name])
         self._note_reported_steps()
+        if saved.was_built and not self.built:
+            self._hidden.pending = pending
+
+    def _forget_pending(self) -> None:
+        """Makes all that a state has changed before `build` what it was."""
+        pending, self._hidden.pending = self._hidden.pending, None
+        if pending is not None:
+            pending.put_back(self._distribution_strategy)
+            self._hidden.num_reported = pending.num_reported
 
     def set_weights(self, weights: Sequence[Any]) -> None:
-        if self.built and len(weights) != len(self.variables):
-            what = f"has {len(weights)} variables instead of {len(self.variables)}"
-            raise mismatch(self.name, what)
+        weights = [keras.ops.convert_to_numpy(weight) for weight in weights]
+        if self.built:
+            check_weights(self.name, weights, self.variables)
         super().set_weights(weights)
         self._note_reported_steps()
 
-    def _rules(self) -> np.ndarray:
-        """Returns what the rules are, as `rules_to_bytes` does."""
-        return rules_to_bytes([self._hidden.rule, *(one.rule for one in self._hidden.routes)])
-
-    def _layout(self) -> np.ndarray:
-        return layout_of(self._hidden.groups, self._trainable_variables)
+    def _groups(self) -> list[Group]:
+        """Returns the groups of variables, once there are any."""
+        return self._hidden.plan.groups if self._hidden.plan else []
 
 
 class _Hidden:
@@ -385,8 +458,12 @@ class _Hidden:
     Attributes:
         rule: the optimizer's own copy of its rule.
         routes: with the optimizer's own copies of their rules.
-        groups: once there are variables.
-        pending: a state that was loaded before there were variables.
+        rules: the rule, then those of the routes.
+        remembered: which of them each variable has, as was decided for an optimizer of which this
+            one is a copy.
+        plan: what there is for the model's variables, once they are known.
+        pending: a state that was loaded before they were.
+        failure: with what `build` has failed.
         use: of a rule that was loaded, its name and what it is for.
         num_reported: how many of the skipped steps are no news: `finalize_variable_values` has
             raised for them, or they were skipped before the state was loaded.
@@ -395,7 +472,10 @@ class _Hidden:
     def __init__(self, rule: Rule, routes: list[Route]):
         self.rule = rule
         self.routes = routes
-        self.groups: list[Group] = []
-        self.pending: SavedState | None = None
+        self.rules = [rule, *(one.rule for one in routes)]
+        self.remembered: Assignment | None = None
+        self.plan: Plan | None = None
+        self.pending: PendingState | None = None
+        self.failure: BaseException | None = None
         self.use: tuple[str, RuleUse | None] = "", None
         self.num_reported = 0

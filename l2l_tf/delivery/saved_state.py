@@ -4,13 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from l2l_tf.delivery.group_update import Group
+from l2l_tf.delivery.assignment import Assignment
+from l2l_tf.delivery.plan import Options, Plan, Shapes
 from l2l_tf.delivery.rule_config import WEIGHT_PREFIX, are_same_rules
+from l2l_tf.rules.routing import Route
+from l2l_tf.rules.rule import Rule
 
-# The entries that say for which variables of a model and of which rules a state is.
+# The entries that say for which variables of a model and of which rules a state is, and which rule
+# updates which variable: files of earlier versions have no such assignment.
 LAYOUT = "layout"
 RULES = "rules"
+ASSIGNMENT = "assignment"
 
 
 class SavedState:
@@ -50,41 +56,150 @@ class SavedState:
         }
         if saved_shapes != shapes or not are_same_rules(self.values[RULES], rules):
             raise mismatch(self._owner, "is that of other rules")
+        for name, value in self.values.items():
+            # What is no number could be refused by TensorFlow once others are set.
+            if (name.isdecimal() or name in weights) and not _is_numeric(value):
+                raise mismatch(self._owner, f"has {value.dtype} where numbers should be")
 
-    def check_variables(self, variables: Sequence[Any], layout: np.ndarray) -> None:
-        """Raises ValueError if it is not one of these variables.
+    def assignment(self, routes: Sequence[Route]) -> tuple[Assignment | None, bool]:
+        """Returns which route each variable had, and whether these routes ask for the same.
+
+        Without routes there is nothing to decide; None: the file is too old to say.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        shapes = tuple(shape for _, shape in self._updated)
+        if ASSIGNMENT not in self.values:
+            return (None, False) if routes else (Assignment((None,) * len(shapes), shapes), True)
+        try:
+            assignment, was_asked = Assignment.from_bytes(self.values[ASSIGNMENT], routes)
+        except ValueError as error:
+            raise mismatch(self._owner, "has a damaged assignment of routes") from error
+        if assignment.shapes != shapes:
+            raise mismatch(self._owner, "has an assignment of other variables than its own")
+        return assignment, was_asked
+
+    def plan(self, rules: Sequence[Rule], assignment: Assignment, options: Options) -> Plan:
+        """Returns what an optimizer would make for the variables that it was saved for."""
+        shapes = [shape for _, shape in self.layout]
+        return Plan(rules, assignment, shapes, [position for position, _ in self._updated], options)
+
+    @property
+    def layout(self) -> list[tuple[int, tuple[int, ...]]]:
+        """The group and the shape of each variable of the model; the group of one in none is -1.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        numbers = self.values[LAYOUT]
+        records = _parsed(numbers.tolist()) if numbers.dtype.kind in "iu" else None
+        if records is None:
+            raise mismatch(self._owner, "has a damaged layout")
+        return records
+
+    @property
+    def grouped(self) -> list[tuple[int, tuple[int, ...]]]:
+        """The layout of those in a group: what stands in none has no state that could be lost."""
+        return [one for one in self.layout if one[0] >= 0]
+
+    @property
+    def _updated(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Position and shape of those that rules update: those without numbers in no group."""
+        return [
+            (position, shape)
+            for position, (group, shape) in enumerate(self.layout)
+            if group >= 0 or 0 in shape
+        ]
+
+    def is_for(self, plan: Plan, own: Shapes) -> bool:
+        """Returns whether it is one of the variables of a plan.
 
         Args:
-            variables: of the optimizer, once it is built.
-            layout: `layout_of` the model's.
+            plan: of an optimizer.
+            own: names and shapes of its variables before there are those of the plan.
         """
-        self.check_count(len(variables))
-        for index, variable in enumerate(variables):
-            shape, wanted = self.values[str(index)].shape, tuple(variable.shape)
-            if shape != wanted:
-                raise mismatch(self._owner, f"has {shape} instead of {wanted} for {variable.name}")
-        if not np.array_equal(self.values[LAYOUT], layout):
-            raise mismatch(self._owner, "is for variables of other shapes, or in another order")
+        try:
+            self.check_shapes(plan.shapes_beside(own))
+        except ValueError:
+            return False
+        return self.grouped == plan.grouped
+
+    def check_shapes(self, shapes: Shapes) -> None:
+        """Raises ValueError if the optimizer's variables had other shapes, or another number.
+
+        Args:
+            shapes: those of the optimizer's variables, once it is built.
+        """
+        self.check_count(len(shapes))
+        for index, (name, wanted) in enumerate(shapes):
+            if (shape := self.values[str(index)].shape) != wanted:
+                raise mismatch(self._owner, f"has {shape} instead of {wanted} for {name}")
 
     def check_count(self, num_variables: int) -> None:
         """Raises ValueError if it is not one of so many variables of the optimizer."""
-        count = sum(name.isdecimal() for name in self.values)
-        if count != num_variables:
-            raise mismatch(self._owner, f"has {count} variables instead of {num_variables}")
+        saved = {name for name in self.values if name.isdecimal()}
+        if len(saved) != num_variables:
+            what = f"has {len(saved)} variables instead of {num_variables}"
+            raise mismatch(self._owner, what)
+        if saved != {str(index) for index in range(num_variables)}:
+            raise mismatch(self._owner, "lacks some of its variables")
 
 
-def layout_of(groups: Sequence[Group], variables: Sequence[Any]) -> np.ndarray:
-    """Returns group, rank and dimensions of each variable of a model, one after the other: int64.
+class PendingState:
+    """A state that was loaded before there were variables: for those that are still to be made.
 
-    The group of a variable that is in none is -1.
+    Args:
+        saved: the state.
+        assignment: which route each variable had; None: it says nothing of the present routes.
+        num_reported: how many skipped steps were no news before.
+
+    Attributes:
+        saved: as given.
+        assignment: as given.
+        num_reported: as given.
     """
-    group_of = {
-        position: index for index, group in enumerate(groups) for position in group.positions
-    }
-    numbers: list[int] = []
-    for position, variable in enumerate(variables):
-        numbers += [group_of.get(position, -1), len(variable.shape), *variable.shape]
-    return np.array(numbers, np.int64)
+
+    def __init__(self, saved: SavedState, assignment: Assignment | None, num_reported: int):
+        self.saved = saved
+        self.assignment = assignment
+        self.num_reported = num_reported
+        self._replaced: list[tuple[Any, np.ndarray, np.ndarray]] = []
+
+    def replace(self, variable: Any, value: np.ndarray) -> None:
+        """Sets a variable that there is to its saved value."""
+        before = variable.numpy()
+        variable.assign(value)
+        self._replaced.append((variable, before, variable.numpy()))
+
+    def put_back(self, strategy: tf.distribute.Strategy) -> None:
+        """Makes all variables that nobody has set since what they were.
+
+        It may be called in a step that is being compiled, on one of several devices.
+        """
+        with tf.init_scope():
+            for variable, before, after in self._replaced:
+                for one in strategy.experimental_local_results(variable.value):
+                    if one.numpy().tobytes() == after.tobytes():
+                        one.assign(before)
+
+
+def check_weights(owner: str, weights: Sequence[np.ndarray], variables: Sequence[Any]) -> None:
+    """Raises ValueError if arrays are not one of numbers for each variable, and of its shape."""
+    what = None
+    if len(weights) != len(variables):
+        what = f"{len(weights)} of them for {len(variables)} variables"
+    for weight, variable in zip(weights, variables, strict=False):
+        if what is None and weight.shape != tuple(variable.shape):
+            what = f"{weight.shape} instead of {tuple(variable.shape)} for {variable.name}"
+        if what is None and not _is_numeric(weight):
+            what = f"{weight.dtype} for {variable.name}"
+    if what is not None:
+        raise ValueError(
+            "weights must hold an array of numbers for each of the optimizer's variables, of its "
+            f"shape. Received: for the optimizer {owner!r}, {what}. Give those of one of the same "
+            "rules, options and model variables."
+        )
 
 
 def mismatch(owner: str, what: str) -> ValueError:
@@ -92,6 +207,35 @@ def mismatch(owner: str, what: str) -> ValueError:
     return ValueError(
         "An optimizer's state must be of the same rules, options and model variables. "
         f"Received: for the optimizer {owner!r}, a state that {what}. Make model and "
-        "optimizer as they were when it was saved, or load weights into the model before it is "
-        "compiled."
+        "optimizer as they were when it was saved; to go on without the state, load the model with "
+        "compile=False, or weights before the model is compiled."
     )
+
+
+def left_out(owner: str) -> str:
+    """Returns the warning of a state of other model variables than the optimizer's."""
+    return (
+        f"The state that was saved for the optimizer {owner!r} is left out: it is one of other "
+        "variables of the model than are trained now. Train the same layers, of the same shapes, "
+        "to go on with it."
+    )
+
+
+def _parsed(numbers: list[int]) -> list[tuple[int, tuple[int, ...]]] | None:
+    """Returns group and shape of each variable of a layout; None: it is none."""
+    records, start = [], 0
+    while start < len(numbers):
+        group, *rank_and_more = numbers[start : start + 2]
+        if not rank_and_more or rank_and_more[0] < 0:
+            return None
+        stop = start + 2 + rank_and_more[0]
+        shape = tuple(numbers[start + 2 : stop])
+        if stop > len(numbers) or any(size < 0 for size in shape):
+            return None
+        records.append((group, shape))
+        start = stop
+    return records
+
+
+def _is_numeric(value: np.ndarray) -> bool:
+    return value.dtype.kind in "biuf" or value.dtype.name == "bfloat16"

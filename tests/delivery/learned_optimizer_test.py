@@ -333,7 +333,6 @@ def _built(*shapes, **arguments) -> LearnedOptimizer:
     return optimizer
 
 
-@pytest.mark.parametrize("first_built", [False, True])
 @pytest.mark.parametrize(
     ("other", "what"),
     [
@@ -345,22 +344,17 @@ def _built(*shapes, **arguments) -> LearnedOptimizer:
     ],
     ids=["size", "transposed", "order", "option", "chunks"],
 )
-def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(first_built, other, what):
-    optimizer = LearnedOptimizer(LinearRule(), name="mine")
-    variables = _variables((2, 3), (2,))
-    store = _saved(other())
-    steps = [lambda: optimizer.build(variables), lambda: optimizer.load_own_variables(store)]
-    first, then = steps if first_built else reversed(steps)
-    first()
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(other, what):
+    optimizer = _built((2, 3), (2,))
     with pytest.raises(ValueError) as raised:
-        then()
+        optimizer.load_own_variables(_saved(other()))
     assert str(raised.value) == (
         "An optimizer's state must be of the same rules, options and model variables. Received: "
         f"for the optimizer 'mine', a state that {what}. Make model and optimizer as they were "
-        "when it was saved, or load weights into the model before it is compiled."
+        "when it was saved; to go on without the state, load the model with compile=False, or "
+        "weights before the model is compiled."
     )
-    if first_built:
-        assert not any(np.any(one) for one in _state(optimizer).values())
+    assert not any(np.any(one) for one in _state(optimizer).values())
 
 
 @pytest.mark.parametrize("built", [False, True])
@@ -451,8 +445,13 @@ def test_the_state_of_other_rules_is_refused(own, others, built):
 
 def test_weights_of_another_number_are_refused():
     optimizer = _built((2,))
-    with pytest.raises(ValueError, match="has 1 variables instead of 6"):
+    with pytest.raises(ValueError) as raised:
         optimizer.set_weights([np.zeros([])])
+    assert str(raised.value) == (
+        "weights must hold an array of numbers for each of the optimizer's variables, of its "
+        "shape. Received: for the optimizer 'mine', 1 of them for 6 variables. Give those of one "
+        "of the same rules, options and model variables."
+    )
 
 
 # Configuration

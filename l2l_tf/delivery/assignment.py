@@ -1,0 +1,127 @@
+"""Which of an optimizer's rules updates which variable: decided once, by its routes, and saved."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from l2l_tf.rules.routing import Route, assign_routes
+
+# More paths than these tell nobody more.
+_MAX_PATHS = 5
+
+
+class Assignment(NamedTuple):
+    """What was decided for the variables that an optimizer updates.
+
+    Paths, which routes may ask for, are others once Keras has rebuilt a model: from a file, from a
+    pickle, as a clone. Order and shapes are the same, so that what was decided can be taken over.
+
+    Attributes:
+        routes: for each variable the index of its route; None: it has none.
+        shapes: of the variables.
+    """
+
+    routes: tuple[int | None, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def to_config(self) -> list[Any]:
+        """Returns JSON values from which `from_config` makes it again."""
+        return [list(pair) for pair in zip(self.routes, map(list, self.shapes), strict=True)]
+
+    @classmethod
+    def from_config(cls, config: Any, num_routes: int) -> "Assignment":
+        """Returns the assignment of which `to_config` made JSON values.
+
+        Raises:
+            ValueError: it is none, or one of more routes than there are.
+        """
+        if not isinstance(config, list) or not all(_is_pair(one, num_routes) for one in config):
+            raise ValueError(
+                "assignment must list, for each variable, a route's index or null, and a shape. "
+                f"Received: assignment={config!r:.200}, with {num_routes} routes. Leave it out to "
+                "have routes matched anew."
+            )
+        return cls(tuple(route for route, _ in config), tuple(tuple(shape) for _, shape in config))
+
+    def to_bytes(self, routes: Sequence[Route]) -> np.ndarray:
+        """Returns it and what the routes ask for as a vector of bytes: uint8."""
+        entry = {"asked": _asked(routes), "assigned": self.to_config()}
+        return np.frombuffer(json.dumps(entry).encode(), np.uint8)
+
+    @classmethod
+    def from_bytes(cls, saved: np.ndarray, routes: Sequence[Route]) -> tuple["Assignment", bool]:
+        """Returns what `to_bytes` was called on, and whether these routes ask for the same.
+
+        Raises:
+            ValueError: it is no result of `to_bytes`, or one of more routes than there are.
+        """
+        entry = json.loads(saved.tobytes().decode())
+        if not isinstance(entry, dict):
+            raise ValueError(f"An assignment must be a dictionary. Received: {entry!r:.200}.")
+        return (
+            cls.from_config(entry.get("assigned"), len(routes)),
+            entry.get("asked") == _asked(routes),
+        )
+
+
+def assign(
+    routes: Sequence[Route], variables: Sequence[Any], known: Sequence[Assignment | None]
+) -> Assignment:
+    """Returns which routes variables have: as decided before, or else as they match now.
+
+    It warns of routes that ask for a path, or have a predicate, and match no variable.
+
+    Args:
+        routes: in their order.
+        variables: those that an optimizer updates.
+        known: earlier decisions; the first for variables of these shapes, in this order, counts.
+    """
+    shapes = tuple(tuple(variable.shape) for variable in variables)
+    for one in known:
+        if one is not None and one.shapes == shapes:
+            return one
+    for route in routes:
+        # A kind says what is to be done with such variables wherever there are any.
+        if variables and route.kind is None and not any(map(route.matches, variables)):
+            _warn_of_idle(route, variables)
+    return Assignment(tuple(assign_routes(routes, variables)), shapes)
+
+
+def path_of(variable: Any) -> str:
+    """Returns what a variable of Keras or TensorFlow is called."""
+    return variable.path if hasattr(variable, "path") else variable.name
+
+
+def _warn_of_idle(route: Route, variables: Sequence[Any]) -> None:
+    asked = f"name={route.name!r}" if route.name is not None else f"predicate={route.predicate!r}"
+    paths = [path_of(variable) for variable in variables]
+    more = ", ..." if len(paths) > _MAX_PATHS else ""
+    warnings.warn(
+        f"A route should match a variable. Received: {asked}, which matches none of "
+        f"{', '.join(paths[:_MAX_PATHS])}{more}: other rules update all of them. Mend the route; "
+        "where paths are others than before a model was saved or copied, train it for a step, or "
+        "call optimizer.build(model.trainable_variables), before that.",
+        stacklevel=2,
+    )
+
+
+def _asked(routes: Sequence[Route]) -> list[list[str | None]]:
+    """Returns what routes ask for; of predicates, no more than that they are predicates."""
+    return [[route.kind, route.name] for route in routes]
+
+
+def _is_pair(value: Any, num_routes: int) -> bool:
+    """Returns whether it is a route's index, or None, and a shape."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    route, shape = value
+    if not isinstance(shape, list | tuple) or not all(map(_is_count, shape)):
+        return False
+    return route is None or (_is_count(route) and route < num_routes)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

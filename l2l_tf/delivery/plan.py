@@ -1,0 +1,114 @@
+"""What an optimizer makes for the variables of a model, known before it is made."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from l2l_tf.delivery.assignment import Assignment
+from l2l_tf.delivery.group_update import Group
+from l2l_tf.rules.rule import Rule
+
+# Names and shapes of an optimizer's variables, in order.
+Shapes = Sequence[tuple[str, tuple[int, ...]]]
+
+
+class Options(NamedTuple):
+    """What decides, beside rules and assignment, which variables an optimizer has.
+
+    Attributes:
+        chunk_size: as in `Group`.
+        state_dtype: as in `Group`.
+        are_averaged: whether averages of the model's variables are kept.
+        are_accumulated: whether gradients are.
+    """
+
+    chunk_size: int
+    state_dtype: str | None
+    are_averaged: bool
+    are_accumulated: bool
+
+
+class Plan:
+    """Groups of variables, and the variables that an optimizer has for them.
+
+    Args:
+        rules: that for variables without a route, then those of the routes.
+        assignment: of the variables that rules update.
+        shapes: of all variables.
+        positions: where those that rules update stand among them.
+        options: those of the optimizer.
+
+    Attributes:
+        assignment: as given.
+        groups: one for each rule that has a coordinate to update.
+        route_of: the index of the route of each variable that rules update, by position; None: it
+            has none.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        assignment: Assignment,
+        shapes: Sequence[tuple[int, ...]],
+        positions: Sequence[int],
+        options: Options,
+    ):
+        self.assignment = assignment
+        self.route_of = dict(zip(positions, assignment.routes, strict=True))
+        self.groups: list[Group] = []
+        self._shapes = shapes
+        self._options = options
+        for route, rule in zip((None, *range(len(rules) - 1)), rules, strict=True):
+            own = [position for position in positions if self.route_of[position] == route]
+            own_shapes = [shapes[position] for position in own]
+            if sum(math.prod(shape) for shape in own_shapes):
+                self.groups.append(
+                    Group(rule, own, own_shapes, options.chunk_size, options.state_dtype)
+                )
+
+    @property
+    def layout(self) -> np.ndarray:
+        """Group, rank and dimensions of each variable, one after the other: int64.
+
+        The group of a variable that is in none is -1.
+        """
+        group_of = self._group_of()
+        numbers: list[int] = []
+        for position, shape in enumerate(self._shapes):
+            numbers += [group_of.get(position, -1), len(shape), *shape]
+        return np.array(numbers, np.int64)
+
+    @property
+    def grouped(self) -> list[tuple[int, tuple[int, ...]]]:
+        """The group and the shape of each variable in one, in order."""
+        return [(group, self._shapes[position]) for position, group in self._group_of().items()]
+
+    def shapes_beside(self, own: Shapes) -> Shapes:
+        """Returns names and shapes of all variables that an optimizer has in the end.
+
+        Args:
+            own: of those that it has before it knows the model's.
+        """
+        averaged = list(self.route_of) if self._options.are_averaged else []
+        accumulated = self._shapes if self._options.are_accumulated else []
+        return [
+            *own,
+            *(("average", self._shapes[position]) for position in averaged),
+            *(("gradient_accumulator", shape) for shape in accumulated),
+            *(
+                named
+                for index, group in enumerate(self.groups)
+                for named in group.state_shapes(f"state_{index}")
+            ),
+        ]
+
+    def _group_of(self) -> dict[int, int]:
+        """Returns the group of each variable in one by position, in order."""
+        group_of = {
+            position: index
+            for index, group in enumerate(self.groups)
+            for position in group.positions
+        }
+        return {position: group_of[position] for position in sorted(group_of)}
