@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from l2l_tf.delivery.assignment import path_of
 from l2l_tf.delivery.group_update import Group, Step
 
 
@@ -94,8 +95,43 @@ def update_jointly(
 
 
 def dense(gradient: Any, variable: Any) -> Any:
-    """Returns a gradient as one tensor of the variable's shape; None stays None."""
+    """Returns a gradient as one tensor of the variable's shape; None stays None.
+
+    Of a sparse gradient (`tf.IndexedSlices`), repeated rows are added. Its indices and values may
+    be tensors, arrays or sequences.
+
+    Raises:
+        TypeError: the variable is not of floating point, or indices are no integers.
+        ValueError: a sparse gradient is of a variable without rows, or its rows are others.
+    """
+    if gradient is None:
+        return None
+    dtype = tf.as_dtype(variable.dtype)
+    is_overwritten = getattr(variable, "overwrite_with_gradient", False)
+    if not dtype.is_floating and not is_overwritten:
+        raise TypeError(
+            "Variables must be of floating point to be updated by a rule. Received: a gradient "
+            f"for {path_of(variable)!r} of {dtype.name}. Give None for it, or leave it out of what "
+            "is trained (trainable=False)."
+        )
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
-    # Unlike `tf.convert_to_tensor`, with a shape that XLA knows. Repeated rows are added.
-    return tf.scatter_nd(gradient.indices[:, tf.newaxis], gradient.values, variable.shape)
+    indices = tf.convert_to_tensor(gradient.indices, dtype_hint=tf.int64)
+    if not indices.dtype.is_integer:
+        raise TypeError(
+            "Indices of a sparse gradient must be integers. Received: indices of "
+            f"{indices.dtype.name} for {path_of(variable)!r}. Give the numbers of rows."
+        )
+    values = tf.convert_to_tensor(gradient.values, dtype_hint=dtype)
+    shape = tf.TensorShape(variable.shape)
+    rows = indices.shape.concatenate(shape[1:]) if shape.rank else None
+    if rows is None or not values.shape.is_compatible_with(rows):
+        raise ValueError(
+            "A sparse gradient must hold rows of its variable, one for each index. Received: "
+            f"indices {indices.shape} and values {values.shape} for {path_of(variable)!r} of shape "
+            f"{shape}. Give the gradient as one tensor of that shape."
+        )
+    if indices.shape.rank == 0:
+        indices, values = indices[tf.newaxis], values[tf.newaxis]
+    # Unlike `tf.convert_to_tensor`, with a shape that XLA knows.
+    return tf.scatter_nd(tf.cast(indices[..., tf.newaxis], tf.int64), values, shape)

@@ -17,6 +17,9 @@ from l2l_tf.delivery.optimizer_arguments import (
     check_backend,
     check_choice,
     check_chunk_size,
+    check_flag,
+    check_numbers,
+    check_variables,
     checked_rules,
 )
 from l2l_tf.delivery.plan import Options, Plan
@@ -74,6 +77,7 @@ def load(
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
     check_backend()
+    check_flag("replay", replay)
     path = find_rule(name_or_path)
     optimizer = LearnedOptimizer(load_rule(path, replay=replay), **optimizer_arguments)
     optimizer._hidden.use = path.name, use_of(path)
@@ -148,7 +152,9 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         check_choice("nan_policy", nan_policy, NAN_POLICIES)
         check_choice("state_dtype", state_dtype, STATE_DTYPES)
         check_chunk_size(chunk_size)
-        if isinstance(learning_rate, int):
+        check_numbers(keras_arguments)
+        # Keras says what it must be.
+        if isinstance(learning_rate, int) and not isinstance(learning_rate, bool):
             learning_rate = float(learning_rate)
         super().__init__(learning_rate=learning_rate, **keras_arguments)
         self.nan_policy = nan_policy
@@ -173,6 +179,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 f"Received: {self.name!r}, which failed with {hidden.failure!r:.200}. Make a new "
                 "one with the same arguments."
             ) from hidden.failure
+        check_variables(variables)
         is_new = hidden.pending is None
         plan = self._plan(variables)
         if hidden.pending is not None and not hidden.pending.saved.is_for(plan, self._own_shapes()):
@@ -259,6 +266,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
         variables = trainable_variables or self._trainable_variables
+        if not self.built:
+            check_variables(variables)
         # Keras says what is wrong where there are not as many.
         if len(grads) == len(variables):
             grads = [

@@ -1,13 +1,22 @@
 """What the arguments of an optimizer around a rule must be."""
 
-from collections.abc import Iterable, Sequence
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
+from l2l_tf.delivery.assignment import path_of
 from l2l_tf.rules.routed import OTHER, RoutedRule
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
+
+# Arguments of every Keras optimizer that Keras takes unseen: they would fail at the first step, or
+# make weights that are no numbers.
+_NUMBERS = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor")
 
 
 def check_backend() -> None:
@@ -67,6 +76,56 @@ def check_chunk_size(chunk_size: Any) -> None:
             "chunk_size must be None or an integer from 0 on. "
             f"Received: chunk_size={chunk_size!r}. Leave it out to have it chosen."
         )
+
+
+def check_flag(argument: str, value: Any) -> None:
+    """Raises TypeError if an argument is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(
+            f"{argument} must be True or False. Received: {argument}={value!r}. Give one of them."
+        )
+
+
+def check_numbers(keras_arguments: Mapping[str, Any]) -> None:
+    """Checks those arguments of every Keras optimizer that Keras itself takes unseen.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is not finite.
+    """
+    for argument in _NUMBERS:
+        value = keras_arguments.get(argument)
+        # Some write False for none, as Keras's own optimizers understand it.
+        if value is None or value is False:
+            continue
+        is_number = isinstance(value, numbers.Real) and value is not True
+        if not is_number or not math.isfinite(value):
+            raise (ValueError if is_number else TypeError)(
+                f"{argument} must be None or a finite number. Received: {argument}={value!r}. "
+                "Give a float, or leave it out."
+            )
+
+
+def check_variables(variables: Sequence[Any]) -> None:
+    """Checks that a rule can update variables.
+
+    Raises:
+        TypeError: one is complex.
+        ValueError: the shape of one is not known.
+    """
+    for variable in variables:
+        if tf.as_dtype(variable.dtype).is_complex:
+            raise TypeError(
+                "Variables must be real to be updated by a rule. Received: "
+                f"{path_of(variable)!r} of {tf.as_dtype(variable.dtype).name}. Keep real and "
+                "imaginary parts in variables of their own."
+            )
+        if not tf.TensorShape(variable.shape).is_fully_defined():
+            raise ValueError(
+                "Variables must have a known shape to be updated by a rule. Received: "
+                f"{path_of(variable)!r} of shape {tf.TensorShape(variable.shape)}. Make it with "
+                "all of its dimensions."
+            )
 
 
 def _check_rule(argument: str, rule: Any) -> None:

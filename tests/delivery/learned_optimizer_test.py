@@ -135,6 +135,77 @@ def test_sparse_gradients_move_rows_without_one_as_zeros_do():
     np.testing.assert_array_equal(sparse[0].numpy(), dense[0].numpy())
 
 
+@pytest.mark.parametrize("values", [np.ones([2, 2], np.float64), [[1, 1], [1, 1]], tf.ones([2, 2])])
+@pytest.mark.parametrize(
+    ("indices", "wanted"),
+    [
+        ((0, 3), [-1, 0, 0, -1, 0]),
+        ([3, 3], [0, 0, 0, -2, 0]),
+        (np.array([0, 3]), [-1, 0, 0, -1, 0]),
+        (tf.constant([0, 3], tf.int64), [-1, 0, 0, -1, 0]),
+        (tf.constant([0, 3], tf.uint8), [-1, 0, 0, -1, 0]),
+    ],
+)
+def test_a_sparse_gradient_may_have_any_form_that_keras_takes(indices, values, wanted):
+    (variable,) = _variables((5, 2))
+    before = variable.numpy()
+    LearnedOptimizer(LinearRule()).apply([tf.IndexedSlices(values, indices)], [variable])
+    moved = np.tile(np.array(wanted)[:, np.newaxis], [1, 2])
+    np.testing.assert_allclose(variable.numpy() - before, moved, atol=1e-6)
+
+
+@pytest.mark.parametrize("indices", [[], (), tf.zeros([0], tf.int32)])
+def test_a_sparse_gradient_without_rows_is_zero(indices):
+    (variable,) = _variables((5, 2))
+    before, optimizer = variable.numpy(), LearnedOptimizer(LinearRule())
+    optimizer.apply([tf.IndexedSlices(tf.zeros([0, 2]), indices)], [variable])
+    np.testing.assert_array_equal(variable.numpy(), before)
+    assert int(optimizer.iterations) == 1
+
+
+def test_the_index_of_a_sparse_gradient_may_be_one_number():
+    (variable,) = _variables((5, 2))
+    before = variable.numpy()
+    gradient = tf.IndexedSlices(tf.ones([2]), tf.constant(3))
+    LearnedOptimizer(LinearRule()).apply([gradient], [variable])
+    moved = np.tile([[0], [0], [0], [-1], [0]], [1, 2])
+    np.testing.assert_allclose(variable.numpy() - before, moved, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "indices", "received"),
+    [
+        ((), tf.ones([1]), [0], "indices (1,) and values (1,) for 'mine' of shape ()"),
+        ((5, 2), tf.ones([2, 3]), [0, 1], "indices (2,) and values (2, 3) for 'mine' of"),
+        ((5, 2), tf.ones([3, 2]), [0, 1], "indices (2,) and values (3, 2) for 'mine' of"),
+    ],
+)
+def test_a_sparse_gradient_of_other_rows_is_refused(shape, values, indices, received):
+    optimizer, variable = (
+        LearnedOptimizer(LinearRule()),
+        keras.Variable(np.ones(shape), name="mine"),
+    )
+    with pytest.raises(ValueError) as raised:
+        optimizer.apply([tf.IndexedSlices(values, indices)], [variable])
+    assert str(raised.value).startswith(
+        "A sparse gradient must hold rows of its variable, one for each index. Received: "
+        f"{received}"
+    )
+    assert (int(optimizer.iterations), optimizer.built) == (0, False)
+
+
+def test_indices_that_are_no_integers_are_refused():
+    gradient = tf.IndexedSlices(tf.ones([1, 2]), tf.constant([0.5]))
+    with pytest.raises(TypeError) as raised:
+        LearnedOptimizer(LinearRule()).apply(
+            [gradient], [keras.Variable(np.ones([5, 2]), name="v")]
+        )
+    assert str(raised.value) == (
+        "Indices of a sparse gradient must be integers. Received: indices of float32 for 'v'. Give "
+        "the numbers of rows."
+    )
+
+
 def test_an_embedding_is_trained_with_its_sparse_gradients():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -578,3 +649,107 @@ def test_what_users_need_is_at_the_top_of_the_package():
     assert l2l_tf.load is load
     assert l2l_tf.LearnedOptimizer is LearnedOptimizer
     assert "quadratic_lstm" in l2l_tf.list_rules()
+
+
+def _unknown(shape) -> tf.Variable:
+    return tf.Variable(np.ones(3, np.float32), shape=tf.TensorShape(shape), name="mine")
+
+
+@pytest.mark.parametrize(
+    ("variable", "error", "message"),
+    [
+        (
+            lambda: tf.Variable(tf.complex(1.0, 2.0), name="mine"),
+            TypeError,
+            "Variables must be real to be updated by a rule. Received: 'mine:0' of complex64. Keep "
+            "real and imaginary parts in variables of their own.",
+        ),
+        (
+            lambda: _unknown([None]),
+            ValueError,
+            "Variables must have a known shape to be updated by a rule. Received: 'mine:0' of "
+            "shape (None,). Make it with all of its dimensions.",
+        ),
+        (
+            lambda: _unknown(None),
+            ValueError,
+            "Variables must have a known shape to be updated by a rule. Received: 'mine:0' of "
+            "shape <unknown>. Make it with all of its dimensions.",
+        ),
+    ],
+    ids=["complex", "dimension", "rank"],
+)
+def test_a_variable_that_no_rule_can_update_is_refused_by_name(variable, error, message):
+    optimizer, one, (other,) = LearnedOptimizer(LinearRule()), variable(), _variables((2,))
+    before = other.numpy()
+    for attempt in (
+        lambda: optimizer.build([other, one]),
+        lambda: optimizer.apply([tf.ones([2]), tf.ones_like(one)], [other, one]),
+        lambda: optimizer.apply(
+            [tf.ones([2]), tf.IndexedSlices(tf.ones([1]), tf.constant([0]))], [other, one]
+        ),
+    ):
+        with pytest.raises(error) as raised:
+            attempt()
+        assert str(raised.value) == message
+    np.testing.assert_array_equal(other.numpy(), before)
+    assert (int(optimizer.iterations), optimizer.built) == (0, False)
+
+
+# They have no gradient: Keras's own optimizers train beside them, and so does ours.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
+@pytest.mark.parametrize("value", [3, True, "a"], ids=["integer", "bool", "string"])
+def test_a_variable_that_is_not_of_floating_point_is_refused_with_a_gradient_alone(value):
+    optimizer, other = LearnedOptimizer(LinearRule()), keras.Variable([1.0, 2.0])
+    one = tf.Variable(value, name="mine")
+    optimizer.apply([tf.ones([2]), None], [other, one])
+    with pytest.raises(TypeError) as raised:
+        optimizer.apply([tf.ones([2]), one.value()], [other, one])
+    assert str(raised.value) == (
+        "Variables must be of floating point to be updated by a rule. Received: a gradient for "
+        f"'mine:0' of {one.dtype.name}. Give None for it, or leave it out of what is trained "
+        "(trainable=False)."
+    )
+    np.testing.assert_array_equal(other.numpy(), [0.0, 1.0])
+    assert int(optimizer.iterations) == 1
+
+
+@pytest.mark.parametrize("learning_rate", [True, False, "0.1", None, [0.1]])
+def test_a_learning_rate_that_keras_refuses_is_refused(learning_rate):
+    with pytest.raises(ValueError, match="Argument `learning_rate` should be float"):
+        LearnedOptimizer(SGD(0.1), learning_rate=learning_rate)
+
+
+@pytest.mark.parametrize(
+    "argument", ["weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"]
+)
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (True, TypeError),
+        ("0.1", TypeError),
+        ([0.1], TypeError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+    ],
+)
+def test_an_argument_that_is_no_finite_number_is_refused(argument, value, error):
+    with pytest.raises(error) as raised:
+        LearnedOptimizer(SGD(0.1), **{argument: value})
+    assert str(raised.value) == (
+        f"{argument} must be None or a finite number. Received: {argument}={value!r}. Give a "
+        "float, or leave it out."
+    )
+
+
+@pytest.mark.parametrize("value", [None, False, 0, np.float32(0.5)])
+def test_numbers_of_any_kind_and_none_are_taken(value):
+    assert LearnedOptimizer(SGD(0.1), weight_decay=value).weight_decay == value
+
+
+def test_whether_to_replay_is_yes_or_no():
+    with pytest.raises(TypeError) as raised:
+        load("quadratic_lstm", replay="no")
+    assert str(raised.value) == (
+        "replay must be True or False. Received: replay='no'. Give one of them."
+    )
