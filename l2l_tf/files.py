@@ -6,9 +6,13 @@ import math
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# Held where a folder is moved away for a moment, which no other thread may take for killed.
+_MOVING = threading.Lock()
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -68,27 +72,82 @@ def partial_path(path: Path) -> Path:
 
     The path's own name comes last, since some libraries choose a format by the suffix.
     """
-    return path.with_name(f"{_prefix()}{os.getpid()}-{path.name}")
+    return path.with_name(f"{_prefix('partial')}{os.getpid()}-{path.name}")
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what processes of this machine that no longer run have left beside a path."""
-    prefix, suffix = _prefix(), f"-{path.name}"
+    """Removes what processes of this machine that no longer run have left beside a path.
+
+    A folder that was moved away to be replaced is left to `put_back` where nothing has taken its
+    place.
+    """
+    with _MOVING:
+        leftovers = _leftovers(path, "partial")
+        if os.path.lexists(path):
+            leftovers += _leftovers(path, "replaced")
+        for leftover in leftovers:
+            _remove(leftover)
+
+
+def move_into_place(partial: Path, path: Path) -> None:
+    """Moves a folder that was written whole to its place; an older one there is removed.
+
+    It takes two renames. Of a process that is killed between them, `put_back` finds the older
+    folder.
+
+    Raises:
+        OSError: a folder can't be moved; the older one is then where it was.
+    """
+    old = path.with_name(f"{_prefix('replaced')}{os.getpid()}-{path.name}")
+    with _MOVING:
+        if os.path.lexists(path):
+            path.rename(old)
+        try:
+            partial.rename(path)
+        except BaseException:
+            if os.path.lexists(old):
+                old.rename(path)
+            raise
+    _remove(old)
+
+
+def put_back(path: Path) -> None:
+    """Puts back the folder that a killed process of this machine had moved away to replace it.
+
+    Whatever is there stays, and so does what a running process has moved away.
+    """
+    with _MOVING, contextlib.suppress(OSError, ValueError):
+        if path.name and not os.path.lexists(path):
+            replaced = _leftovers(path, "replaced")
+            if replaced:
+                max(replaced, key=lambda one: one.lstat().st_mtime_ns).rename(path)
+
+
+def _leftovers(path: Path, kind: str) -> list[Path]:
+    """Returns what processes of this machine that no longer run have left beside a path."""
+    prefix, suffix = _prefix(kind), f"-{path.name}"
+    leftovers = []
     with contextlib.suppress(OSError):
-        for leftover in path.parent.iterdir():
-            if not (leftover.name.startswith(prefix) and leftover.name.endswith(suffix)):
-                continue
-            process = leftover.name.removeprefix(prefix).removesuffix(suffix)
-            if process.isdecimal() and not _runs(int(process)):
-                if leftover.is_dir() and not leftover.is_symlink():
-                    shutil.rmtree(leftover, ignore_errors=True)
-                else:
-                    leftover.unlink(missing_ok=True)
+        for one in path.parent.iterdir():
+            if one.name.startswith(prefix) and one.name.endswith(suffix):
+                process = one.name.removeprefix(prefix).removesuffix(suffix)
+                if process.isdecimal() and not _runs(int(process)):
+                    leftovers.append(one)
+    return leftovers
 
 
-def _prefix() -> str:
+def _remove(path: Path) -> None:
+    """Removes a file, link or folder, in so far as it can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _prefix(kind: str) -> str:
     # The host's name, since a folder may be shared by machines that number processes alike.
-    return f".partial-{socket.gethostname()}-"
+    return f".{kind}-{socket.gethostname()}-"
 
 
 def _runs(process: int) -> bool:

@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-from l2l_tf.files import expanded, remove_leftovers, strict_json, write_json, written_whole
+from l2l_tf.files import (
+    expanded,
+    move_into_place,
+    partial_path,
+    put_back,
+    remove_leftovers,
+    strict_json,
+    write_json,
+    written_whole,
+)
 
 
 def test_a_home_folder_takes_the_place_of_a_tilde(monkeypatch, tmp_path):
@@ -105,3 +114,82 @@ def test_what_a_running_process_writes_is_left_alone(tmp_path):
         other = partial.with_name(partial.name.replace(str(os.getpid()), str(os.getppid())))
         other.write_text("half")
     assert sorted(os.listdir(tmp_path)) == sorted(["results.json", other.name])
+
+
+# Folders that take the place of others
+
+
+def _folder(path, text):
+    path.mkdir()
+    (path / "text").write_text(text)
+    return path
+
+
+def test_a_folder_takes_the_place_of_an_older_one(tmp_path):
+    path = _folder(tmp_path / "rule", "older")
+    move_into_place(_folder(partial_path(path), "newer"), path)
+    assert (path / "text").read_text() == "newer"
+    assert os.listdir(tmp_path) == ["rule"]
+
+
+KILLED_BETWEEN_THE_RENAMES = """
+import os, signal, sys
+from pathlib import Path
+from l2l_tf import files
+path = Path(sys.argv[1])
+partial = files.partial_path(path)
+partial.mkdir()
+(partial / "text").write_text("newer")
+rename = Path.rename
+def kill_at_the_second(self, target):
+    if self == partial:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = kill_at_the_second
+files.move_into_place(partial, path)
+"""
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A path whose older folder a killed process had moved away."""
+    path = _folder(tmp_path / "rule", "older")
+    process = subprocess.run([sys.executable, "-c", KILLED_BETWEEN_THE_RENAMES, path], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert not path.exists()
+    return path
+
+
+def test_a_folder_that_a_killed_process_had_moved_away_is_put_back(killed):
+    put_back(killed)
+    assert (killed / "text").read_text() == "older"
+    remove_leftovers(killed)
+    assert os.listdir(killed.parent) == ["rule"]
+
+
+def test_a_folder_that_was_moved_away_stays_where_nothing_has_taken_its_place(killed):
+    remove_leftovers(killed)
+    put_back(killed.with_name("other"))
+    assert not killed.exists()
+    put_back(killed)
+    assert (killed / "text").read_text() == "older"
+
+
+def test_a_folder_that_was_replaced_does_not_come_back(killed):
+    _folder(killed, "newest")
+    put_back(killed)
+    assert (killed / "text").read_text() == "newest"
+    remove_leftovers(killed)
+    assert os.listdir(killed.parent) == ["rule"]
+
+
+def test_what_a_running_process_has_moved_away_is_left_alone(killed):
+    (moved,) = (one for one in killed.parent.iterdir() if one.name.startswith(".replaced-"))
+    process = moved.name.removesuffix("-rule").rpartition("-")[2]
+    # The parent of this process runs.
+    moved.rename(moved.with_name(moved.name.replace(process, str(os.getppid()))))
+    put_back(killed)
+    assert not killed.exists()
+    _folder(killed, "newest")
+    remove_leftovers(killed)
+    assert len(os.listdir(killed.parent)) == 2
