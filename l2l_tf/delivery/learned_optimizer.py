@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,9 @@ from l2l_tf.delivery.pretrained import find_rule, load_rule, use_of
 from l2l_tf.delivery.rule_config import (
     RuleLayers,
     copy_rule,
-    route_from_config,
     route_to_config,
-    rule_from_config,
     rule_to_config,
+    rules_from_config,
     rules_to_bytes,
 )
 from l2l_tf.delivery.saved_state import (
@@ -367,11 +367,12 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "LearnedOptimizer":
-        with keras.saving.custom_object_scope(custom_objects or {}):
-            rebuilt = {
-                "rule": rule_from_config(config["rule"]),
-                "routes": [route_from_config(route) for route in config["routes"]],
-            }
+        # A scope takes the place of the one around it, in which Keras may have called.
+        scope = (
+            keras.saving.custom_object_scope(custom_objects) if custom_objects else nullcontext()
+        )
+        with scope:
+            rebuilt = rules_from_config(config)
         assignment = config.get("assignment")
         arguments = {key: value for key, value in config.items() if key != "assignment"}
         optimizer = super().from_config(arguments | rebuilt, custom_objects)

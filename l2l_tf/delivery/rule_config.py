@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.rules.rebuilding import check_registered, reason, rebuilt_predicate, rebuilt_rule
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
 
@@ -44,10 +45,39 @@ def rule_to_config(rule: Rule) -> dict[str, Any]:
 
 
 def rule_from_config(config: dict[str, Any]) -> Rule:
-    """Returns the rule of which `rule_to_config` made JSON values."""
-    rule = keras.saving.deserialize_keras_object(config["object"])
-    _set_weights(rule, [_decode(weight) for weight in config["weights"]])
+    """Returns the rule of which `rule_to_config` made JSON values.
+
+    Raises:
+        ValueError: they name something that is not registered with Keras in this process, or no
+            rule.
+        Exception: what is raised of values that are none of a rule.
+    """
+    weights = [_decode(weight) for weight in config["weights"]]
+    rule = rebuilt_rule(config["object"], sum(weight.size for weight in weights))
+    _set_weights(rule, weights)
     return rule
+
+
+def rules_from_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the rule and the routes in the configuration of an optimizer, by name.
+
+    Nothing that it names is imported: classes and functions are looked up among those that are
+    registered with Keras in this process.
+
+    Raises:
+        ValueError: they can't be made, or the learning rate is one that Keras would import.
+    """
+    try:
+        check_registered(config.get("learning_rate"))
+        return {
+            "rule": rule_from_config(config["rule"]),
+            "routes": [route_from_config(route) for route in config["routes"]],
+        }
+    except Exception as error:  # Constructors may raise anything of what a file gives them.
+        raise ValueError(
+            "The configuration of a LearnedOptimizer must hold rules that this version can build. "
+            f"Received: one where {reason(error)}. Install the versions with which it was saved."
+        ) from error
 
 
 def rules_to_bytes(rules: Sequence[Rule]) -> np.ndarray:
@@ -66,7 +96,10 @@ def are_same_rules(saved: np.ndarray, own: np.ndarray) -> bool:
 
     A later version may know arguments that an earlier one did not.
     """
-    return _agree(*(json.loads(one.tobytes().decode()) for one in (saved, own)))
+    try:
+        return _agree(*(json.loads(one.tobytes().decode()) for one in (saved, own)))
+    except (ValueError, RecursionError):  # What was saved is no JSON, or endlessly nested.
+        return False
 
 
 def _essence(value: Any) -> Any:
@@ -111,7 +144,7 @@ def route_to_config(route: Route) -> dict[str, Any]:
 
 def route_from_config(config: dict[str, Any]) -> Route:
     """Returns the route of which `route_to_config` made JSON values."""
-    predicate = keras.saving.deserialize_keras_object(config["predicate"])
+    predicate = rebuilt_predicate(config["predicate"])
     rule = rule_from_config(config["rule"])
     return Route(rule, config["kind"], config["name"], predicate)
 

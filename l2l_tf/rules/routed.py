@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from l2l_tf.rules.rebuilding import rebuilt_predicate, rebuilt_rule
 from l2l_tf.rules.routing import Route, assign_routes
 from l2l_tf.rules.rule import FlatLayout, Rule
 
@@ -127,12 +128,16 @@ class RoutedRule(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "RoutedRule":
-        rebuild = keras.saving.deserialize_keras_object
         routes = [
-            Route(rebuild(one["rule"]), one["kind"], one["pattern"], rebuild(one["predicate"]))
+            Route(
+                rebuilt_rule(one["rule"]),
+                one["kind"],
+                one["pattern"],
+                rebuilt_predicate(one["predicate"]),
+            )
             for one in config["routes"]
         ]
-        return cls(**config | {"rule": rebuild(config["rule"]), "routes": routes})
+        return cls(**config | {"rule": rebuilt_rule(config["rule"]), "routes": routes})
 
 
 class OnVariables:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from l2l_tf.delivery.learned_optimizer import LearnedOptimizer
 from l2l_tf.delivery.rule_config import (
     are_same_rules,
     copy_rule,
@@ -125,3 +126,34 @@ def test_a_route_comes_back(given):
         route.predicate,
     )
     assert rebuilt.rule.learning_rate == 0.1
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_code_in_a_model_file_is_run_only_where_the_user_has_turned_off_the_safe_mode(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    route = Route(SGD(0.5), predicate=lambda variable: variable.path.endswith("bias"))
+    model.compile(LearnedOptimizer(SGD(0.1), [route]), "mse")
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="Requested the deserialization of a Python lambda"):
+        keras.saving.load_model(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)
+    rules = [loaded.optimizer.rule_for(variable) for variable in loaded.variables[:2]]
+    assert [rule.learning_rate for rule in rules] == [0.1, 0.5]
+
+
+def test_a_rule_that_is_not_registered_is_found_where_it_is_given(tmp_path):
+    class Mine(LinearRule):
+        pass
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(LearnedOptimizer(Mine(-0.5)), "mse")
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="class_name='Mine'"):
+        keras.saving.load_model(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", custom_objects={"Mine": Mine})
+    assert type(loaded.optimizer.rule_for(loaded.variables[0])) is Mine
+
+
+@pytest.mark.parametrize("saved", [b"", b"\xff", b"[" * 100_000, b"[" * 2000 + b"]" * 2000])
+def test_what_is_none_of_a_saved_rule_is_of_another_rule(saved):
+    assert not are_same_rules(np.frombuffer(saved, np.uint8), rules_to_bytes([SGD(0.1)]))
