@@ -1,33 +1,45 @@
 """A saved rule: one folder that TensorFlow, Keras and a reader can each use alone."""
 
+import contextlib
 import hashlib
+import io
 import json
-import math
 import os
 import platform
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from l2l_tf.files import strict_json, write_json
+from l2l_tf.delivery.golden_trajectory import check_trajectory, difference, golden_trajectory
+from l2l_tf.delivery.saved_files import (
+    CARD_FILE,
+    RULE_FILE,
+    WEIGHTS_FILE,
+    check_files,
+    damaged,
+    folder_of,
+    has_card,
+    read_file,
+    read_json,
+    read_weights,
+)
+from l2l_tf.files import (
+    move_into_place,
+    partial_path,
+    remove_leftovers,
+    strict_json,
+    write_json,
+)
+from l2l_tf.rules.rebuilding import excerpt, reason, rebuilt_rule
 from l2l_tf.rules.routed import RoutedRule
 
 FORMAT_VERSION = 1
-CARD_FILE = "card.json"
-RULE_FILE = "rule.json"
-WEIGHTS_FILE = "weights.npz"
-
-# The golden trajectory: steps, coordinates, and how far a replay's deltas may be off, relative to
-# the largest: float32 rounding grows over the steps and differs between processors.
-_NUM_GOLDEN_STEPS = 8
-_NUM_GOLDEN_COORDINATES = 5
-_GOLDEN_TOLERANCE = 1e-4
 
 
 def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]) -> Path:
@@ -53,9 +65,10 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
 
     Raises:
         FileExistsError: `path` holds something that is no saved rule.
-        ValueError: two weights of the rule have the same name.
+        ValueError: two weights of the rule have the same name, or the path is none of a folder.
+        OSError: nothing can be written there.
     """
-    path = Path(path)
+    path = folder_of(path)
     check_destination(path)
     names = [name for name, _ in _names_and_weights(rule)]
     if len(set(names)) < len(names):
@@ -64,8 +77,8 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
             f"Received: weights named {names}. Name each in `add_weight`."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_leftovers(path)
+    partial = partial_path(path)
     try:
         module = _ExportedRule(rule)
         tf.saved_model.save(module, str(partial), signatures=module.signatures())
@@ -81,11 +94,11 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
                 "keras": keras.__version__,
                 "numpy": np.__version__,
             },
-            "golden_trajectory": _golden_trajectory(rule),
+            "golden_trajectory": golden_trajectory(rule),
             "sha256": _checksums(partial),
         }
         (partial / CARD_FILE).write_text(strict_json(complete_card))
-        _move_into_place(partial, path)
+        move_into_place(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return path
@@ -96,10 +109,28 @@ def check_destination(path: str | Path) -> None:
 
     Raises:
         FileExistsError: `path` holds something that is no saved rule.
+        ValueError: `path` is none of a folder.
+        OSError: it can't be seen what is there.
     """
-    path = Path(path)
-    is_empty = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    if not is_empty and not (path / CARD_FILE).exists():
+    path = folder_of(path)
+    if path.name in ("", ".."):
+        raise ValueError(
+            "path must end in the name of the folder that is to be made. "
+            f"Received: path={str(path)!r}. Choose another path."
+        )
+    try:
+        is_empty = not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
+        # Finds out whether the name is one of a file at all, which `lexists` does not tell.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+    except (OSError, ValueError) as error:
+        # Not UnicodeEncodeError, which takes more than a message.
+        kind = type(error) if isinstance(error, OSError) else ValueError
+        raise kind(
+            "path must be one at which a folder can be made. "
+            f"Received: path={excerpt(str(path))}, where {reason(error)}. Choose another path."
+        ) from error
+    if not is_empty and not has_card(path):
         raise FileExistsError(
             "path must be new, empty or a saved rule to replace. "
             f"Received: path={str(path)!r}, which holds something else. Choose another path."
@@ -109,40 +140,28 @@ def check_destination(path: str | Path) -> None:
 def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer:
     """Returns the learned rule that a saved-rule folder holds, as a Keras layer.
 
+    Nothing that the files name is imported: classes are looked up among those that are registered
+    with Keras in this process. Files are read if they are regular files in the folder.
+
     Args:
         path: the folder.
         replay: whether to run the golden trajectory and compare.
 
     Raises:
         FileNotFoundError: there is no saved rule at the path.
-        ValueError: a file is missing or damaged, the card can't be read, or the rule does not
-            repeat its golden trajectory.
+        PermissionError: a file may not be read.
+        ValueError: a file is missing or damaged, the card can't be read, the layer is no rule or
+            has weights that are not finite, or the rule does not repeat its golden trajectory.
     """
-    path = Path(path)
+    path = folder_of(path)
     card = load_card(path)
-    _check_files(path, card)
+    check_files(path, card["sha256"])
+    config = read_json(path, RULE_FILE)
+    weights = read_file(path, WEIGHTS_FILE)
     try:
-        config = json.loads((path / RULE_FILE).read_text())
-        rule = keras.saving.deserialize_keras_object(config)
-        weights = dict(_names_and_weights(rule))
-        # Given a path, NumPy would leave the file of a broken archive open.
-        with (path / WEIGHTS_FILE).open("rb") as file, np.load(file) as archive:
-            if different := sorted(weights.keys() ^ set(archive.files)):
-                raise ValueError(f"layer and {WEIGHTS_FILE} do not both have {different}")
-            for name, weight in weights.items():
-                value = archive[name]
-                if value.shape != tuple(weight.shape):
-                    raise ValueError(
-                        f"{name} has the shape {value.shape} in {WEIGHTS_FILE} and "
-                        f"{tuple(weight.shape)} in the layer"
-                    )
-                weight.assign(value)
-    except (ValueError, TypeError, KeyError, AttributeError, BadZipFile, EOFError) as error:
-        raise ValueError(
-            f"A saved rule must hold a layer that this version can build. Received: "
-            f"path={str(path)!r}, where {error}. Install the versions that its card names, or "
-            "export the rule again."
-        ) from error
+        rule = _rebuilt(config, weights)
+    except Exception as error:  # Constructors may raise anything of what a file gives them.
+        raise _can_not_build(path, error) from error
     if replay:
         _replay(rule, card["golden_trajectory"], path)
     return rule
@@ -153,28 +172,30 @@ def load_card(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no saved rule at the path.
+        PermissionError: the card may not be read.
         ValueError: the card is no JSON, lacks an entry, or is of a later format.
     """
-    path = Path(path)
-    if not (path / CARD_FILE).is_file():
+    path = folder_of(path)
+    if not has_card(path):
         raise FileNotFoundError(
-            f"path must be the folder of a saved rule. Received: path={str(path)!r}, which has no "
-            f"{CARD_FILE}. Give the folder that an export wrote."
+            f"path must be the folder of a saved rule. Received: path={excerpt(str(path))}, "
+            f"which has no {CARD_FILE}. Give the folder that an export wrote."
         )
-    try:
-        card = json.loads((path / CARD_FILE).read_text())
-        version = card["format_version"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(path, f"whose {CARD_FILE} can't be read") from error
+    card = read_json(path, CARD_FILE)
+    if not isinstance(card, dict) or "format_version" not in card:
+        raise damaged(path, f"whose {CARD_FILE} can't be read")
+    version = card["format_version"]
     if version != FORMAT_VERSION:
         raise ValueError(
             f"A saved rule must be of format {FORMAT_VERSION}. Received: path={str(path)!r} of "
-            f"format {version}. Install the version of l2l_tf that wrote it."
+            f"format {excerpt(version)}. Install the version of l2l_tf that wrote it."
         )
     entries = ("golden_trajectory", "sha256")
     missing = [name for name in entries if not isinstance(card.get(name), dict)]
     if missing:
-        raise _damaged(path, f"whose {CARD_FILE} has no entry {missing}")
+        raise damaged(path, f"whose {CARD_FILE} has no entry {missing}")
+    if not isinstance(card.get("name", ""), str):
+        raise damaged(path, f"whose {CARD_FILE} has a name that is no string")
     return card
 
 
@@ -183,9 +204,10 @@ def update_card(path: str | Path, **entries: Any) -> None:
 
     Raises:
         FileNotFoundError: there is no saved rule at the path.
+        PermissionError: the card may not be read.
         ValueError: the card is damaged.
     """
-    path = Path(path)
+    path = folder_of(path)
     card = load_card(path) | entries
     write_json(path / CARD_FILE, card)
 
@@ -296,77 +318,43 @@ def _checksums(path: Path) -> dict[str, str]:
     }
 
 
-def _check_files(path: Path, card: dict[str, Any]) -> None:
-    for name, checksum in card["sha256"].items():
-        file = path / name
-        if not file.is_file():
-            raise _damaged(path, f"where {name} is missing")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
-            raise _damaged(path, f"where {name} does not have the checksum in {CARD_FILE}")
-
-
-def _damaged(path: Path, what: str) -> ValueError:
-    return ValueError(
-        f"A saved rule must be whole. Received: path={str(path)!r}, {what}. "
-        "Export or copy the rule again."
-    )
-
-
-def _golden_trajectory(rule: keras.layers.Layer) -> dict[str, Any]:
-    """Returns gradients of many sizes and the deltas of the rule, as lists `[T, N]`."""
-    generator = np.random.default_rng(0)
-    num_parts = len(rule.parts) if isinstance(rule, RoutedRule) else 1
-    shape = (_NUM_GOLDEN_STEPS, num_parts * _NUM_GOLDEN_COORDINATES)
-    sizes = 10.0 ** np.tile(np.linspace(-6, 2, _NUM_GOLDEN_COORDINATES), num_parts)
-    gradients = (generator.standard_normal(shape) * sizes).astype(np.float32)
-    return {"gradients": gradients.tolist(), "deltas": _deltas(rule, gradients).tolist()}
-
-
-def _deltas(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
-    """Returns a rule's deltas `[T, N]`; of parts, each takes an equal share of coordinates."""
-    names = list(rule.parts) if isinstance(rule, RoutedRule) else []
-    count = gradients.shape[1] // max(1, len(names))
-    deltas = []
-    # A GPU may multiply float32 in TensorFloat-32, whose 10 bits are too few for the tolerance.
-    with tf.device("CPU:0"):
-        state = rule.initial_state(_for_each_part(rule, lambda _: count))
-        for row in gradients:
-            gradient = tf.constant(row, rule.compute_dtype)
-            if names:
-                given = dict(zip(names, tf.split(gradient, len(names)), strict=True))
-                by_name, state = rule(given, state)
-                delta = tf.concat([by_name[name] for name in names], axis=0)
-            else:
-                delta, state = rule(gradient, state)
-            deltas.append(delta.numpy())
-    return np.stack(deltas)
+def _rebuilt(config: Any, contents: bytes) -> keras.layers.Layer:
+    """Returns the rule of a configuration with the weights that are the contents of a file."""
+    with zipfile.ZipFile(io.BytesIO(contents)) as archive:
+        # No weight takes less than a byte.
+        rule = rebuilt_rule(config, sum(one.file_size for one in archive.infolist()))
+        if not isinstance(rule, keras.layers.Layer):
+            raise ValueError(f"{type(rule).__name__} is no learned rule, which is a Keras layer")
+        weights = dict(_names_and_weights(rule))
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        for name, value in read_weights(archive, shapes).items():
+            weights[name].assign(value)
+    return rule
 
 
 def _replay(rule: keras.layers.Layer, golden: dict[str, Any], path: Path) -> None:
     try:
-        gradients, expected = np.array([golden["gradients"], golden["deltas"]], np.float64)
-        if gradients.ndim != 2 or not gradients.size:
-            raise ValueError("a trajectory has steps and coordinates")
-    except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(path, f"whose {CARD_FILE} can't be read") from error
-    largest_error = np.abs(_deltas(rule, gradients) - expected).max()
-    # A NaN is off too: hence not `largest_error > ...`.
-    if not largest_error <= _GOLDEN_TOLERANCE * max(np.abs(expected).max(), math.ulp(1.0)):
+        gradients, expected = check_trajectory(golden)
+    except ValueError as error:
+        raise damaged(path, f"whose {CARD_FILE} can't be read") from error
+    try:
+        # Numbers beyond float32 are infinite: the comparison will say it.
+        with np.errstate(all="ignore"):
+            off = difference(rule, gradients, expected)
+    except Exception as error:  # The layer is given what the card says.
+        raise _can_not_build(path, error) from error
+    if off is not None:
         raise ValueError(
             f"A saved rule must repeat the golden trajectory of its card. Received: "
-            f"path={str(path)!r}, whose deltas are off by up to {largest_error:.3g}. Install the "
-            "versions that the card names, or export the rule again."
+            f"path={str(path)!r}, whose deltas are off by up to {off[0]:.3g} in a coordinate where "
+            f"they reach {off[1]:.3g}. Install the versions that the card names, or export the "
+            "rule again."
         )
 
 
-def _move_into_place(partial: Path, path: Path) -> None:
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    if path.exists():
-        path.rename(old)
-    try:
-        partial.rename(path)
-    except BaseException:
-        if old.exists():
-            old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def _can_not_build(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"A saved rule must hold a layer that this version can build. Received: "
+        f"path={str(path)!r}, where {reason(error)}. Install the versions that its card names, or "
+        "export the rule again."
+    )

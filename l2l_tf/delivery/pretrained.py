@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import keras
 
-from l2l_tf.delivery.export import CARD_FILE, load_card, load_saved_rule
+from l2l_tf.delivery.export import load_card, load_saved_rule
+from l2l_tf.delivery.saved_files import CARD_FILE, folder_of, has_card
 from l2l_tf.delivery.use import RuleUse
+from l2l_tf.rules.rebuilding import excerpt
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # An installed package holds saved_models/; in a checkout the folder lies beside the package.
@@ -66,21 +68,22 @@ def find_rule(name_or_path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: no rule of that name comes with the package and no folder is there.
+        PermissionError: it can't be seen what is there.
         TypeError: it is neither a name nor a path.
     """
     rules = _folders()
     if not isinstance(name_or_path, str | os.PathLike):
         raise TypeError(
             "A rule must be given by a name or a path. "
-            f"Received: {name_or_path!r}. Take one of {sorted(rules)}, or a folder."
+            f"Received: {excerpt(name_or_path)}. Take one of {sorted(rules)}, or a folder."
         )
     if str(name_or_path) in rules:
         return rules[str(name_or_path)]
-    path = Path(name_or_path)
-    if not (path / CARD_FILE).is_file():
+    path = folder_of(name_or_path) if name_or_path != "" else None
+    if path is None or not has_card(path):
         raise FileNotFoundError(
             f"A rule must be one of {sorted(rules)} or the folder of a saved rule. "
-            f"Received: {str(name_or_path)!r}. Check the spelling, or export a rule there."
+            f"Received: {excerpt(str(name_or_path))}. Check the spelling, or export a rule there."
         )
     return path
 
@@ -94,6 +97,7 @@ def load_rule(name_or_path: str | Path, replay: bool = True) -> keras.layers.Lay
 
     Raises:
         FileNotFoundError: there is no such rule.
+        PermissionError: a file of it may not be read.
         ValueError: the saved rule is damaged or does not repeat its golden trajectory.
     """
     return load_saved_rule(find_rule(name_or_path), replay=replay)
