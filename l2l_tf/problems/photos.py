@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from l2l_tf.files import written_whole
+from l2l_tf.files import expanded, written_whole
 
 # Pixels of a side. Below, the deepest maps of VGG19 would have less than two rows; above, a rule's
 # state alone takes 16 GB.
@@ -38,17 +38,20 @@ class PhotoSplit(NamedTuple):
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Returns a picture from a file, uint8 `[h, w, 3]`, RGB in 0..255.
 
-    It is turned as its camera says. A grey one becomes one of three equal channels; of one with
-    transparency, one sees what a white page behind it would show; one with a palette or in CMYK is
-    converted.
+    It is turned as its camera says. A grey one becomes one of three equal channels, where white is
+    65535 in one of 16 bits; in one of more, or of floats, it is the first of 1 (floats alone), 255
+    and 65535 that no pixel is above. Of one with transparency, one sees what a white page behind it
+    would show; one with a palette or in CMYK is converted.
 
     Args:
         path: a file of any format that Pillow reads; of several frames, it is the first.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no picture, a damaged one, or its sides are not within 32..4096 pixels.
+        ValueError: it is no picture, a damaged one, its sides are not within 32..4096 pixels, or
+            its grey levels are not within 0..65535.
     """
+    path = expanded(path)
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"A picture must be an existing file. Received: {str(path)!r}, which is none. "
@@ -59,7 +62,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             # Before a pixel is decoded: a small file may hold a picture that fills the memory.
             _check_sides(path, *image.size)
             upright = ImageOps.exif_transpose(image)
-            return _as_rgb(upright)
+            return _as_rgb(path, upright)
     except (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(
             "A picture must be an image file, such as a JPEG or PNG, of at most "
@@ -75,7 +78,7 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     Raises:
         ValueError: the suffix is of no format.
     """
-    path = Path(path)
+    path = expanded(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"A picture's file must end in one of {', '.join(SUFFIXES)}. Received: {str(path)!r}. "
@@ -125,12 +128,13 @@ def read_folder(folder: str | os.PathLike[str], shorter_side: int) -> list[np.nd
         FileNotFoundError: there is no such folder.
         ValueError: it has no pictures, or one that `read_image` refuses.
     """
-    if not Path(folder).is_dir():
+    folder = expanded(folder)
+    if not folder.is_dir():
         raise FileNotFoundError(
             "A folder of pictures must be an existing folder. "
             f"Received: {str(folder)!r}, which is none. Check the path."
         )
-    paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise ValueError(
             f"A folder of pictures must hold files that end in one of {', '.join(SUFFIXES)}. "
@@ -194,11 +198,19 @@ def _check_sides(path: str | os.PathLike[str], width: int, height: int) -> None:
         )
 
 
-def _as_rgb(image: Image.Image) -> np.ndarray:
+def _as_rgb(path: Path, image: Image.Image) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
-        # Sixteen bits of grey, which Pillow would cut off at 255 in place of scaling.
+        # Grey of 16 bits, 32 bits or floats, which Pillow would cut off at 255 in place of scaling.
         grey = np.asarray(image, np.float64)
-        white = 65535 if image.mode.startswith("I;16") or grey.max() > 255 else 255
+        # Written so that NaN is out of range.
+        if not (grey.min() >= 0 and grey.max() <= 65535):
+            raise ValueError(
+                "A grey picture's pixels must be within 0..1, 0..255 or 0..65535. Received: "
+                f"{str(path)!r}, within {grey.min():.4g}..{grey.max():.4g}. Save it anew, as one "
+                "of 8 bits."
+            )
+        possible = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))
+        white = next(white for white in possible if grey.max() <= white)
         rounded = np.rint(np.clip(255 / white * grey, 0, 255)).astype(np.uint8)
         return np.repeat(rounded[..., np.newaxis], 3, axis=2)
     if image.has_transparency_data:

@@ -42,6 +42,51 @@ def test_sixteen_bits_of_grey_are_scaled_to_eight(tmp_path):
     np.testing.assert_array_equal(picture[..., 1], np.rint(deep / 257))
 
 
+# Of each of Pillow's modes of grey with more than 8 bits: the dtype, and what is white.
+DEEP = {
+    "float_to_1": (np.float32, 1.0),
+    "float_to_255": (np.float32, 255.0),
+    "float_to_65535": (np.float32, 65535.0),
+    "16_bits": (np.uint16, 65535),
+    "16_bits_big_endian": (">u2", 65535),
+    "32_bits_to_255": (np.int32, 255),
+    "32_bits_to_65535": (np.int32, 65535),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_grey_of_more_than_8_bits_is_scaled_by_what_is_white(tmp_path, kind):
+    dtype, white = DEEP[kind]
+    levels = np.linspace(0, white, 40 * 50).reshape(40, 50).astype(dtype)
+    picture = read_image(_saved(tmp_path / "a.tif", levels))
+    expected = np.rint(255 * (levels.astype(np.float64) / white))
+    np.testing.assert_array_equal(picture, np.stack([expected] * 3, axis=-1))
+
+
+def test_dark_grey_of_16_bits_stays_dark(tmp_path):
+    levels = np.full((40, 50), 257, np.uint16)
+    assert (read_image(_saved(tmp_path / "a.tif", levels)) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("levels", "shown"),
+    [
+        ([0.0, -0.5], "-0.5..0"),
+        ([0.0, 1e6], "0..1e+06"),
+        ([0.0, np.nan], "nan..nan"),
+        ([0, 70_000], "0..7e+04"),
+        ([0, -1], "-1..0"),
+    ],
+)
+def test_grey_levels_of_no_known_white_are_refused(tmp_path, levels, shown):
+    dtype = np.float32 if isinstance(levels[0], float) else np.int32
+    path = _saved(tmp_path / "a.tif", np.resize(np.array(levels, dtype), (40, 50)))
+    assert _message(read_image, path) == (
+        "A grey picture's pixels must be within 0..1, 0..255 or 0..65535. Received: "
+        f"{str(path)!r}, within {shown}. Save it anew, as one of 8 bits."
+    )
+
+
 def test_transparent_pixels_show_a_white_page(tmp_path):
     alpha = np.full((40, 50, 1), 255, np.uint8)
     alpha[:10], alpha[10:20] = 0, 51
@@ -52,11 +97,27 @@ def test_transparent_pixels_show_a_white_page(tmp_path):
     np.testing.assert_array_equal(picture[20:], COLOURS[20:])
 
 
-@pytest.mark.parametrize("mode", ["P", "LA", "CMYK", "1"])
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "CMYK", "YCbCr", "LAB", "1"])
 def test_other_kinds_of_pictures_become_rgb(tmp_path, mode):
-    suffix = "tif" if mode == "CMYK" else "png"
-    picture = read_image(_saved(tmp_path / f"a.{suffix}", COLOURS, mode))
+    suffix = "tif" if mode in ("CMYK", "YCbCr", "LAB") else "png"
+    colour = np.array([200, 120, 40], np.uint8)
+    flat = np.broadcast_to(colour if mode != "1" else np.uint8(255), (40, 50, 3))
+    image = Image.fromarray(np.ascontiguousarray(flat))
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+        converted = ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
+    else:
+        converted = image.convert(mode)
+    converted.save(tmp_path / f"a.{suffix}")
+    with Image.open(tmp_path / f"a.{suffix}") as reopened:
+        assert reopened.mode == mode
+    picture = read_image(tmp_path / f"a.{suffix}")
     assert (picture.shape, picture.dtype) == ((40, 50, 3), np.uint8)
+    expected = {"L": 135, "LA": 135, "1": 255}.get(mode, colour)
+    # In the mean: a palette has few colours, which lie side by side for those between.
+    np.testing.assert_allclose(picture.mean(axis=(0, 1)), np.broadcast_to(expected, 3), atol=4)
 
 
 def test_a_picture_is_turned_as_its_camera_says(tmp_path):
@@ -125,6 +186,14 @@ def test_a_file_of_no_format_is_not_written(tmp_path):
 
 
 # Folders
+
+
+def test_pictures_are_found_in_a_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_image("~/new/a.png", COLOURS)
+    np.testing.assert_array_equal(read_image("~/new/a.png"), COLOURS)
+    assert len(read_folder("~/new", 45)) == 1
+    assert (tmp_path / "new" / "a.png").exists()
 
 
 def test_a_folders_pictures_are_read_by_name_and_large_ones_shrunk(tmp_path):
