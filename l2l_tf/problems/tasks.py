@@ -2,12 +2,25 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 # What a task is drawn for. Tasks of different splits share no randomness, so that nothing is
 # reported on a task that a rule was trained, chosen or tuned on.
 SPLITS = {"train": 0, "validation": 1, "tuning": 2, "test": 3}
+
+
+def check_seed(seed: Any) -> None:
+    """Raises TypeError or ValueError if a run's seed is no signed integer of 64 bits."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed must be an integer. Received: seed={seed!r}. Give, say, 0.")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(
+            "seed must be a signed integer of 64 bits, from -2^63 to 2^63 - 1. "
+            f"Received: seed={seed}. Give, say, 0."
+        )
 
 
 def task_seeds(seed: int, split: str, first_task: int, num_tasks: int) -> tf.Tensor:
@@ -17,7 +30,7 @@ def task_seeds(seed: int, split: str, first_task: int, num_tasks: int) -> tf.Ten
     the same task however many are drawn beside it.
 
     Args:
-        seed: the run's seed.
+        seed: the run's seed, a signed integer of 64 bits.
         split: a key of `SPLITS`.
         first_task: the index of the first task, from 0.
         num_tasks: how many tasks.
@@ -26,8 +39,10 @@ def task_seeds(seed: int, split: str, first_task: int, num_tasks: int) -> tf.Ten
         int32 `[num_tasks, 2]`.
 
     Raises:
-        ValueError: the split is unknown.
+        TypeError: the seed is no integer.
+        ValueError: the seed is out of range, or the split is unknown.
     """
+    check_seed(seed)
     if split not in SPLITS:
         raise ValueError(
             f"split must be one of {sorted(SPLITS)}. Received: split={split!r}. Choose one of them."

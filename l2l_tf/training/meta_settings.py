@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+from l2l_tf.problems.tasks import check_seed
+
 # Which number of a validation decides whether a rule is the best so far.
 VALIDATION_METRICS = ("final_loss", "mean_loss")
 
@@ -40,16 +42,16 @@ class MetaTrainingSettings:
             many steps in each stage: `trajectories_per_meta_epoch` of `num_steps`, and so the more
             the shorter they are. Empty: one stage of `num_steps`.
         patience: after how many validations in a row without improvement a stage ends.
-        seed: of training and validation tasks.
+        seed: of training and validation tasks, a signed integer of 64 bits.
 
     Raises:
         TypeError: a count, the size of a chunk, the steps of backpropagation or the seed is no
             integer.
-        ValueError: a count is below 1, the metric is unknown, the ratio is neither 0 nor from 1 on,
-            the share of second derivatives is outside [0, 1], there are not as many step weights as
-            steps in an unroll, chunks are negative or asked for with second derivatives, or
-            horizons do not ascend to `num_steps`, are no multiples of an unroll, do not divide the
-            steps of a meta-epoch, or are more than there are meta-epochs.
+        ValueError: a count is below 1, the seed is out of range, the metric is unknown, the ratio
+            is neither 0 nor from 1 on, the share of second derivatives is outside [0, 1], there are
+            not as many step weights as steps in an unroll, chunks are negative or asked for with
+            second derivatives, or horizons do not ascend to `num_steps`, are no multiples of an
+            unroll, do not divide the steps of a meta-epoch, or are more than there are meta-epochs.
     """
 
     num_steps: int = 100
@@ -81,6 +83,7 @@ class MetaTrainingSettings:
                     f"{field.name} must be at least 1. "
                     f"Received: {field.name}={value}. Give a positive count."
                 )
+        check_seed(self.seed)
         if self.validation_metric not in VALIDATION_METRICS:
             raise ValueError(
                 f"validation_metric must be one of {sorted(VALIDATION_METRICS)}. Received: "
@@ -203,7 +206,8 @@ class MetaProgress:
         num_backtracks: how often training went back to the best weights so far.
         best_validation_loss: the lowest so far over the horizon that the present stage is
             validated on; infinite before the first.
-        best_meta_epoch: the meta-epoch (from 1) that gave it; 0 before the first.
+        best_meta_epoch: the meta-epoch (from 1) that gave it; 0 before the first, and where the
+            initial weights did.
         seconds: time spent in meta-training, over all resumptions of the run.
     """
 

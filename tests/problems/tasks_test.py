@@ -116,3 +116,26 @@ def test_integers_are_all_drawn_equally_often():
     counts = np.bincount(integers([70_000], 7, tf.constant([5, 9])), minlength=7)
     # Five standard deviations of a binomial count.
     np.testing.assert_allclose(counts, 10_000, atol=5 * (70_000 * 6 / 49) ** 0.5)
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1])
+def test_a_seed_beyond_64_bits_is_refused(seed):
+    with pytest.raises(ValueError) as raised:
+        task_seeds(seed, "test", 0, 2)
+    assert str(raised.value) == (
+        "seed must be a signed integer of 64 bits, from -2^63 to 2^63 - 1. "
+        f"Received: seed={seed}. Give, say, 0."
+    )
+
+
+@pytest.mark.parametrize("seed", [True, 1.5, "1", None])
+def test_a_seed_that_is_no_integer_is_refused(seed):
+    with pytest.raises(TypeError) as raised:
+        task_seeds(seed, "test", 0, 2)
+    assert str(raised.value) == f"seed must be an integer. Received: seed={seed!r}. Give, say, 0."
+
+
+def test_the_seeds_at_both_ends_give_different_tasks():
+    ends = (-(2**63), -1, 0, 2**63 - 1)
+    keys = {int(task_seeds(seed, "test", 0, 1)[0, 0]) for seed in ends}
+    assert len(keys) == 4
