@@ -27,6 +27,36 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return path
 
 
+def checked_path(path: str | os.PathLike[str], name: str) -> Path:
+    """Returns a path given by a user, expanded, where TensorFlow is to read or write.
+
+    Args:
+        path: the path.
+        name: the argument's name, for errors.
+
+    Raises:
+        TypeError: it is no path.
+        ValueError: it is empty, or not in UTF-8, which alone TensorFlow takes.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} must be a path. Received: {name}={path!r}. Name a file or folder.")
+    if not os.fspath(path):
+        raise ValueError(
+            f"{name} must not be empty. Received: {name}={path!r}. Give '.' for the current folder."
+        )
+    whole = expanded(path)
+    try:
+        is_utf8 = os.fsencode(whole) == str(whole).encode()
+    except UnicodeEncodeError:
+        is_utf8 = False
+    if not is_utf8:
+        raise ValueError(
+            f"{name} must be in UTF-8, since TensorFlow takes no other paths. "
+            f"Received: {name}={os.fsencode(whole)!r}. Rename what is not, or choose another place."
+        )
+    return whole
+
+
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a path beside a file to write to; moves what was written into place at the end.

@@ -3,10 +3,11 @@
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from l2l_tf.files import checked_path
 
 # The versions of TensorFlow Datasets: another one may hold the same images in another order, and
 # so would make other tasks of the same seeds.
@@ -66,7 +67,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
             none.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or the folder's path is not in UTF-8.
         FileNotFoundError: the data are not where they were looked for.
     """
     if name not in DATASETS:
@@ -160,7 +161,8 @@ _Parts = tuple[Examples, Examples, int]
 
 def _read_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts:
     """Returns training images, test images and the number of classes of a data set of tfds."""
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or _DEFAULT_DATA_DIR).expanduser()
+    given = data_dir or os.environ.get("TFDS_DATA_DIR") or _DEFAULT_DATA_DIR
+    root = checked_path(given, "data_dir")
     folder = root / name / _TFDS_VERSIONS[name]
     if not (folder / "dataset_info.json").is_file():
         raise FileNotFoundError(

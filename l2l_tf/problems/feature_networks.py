@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import layers as keras_layers
 
+from l2l_tf.files import expanded
+
 # What both networks have subtracted from blue, green and red, in 0..255: the means of ImageNet.
 _MEANS = (103.939, 116.779, 123.68)
 
@@ -97,10 +99,10 @@ def squeezenet(weights: str | None = None) -> keras.Model:
     del weights
     pictures = keras_layers.Input((None, None, 3))
     maps = keras_layers.Conv2D(64, 3, strides=2, activation="relu", name="conv1")(pictures)
-    for index, (squeezed, expanded) in enumerate(_FIRE_UNITS, start=2):
+    for index, (squeezed, units) in enumerate(_FIRE_UNITS, start=2):
         if index in (2, 4, 6):
             maps = keras_layers.MaxPooling2D(3, strides=2, name=f"pool{index - 1}")(maps)
-        maps = _fire(maps, squeezed, expanded, f"fire{index}")
+        maps = _fire(maps, squeezed, units, f"fire{index}")
     return keras.Model(pictures, maps, name="squeezenet")
 
 
@@ -108,11 +110,11 @@ def squeezenet(weights: str | None = None) -> keras.Model:
 _FIRE_UNITS = tuple((units, 4 * units) for units in (16, 16, 32, 32, 48, 48, 64, 64))
 
 
-def _fire(maps: keras.KerasTensor, squeezed: int, expanded: int, name: str) -> keras.KerasTensor:
+def _fire(maps: keras.KerasTensor, squeezed: int, units: int, name: str) -> keras.KerasTensor:
     maps = keras_layers.Conv2D(squeezed, 1, activation="relu", name=f"{name}_squeeze")(maps)
     parts = [
         keras_layers.Conv2D(
-            expanded, size, padding="same", activation="relu", name=f"{name}_expand{size}x{size}"
+            units, size, padding="same", activation="relu", name=f"{name}_expand{size}x{size}"
         )(maps)
         for size in (1, 3)
     ]
@@ -155,6 +157,7 @@ def _with_weights(network: str, weights: str) -> keras.Model:
     if weights == "random":
         _draw_weights(model)
         return model
+    weights = str(expanded(weights))
     if not os.path.isfile(weights):
         words = "'random', 'imagenet'" if chosen.is_downloaded else "'random'"
         raise FileNotFoundError(

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.files import checked_path
+
 # Keras's progress bar would average these over the meta-epoch; they are shown as they are.
 _LATEST_VALUES = (
     "skipped_steps",
@@ -57,11 +59,15 @@ class MetaTensorBoard(keras.callbacks.Callback):
 
     Args:
         folder: where the event files go.
+
+    Raises:
+        TypeError: the folder is no path.
+        ValueError: its path is empty, or not in UTF-8.
     """
 
     def __init__(self, folder: str | Path):
         super().__init__()
-        self._writer = tf.summary.create_file_writer(str(folder))
+        self._writer = tf.summary.create_file_writer(str(checked_path(folder, "folder")))
         self._waiting: list[tuple[str, float, int]] = []
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

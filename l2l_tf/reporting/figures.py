@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from l2l_tf.files import written_whole
+from l2l_tf.files import expanded, written_whole
 from l2l_tf.reporting.results import Row
 
 # Colour and dashes of each hand-designed rule, the same in every figure; dashes tell lines apart in
@@ -195,5 +195,5 @@ def _finish(axes: Axes, panel: Panel | WidthPanel, xlabel: str, ylabel: str) -> 
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    with written_whole(path) as partial:
+    with written_whole(expanded(path)) as partial:
         figure.savefig(partial, format="png")

@@ -1,14 +1,22 @@
 """Checkpoints of a meta-training run: everything that it needs to go on as if never stopped."""
 
+import contextlib
 import io
 import json
+import logging
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import tensorflow as tf
+
+from l2l_tf.files import partial_path, write_text
+
+_LOG = logging.getLogger(__name__)
 
 
 class MetaCheckpoint:
@@ -18,22 +26,29 @@ class MetaCheckpoint:
         folder: where checkpoints are kept, at most two; made if missing.
         fingerprint: what the run is, as JSON values by name. A checkpoint with another one is
             refused, since going on from it would give neither run's result.
+        is_writer: whether this process is the one that writes to the folder.
         trackables: what TensorFlow saves: layers, optimizers, lists of variables, by name.
-
-    Raises:
-        ValueError: the folder's list of checkpoints is damaged.
     """
 
-    def __init__(self, folder: Path, fingerprint: dict[str, Any], **trackables: Any):
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: dict[str, Any],
+        *,
+        is_writer: bool = True,
+        **trackables: Any,
+    ):
+        self._folder = folder
+        self._listing = folder / "checkpoint"
         self._fingerprint = json.loads(json.dumps(fingerprint))
+        self._is_writer = is_writer
         self._record = _Record()
         self._checkpoint = tf.train.Checkpoint(record=self._record, **trackables)
         # Made here by all processes together; TensorFlow would make it when the first one saves.
         _ = self._checkpoint.save_counter
-        try:
-            self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=2)
-        except ValueError as error:
-            raise _damaged(Path(folder) / "checkpoint", error) from error
+        # Made once the folder holds what it takes over.
+        self._manager: tf.train.CheckpointManager | None = None
+        self._has_checkpoint = False
 
     def save(self, progress: dict[str, Any], tensors: Sequence[np.ndarray]) -> None:
         """Saves the trackables with the run's counters and the tensors of its open trajectory.
@@ -44,56 +59,175 @@ class MetaCheckpoint:
         self._record.contents = {"fingerprint": self._fingerprint, "progress": progress}
         self._record.tensors = list(tensors)
         try:
-            self._manager.save()
+            self._make_manager().save()
         except (tf.errors.OpError, OSError) as error:
-            raise OSError(
-                "A checkpoint must be writable. "
-                f"Received: folder={self._manager.directory!r}, {_first_line(error)} "
-                f"Make room or access there; {self._what_is_kept()}"
-            ) from error
+            raise self._not_writable(error) from error
+        self._has_checkpoint = True
+
+    def _make_manager(self) -> tf.train.CheckpointManager:
+        if self._manager is None:
+            self._manager = tf.train.CheckpointManager(
+                self._checkpoint, str(self._folder), max_to_keep=2
+            )
+        return self._manager
+
+    def _not_writable(self, error: Exception) -> OSError:
+        return OSError(
+            "A checkpoint must be writable. "
+            f"Received: folder={str(self._folder)!r}, {_first_line(error)} "
+            f"Make room or access there; {self._what_is_kept()}"
+        )
 
     def _what_is_kept(self) -> str:
-        if self._manager.latest_checkpoint is None:
-            return "there is no checkpoint yet, so the same command begins anew."
-        return "the checkpoint before this one is whole, and the same command goes on from it."
+        for number in self._numbers():
+            with contextlib.suppress(*_DAMAGES):
+                _read(self._path(number))
+                return (
+                    "the checkpoint before this one is whole, and the same command goes on from it."
+                )
+        if self._has_checkpoint:
+            return "the checkpoints that were there are gone, so the same command begins anew."
+        return "there is no checkpoint yet, so the same command begins anew."
 
     def restore(
         self, check: Callable[[dict[str, Any]], None] = lambda progress: None
     ) -> tuple[dict[str, Any], list[np.ndarray]] | None:
-        """Restores the latest checkpoint and returns its counters and tensors; None without one.
+        """Restores the latest whole checkpoint and returns its counters and tensors, if any.
+
+        Where a later one is damaged, or the list of checkpoints is, the log says from which one
+        the run goes on. What killed processes have left in the folder is removed.
 
         Args:
             check: is given the counters, none without a checkpoint, before anything is restored;
                 what it raises ends it there.
 
+        Returns:
+            None without a checkpoint.
+
         Raises:
-            ValueError: the checkpoint is damaged or belongs to another run. Nothing was restored.
+            ValueError: no checkpoint is whole, or the latest that is belongs to another run.
+                Nothing was restored, and no file changed.
+            OSError: the folder can't be written to.
         """
-        path = self._manager.latest_checkpoint
-        if path is None:
-            # TensorFlow ignores a list of checkpoints that it can't read: a run would be lost.
-            listing = Path(self._manager.directory) / "checkpoint"
-            if listing.exists():
-                raise _damaged(listing, ValueError("it can't be read"))
-            check({})
+        number, record, lost = self._latest_whole()
+        if number is not None:
+            self._refuse_other_run(self._path(number), record.contents["fingerprint"])
+        check(record.contents.get("progress", {}))
+        if self._is_writer:
+            self._log_what_is_lost(number, lost)
+            try:
+                self._tidy(number)
+            except (tf.errors.OpError, OSError) as error:
+                raise self._not_writable(error) from error
+        if number is None:
             return None
-        record = _Record()
+        self._has_checkpoint = True
         try:
-            # Reading all there is checks all checksums, before anything is restored.
-            reader = tf.train.load_checkpoint(path)
-            found = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-            record.deserialize(found[_RECORD_KEY])
-        except (tf.errors.OpError, RuntimeError, ValueError, LookupError, OSError) as error:
-            raise _damaged(path, error) from error
-        self._refuse_other_run(path, record.contents["fingerprint"])
-        check(record.contents["progress"])
-        try:
-            self._checkpoint.restore(path).assert_existing_objects_matched()
+            self._checkpoint.restore(self._path(number)).assert_existing_objects_matched()
         except tf.errors.UnavailableError:
             raise  # Workers restore together, and one of them is gone: nothing is damaged.
         except (tf.errors.OpError, RuntimeError, AssertionError) as error:
-            raise _damaged(path, error) from error
+            raise _damaged(self._path(number), error) from error
         return record.contents["progress"], record.tensors
+
+    def _latest_whole(self) -> tuple[int | None, "_Record", tuple[int, Exception] | None]:
+        """Returns the number of the latest whole checkpoint, if any, its record, and what is lost.
+
+        That is the number of the latest checkpoint of all and what is wrong with it; None if it is
+        the one that is whole.
+        """
+        listed, lost = self._listed(), None
+        for number in self._numbers():
+            try:
+                return number, _read(self._path(number)), lost
+            except _DAMAGES as error:
+                # What a killed process was about to write, the list doesn't know yet. What can be
+                # read but is something else was not written by one.
+                is_known = listed is None or number in listed or isinstance(error, LookupError)
+                if lost is None and is_known:
+                    lost = number, error
+        # A process that was killed while it wrote the first checkpoint has left no list.
+        if lost is not None and (
+            self._listing.exists() or lost[0] > 1 or isinstance(lost[1], LookupError)
+        ):
+            raise _damaged(self._path(lost[0]), lost[1]) from lost[1]
+        if self._listing.exists():
+            raise _damaged(self._listing, ValueError("none of what it should list is there"))
+        return None, _Record(), None
+
+    def _log_what_is_lost(self, number: int | None, lost: tuple[int, Exception] | None) -> None:
+        if number is None:
+            return
+        if lost is not None:
+            _LOG.warning(
+                "The latest checkpoint must be whole. Received: checkpoint=%r, %s The run goes on "
+                "from %r, which is whole and was written %.0f seconds before; what it did after "
+                "that, it does again.",
+                self._path(lost[0]),
+                _first_line(lost[1]),
+                self._path(number),
+                max(0.0, self._time_of(lost[0]) - self._time_of(number)),
+            )
+        # A process that was killed when it had written the first checkpoint has left no list.
+        elif self._listed() is None and (self._listing.exists() or number > 1):
+            _LOG.warning(
+                "The list of checkpoints must be there, and whole. Received: %r, which is not. The "
+                "run goes on from %r, the latest that is whole; what it did after that, if it did, "
+                "it does again.",
+                str(self._listing),
+                self._path(number),
+            )
+
+    def _tidy(self, latest: int | None) -> None:
+        """Removes what is left of killed processes, and has the list name what is whole."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        trial = partial_path(self._listing)
+        try:
+            trial.write_bytes(b"?")
+        finally:
+            trial.unlink(missing_ok=True)
+        kept = [one for one in self._numbers() if latest is not None and one <= latest][:2][::-1]
+        for path in list(self._folder.iterdir()):
+            found = _OF_CHECKPOINT.fullmatch(path.name)
+            is_finished = found and found[2] != "_temp" and not found[3]
+            if found and is_finished and int(found[1]) in kept:
+                continue
+            if found and path.is_dir():
+                shutil.rmtree(path)
+            elif found or path.name.startswith("checkpoint.tmp"):
+                path.unlink()
+        if kept and self._listed() != kept:
+            times = "".join(
+                f"all_model_checkpoint_timestamps: {self._time_of(one)!r}\n" for one in kept
+            )
+            paths = "".join(f'all_model_checkpoint_paths: "ckpt-{one}"\n' for one in kept)
+            write_text(self._listing, f'model_checkpoint_path: "ckpt-{kept[-1]}"\n{paths}{times}')
+        self._make_manager()
+
+    def _path(self, number: int) -> str:
+        return str(self._folder / f"ckpt-{number}")
+
+    def _time_of(self, number: int) -> float:
+        """Returns when a checkpoint was written: what damaged a file of it came later."""
+        files = self._folder.glob(f"ckpt-{number}.*")
+        return min((file.stat().st_mtime for file in files), default=0.0)
+
+    def _numbers(self) -> list[int]:
+        """Returns the numbers of all checkpoints that are there, or should be, the latest first."""
+        indices = self._folder.glob("ckpt-*.index")
+        found = [_OF_CHECKPOINT.fullmatch(path.name) for path in indices]
+        numbers = {int(one[1]) for one in found if one is not None}
+        return sorted(numbers | {*(self._listed() or [])}, reverse=True)
+
+    def _listed(self) -> list[int] | None:
+        """Returns the numbers that the list of checkpoints names; None if it is gone or damaged."""
+        try:
+            lines = self._listing.read_text().splitlines()
+            state = [_LISTED.fullmatch(line) for line in lines]
+        except (OSError, ValueError):
+            return None
+        numbers = sorted({int(one[1]) for one in state if one and one[1]})
+        return numbers if numbers and None not in state else None
 
     def _refuse_other_run(self, path: str, found: dict[str, Any]) -> None:
         own, found = _leaves(self._fingerprint), _leaves(found)
@@ -128,6 +262,17 @@ class _Record(tf.train.experimental.PythonState):
             self.tensors = [archive[f"tensor_{i}"] for i in range(len(archive.files) - 1)]
 
 
+def _read(path: str) -> _Record:
+    """Returns the record of a checkpoint, all of which was read: that checks all checksums."""
+    reader = tf.train.load_checkpoint(path)
+    found = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    record = _Record()
+    record.deserialize(found[_RECORD_KEY])
+    for key in ("fingerprint", "progress"):
+        record.contents[key]  # Must be there.
+    return record
+
+
 def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested settings as one level, under names with dots."""
     leaves: dict[str, Any] = {}
@@ -137,6 +282,17 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+# A file or folder of a checkpoint; the last group is of one that is not finished.
+_OF_CHECKPOINT = re.compile(r"ckpt-(\d+)(\.index|\.data-\d{5}-of-\d{5}|_temp)(\.tempstate\d+)?")
+# A line of the list of checkpoints.
+_LISTED = re.compile(
+    r'(?:all_)?model_checkpoint_paths?: "(?:.*/)?ckpt-(\d+)"|\w+_timestamps?: [-+.\de]+'
+)
+# What reading a damaged checkpoint raises.
+_DAMAGES = (
+    *(tf.errors.OpError, RuntimeError, ValueError, LookupError, TypeError, OSError),
+    *(BadZipFile, EOFError),
+)
 # Where TensorFlow puts the state of the trackable named `record`.
 _RECORD_KEY = "record/.ATTRIBUTES/py_state"
 

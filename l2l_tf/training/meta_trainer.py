@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.files import checked_path
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.routed import on_problem
@@ -59,15 +60,18 @@ class MetaTrainer:
         validation_problem: the problem of validation tasks, by default the same.
         checkpoint_dir: the folder of checkpoints; None keeps none.
         checkpoint_seconds: seconds between checkpoints, beside those after each validation.
+        is_pretrained: whether the rule's weights were learned before. They are then validated
+            before the first meta-step, as meta-epoch 0, and are the best until others are better.
 
     Raises:
-        TypeError: the rule or the optimizer is of another kind.
+        TypeError: the rule, the optimizer or the folder is of another kind.
         ValueError: a rule that is not coordinatewise would run several tasks side by side; the
             optimizer accumulates gradients, or overwrites weights with averages, under a strategy;
             processes train different runs; the tasks of a meta-step can't be shared evenly among
             the replicas; the rule or the optimizer was made outside of the strategy's scope; the
-            folder holds a checkpoint of another run, a damaged one, or not the same one for all
-            processes.
+            folder's path is empty or not in UTF-8; the folder holds a checkpoint of another run,
+            none but damaged ones, or not the same one for all processes.
+        OSError: the folder can't be written to.
     """
 
     def __init__(
@@ -79,7 +83,10 @@ class MetaTrainer:
         validation_problem: Problem | None = None,
         checkpoint_dir: str | Path | None = None,
         checkpoint_seconds: float = 60.0,
+        is_pretrained: bool = False,
     ):
+        if checkpoint_dir is not None:
+            checkpoint_dir = checked_path(checkpoint_dir, "checkpoint_dir")
         check_trainable(rule, optimizer, settings)
         strategy = tf.distribute.get_strategy()
         check_strategy(strategy, rule, optimizer, settings)
@@ -103,6 +110,7 @@ class MetaTrainer:
         # On each replica, where its tasks stand in the present trajectory.
         self._iterate: Iterate | None = None
         self._stop_requested = False
+        self._is_pretrained = is_pretrained
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpoint_time = 0.0
         self._weights = rule.trainable_variables
@@ -129,8 +137,9 @@ class MetaTrainer:
         self._checkpoint = None
         if checkpoint_dir is not None:
             self._checkpoint = MetaCheckpoint(
-                Path(checkpoint_dir),
+                checkpoint_dir,
                 self._fingerprint(),
+                is_writer=replicas.is_chief,
                 rule=rule,
                 optimizer=optimizer,
                 best_weights=[*self._best_weights, *self._best_slots],
@@ -168,6 +177,8 @@ class MetaTrainer:
         )
         self._checkpoint_time = time.monotonic()
         listeners.on_train_begin()
+        if self._is_pretrained and not self._has_begun() and not self._agree_to_stop():
+            self._validate_initial_weights()
         while not self.finished and not self._agree_to_stop():
             meta_epoch = progress.num_validations
             listeners.on_epoch_begin(meta_epoch)
@@ -250,6 +261,19 @@ class MetaTrainer:
             "meta_gradient_norm": float(norm),
             "skipped_steps": progress.num_skipped,
         }
+
+    def _has_begun(self) -> bool:
+        progress = self.progress
+        return progress.num_trajectories + progress.num_unrolls + progress.num_validations > 0
+
+    def _validate_initial_weights(self) -> None:
+        """Takes the weights that training begins from for the best so far."""
+        began = time.monotonic()
+        validation_loss, _ = self.validate()
+        if np.isfinite(validation_loss):
+            self.progress.best_validation_loss = validation_loss
+            _assign(self._best_weights, self._weights)
+        self.progress.seconds += time.monotonic() - began
 
     def _end_meta_epoch(self) -> float:
         """Validates the rule and keeps its weights if they are the best so far."""
@@ -386,7 +410,7 @@ class MetaTrainer:
             )
 
     def _refuse_another_run_elsewhere(self) -> None:
-        text = json.dumps(self._fingerprint(), sort_keys=True)
+        text = json.dumps([self._fingerprint(), self._is_pretrained], sort_keys=True)
         digest = hashlib.sha256(text.encode()).digest()
         if not self._replicas.agree(list(digest)):
             raise ValueError(

@@ -1,5 +1,7 @@
 import errno
+import os
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import tensorflow as tf
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
 
 FINGERPRINT = {"seed": 0, "lengths": (3, 1), "rule": {"units": [2]}}
-DATA, INDEX = "ckpt-2.data-00000-of-00001", "ckpt-2.index"
+DATA = "ckpt-2.data-00000-of-00001"
 
 
 def _weights(value: float) -> list[tf.Variable]:
@@ -144,76 +146,187 @@ def _corrupt(path: Path, position: int) -> None:
     path.write_bytes(contents)
 
 
-# What is done to a file, and what TensorFlow says of it.
+# What is done to a checkpoint's files, and what TensorFlow says of it.
 DAMAGES = {
-    "index_cut": (
-        lambda folder: _truncate(folder / INDEX, 100),
-        "ckpt-2",
-        "not an sstable (bad magic number).",
-    ),
+    "index_cut": (lambda index, data: _truncate(index, 100), "not an sstable (bad magic number)."),
     "index_empty": (
-        lambda folder: _truncate(folder / INDEX, 0),
-        "ckpt-2",
+        lambda index, data: _truncate(index, 0),
         "file is too short to be an sstable.",
     ),
     "index_gone": (
-        lambda folder: (folder / INDEX).unlink(),
-        "ckpt-2",
+        lambda index, data: index.unlink(),
         "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for ",
     ),
-    "data_cut": (
-        lambda folder: _truncate(folder / DATA, 100),
-        "ckpt-2",
-        "Read less bytes than requested.",
-    ),
-    "data_empty": (
-        lambda folder: _truncate(folder / DATA, 0),
-        "ckpt-2",
-        "Read less bytes than requested.",
-    ),
-    "data_gone": (lambda folder: (folder / DATA).unlink(), "ckpt-2", ""),
-    "list_empty": (
-        lambda folder: _truncate(folder / "checkpoint", 0),
-        "checkpoint",
-        "Invalid checkpoint state loaded from ",
-    ),
-    "list_cut": (
-        lambda folder: _truncate(folder / "checkpoint", 30),
-        "checkpoint",
-        "it can't be read.",
-    ),
+    "data_cut": (lambda index, data: _truncate(data, 100), "Read less bytes than requested."),
+    "data_empty": (lambda index, data: _truncate(data, 0), "Read less bytes than requested."),
+    "data_gone": (lambda index, data: data.unlink(), ""),
 }
 
 
+def _spoil(folder: Path, damage: str, *numbers: int) -> None:
+    for number in numbers:
+        names = (f"ckpt-{number}.index", f"ckpt-{number}.data-00000-of-00001")
+        DAMAGES[damage][0](*(folder / name for name in names))
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(tmp_path, damage):
-    spoil, name, reason = DAMAGES[damage]
+def test_where_the_latest_checkpoint_is_damaged_the_run_goes_on_from_the_one_before(
+    tmp_path, caplog, damage
+):
     _saved_twice(tmp_path)
-    spoil(tmp_path)
+    for path in tmp_path.glob("ckpt-1.*"):
+        os.utime(path, (1000, 1000))
+    for path in tmp_path.glob("ckpt-2.*"):
+        os.utime(path, (1060, 1060))
+    _spoil(tmp_path, damage, 2)
+    weights = _weights(5.0)
+    checkpoint = MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights)
+    progress, tensors = checkpoint.restore()
+    assert progress == {"num_steps": 10}
+    assert weights[1] == 1
+    np.testing.assert_array_equal(tensors, [np.zeros([3])])
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith(
+        "The latest checkpoint must be whole. "
+        f"Received: checkpoint={str(tmp_path / 'ckpt-2')!r}, {DAMAGES[damage][1]}"
+    )
+    assert " The run goes on from " + repr(str(tmp_path / "ckpt-1")) in message
+    # What a damaged checkpoint has left says when it was written.
+    later = "was written 60 seconds before; what it did after that, it does again."
+    assert message.endswith(later)
+    # It takes the place of the damaged one, and two are kept as ever.
+    for step in (11, 12):
+        checkpoint.save({"num_steps": step}, [])
+        again = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(0.0)).restore()
+        assert again[0] == {"num_steps": step}
+    assert sorted(path.name for path in tmp_path.glob("*.index")) == [
+        "ckpt-2.index",
+        "ckpt-3.index",
+    ]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_where_all_checkpoints_are_damaged_they_are_refused_and_left_as_they_are(tmp_path, damage):
+    _saved_twice(tmp_path)
+    _spoil(tmp_path, damage, 1, 2)
     before, weights = _contents(tmp_path), _weights(5.0)
     with pytest.raises(ValueError) as raised:
         MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights).restore()
     message = str(raised.value)
     assert message.startswith(
         "The latest checkpoint must be whole. "
-        f"Received: checkpoint={str(tmp_path / name)!r}, {reason}"
+        f"Received: checkpoint={str(tmp_path / 'ckpt-2')!r}, {DAMAGES[damage][1]}"
     )
     assert message.endswith(". Delete the folder to start anew, or choose another.")
     assert _contents(tmp_path) == before
     assert weights[1] == 5
 
 
-def test_wherever_a_byte_is_wrong_the_checkpoint_is_refused_and_nothing_restored(tmp_path):
+def test_wherever_a_byte_is_wrong_the_checkpoint_is_not_restored(tmp_path):
     _saved_twice(tmp_path)
-    whole = (tmp_path / DATA).read_bytes()
-    for position in range(0, len(whole), 25):
-        (tmp_path / DATA).write_bytes(whole)
+    whole = _contents(tmp_path)
+    for position in range(0, len(whole[DATA]), 25):
+        for name, contents in whole.items():
+            (tmp_path / name).write_bytes(contents)
         _corrupt(tmp_path / DATA, position)
         weights = _weights(5.0)
-        with pytest.raises(ValueError, match=r"^The latest checkpoint must be whole\. "):
-            MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights).restore()
-        assert weights[1] == 5
-        np.testing.assert_array_equal(weights[0], np.full([50], 5))
+        progress, _ = MetaCheckpoint(tmp_path, FINGERPRINT, weights=weights).restore()
+        assert progress == {"num_steps": 10}
+        np.testing.assert_array_equal(weights[0], np.full([50], 1))
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "something_else"])
+def test_without_a_list_of_checkpoints_the_run_goes_on_from_the_latest(tmp_path, caplog, damage):
+    _saved_twice(tmp_path)
+    listing = tmp_path / "checkpoint"
+    if damage == "gone":
+        listing.unlink()
+    elif damage == "something_else":
+        listing.write_bytes(bytes(range(256)))
+    else:
+        _truncate(listing, 0 if damage == "empty" else 30)
+    checkpoint = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(5.0))
+    assert checkpoint.restore()[0] == {"num_steps": 20}
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "The list of checkpoints must be there, and whole. "
+        f"Received: {str(listing)!r}, which is not. The run goes on from "
+        f"{str(tmp_path / 'ckpt-2')!r}, the latest that is whole; what it did after that, if it "
+        "did, it does again."
+    )
+    assert tf.train.latest_checkpoint(tmp_path) == str(tmp_path / "ckpt-2")
+    checkpoint.save({"num_steps": 30}, [])
+    assert sorted(path.name for path in tmp_path.glob("*.index")) == [
+        "ckpt-2.index",
+        "ckpt-3.index",
+    ]
+
+
+def test_a_list_of_checkpoints_that_are_all_gone_is_refused(tmp_path):
+    _saved_twice(tmp_path)
+    (tmp_path / "checkpoint").write_text("")
+    for path in tmp_path.glob("ckpt-*"):
+        path.unlink()
+    with pytest.raises(ValueError) as raised:
+        MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(5.0)).restore()
+    assert str(raised.value) == (
+        "The latest checkpoint must be whole. "
+        f"Received: checkpoint={str(tmp_path / 'checkpoint')!r}, none of what it should list is "
+        "there. Delete the folder to start anew, or choose another."
+    )
+
+
+def _leave_what_a_kill_leaves(folder: Path, number: int) -> None:
+    """Leaves what processes leave that are killed at different moments of a save."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"ckpt-{number}_temp").mkdir()
+    (folder / f"ckpt-{number}_temp" / "part-00000-of-00001.index").write_bytes(b"half")
+    (folder / f"ckpt-{number}.data-00000-of-00001").write_bytes(b"all")
+    (folder / f"ckpt-{number}.index").write_bytes(b"half")
+    (folder / f"ckpt-{number}.index.tempstate123").write_bytes(b"half")
+    (folder / "checkpoint.tmp0123abcd").write_bytes(b"half")
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path, caplog):
+    _saved_twice(tmp_path)
+    before = _contents(tmp_path)
+    _leave_what_a_kill_leaves(tmp_path, 3)
+    # From the moment before this one was removed.
+    (tmp_path / "ckpt-0.index").write_bytes(b"old")
+    (tmp_path / "notes.txt").write_text("mine")
+    MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(5.0), is_writer=False).restore()
+    assert (tmp_path / "ckpt-3_temp").exists()
+    found = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(5.0)).restore()
+    assert found[0] == {"num_steps": 20}
+    assert _contents(tmp_path) == before | {"notes.txt": b"mine"}
+    assert caplog.records == []
+
+
+def test_a_run_that_was_killed_in_its_first_save_begins_anew(tmp_path, caplog):
+    folder = tmp_path / "checkpoints"
+    _leave_what_a_kill_leaves(folder, 1)
+    checkpoint = MetaCheckpoint(folder, FINGERPRINT, weights=_weights(5.0))
+    assert checkpoint.restore() is None
+    assert list(folder.iterdir()) == []
+    checkpoint.save({"num_steps": 1}, [])
+    again = MetaCheckpoint(folder, FINGERPRINT, weights=_weights(0.0)).restore()
+    assert again[0] == {"num_steps": 1}
+    assert caplog.records == []
+
+
+def test_a_checkpoint_that_a_killed_process_did_not_come_to_list_is_gone_on_from(tmp_path, caplog):
+    _saved_twice(tmp_path)
+    listing = (tmp_path / "checkpoint").read_bytes()
+    checkpoint = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(3.0))
+    checkpoint.restore()
+    checkpoint.save({"num_steps": 30}, [])
+    (tmp_path / "checkpoint").write_bytes(listing)
+    again = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(0.0))
+    assert again.restore()[0] == {"num_steps": 30}
+    assert caplog.records == []
+    assert tf.train.latest_checkpoint(tmp_path) == str(tmp_path / "ckpt-3")
 
 
 def test_a_checkpoint_that_is_none_of_a_meta_training_run_is_refused(tmp_path):
@@ -299,3 +412,32 @@ def test_where_no_more_can_be_written_the_checkpoint_before_stays(tmp_path):
     again.save({"num_steps": 40}, [])
     restored = MetaCheckpoint(tmp_path, FINGERPRINT, weights=_weights(0.0)).restore()
     assert restored[0] == {"num_steps": 40}
+
+
+def test_a_folder_that_can_not_be_written_to_is_refused_before_anything_is_done(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    folder = tmp_path / "file" / "checkpoints"
+    with pytest.raises(OSError) as raised:
+        MetaCheckpoint(folder, FINGERPRINT, weights=_weights(1.0)).restore()
+    assert str(raised.value) == (
+        f"A checkpoint must be writable. Received: folder={str(folder)!r}, [Errno 20] Not a "
+        f"directory: {str(folder)!r}. Make room or access there; there is no checkpoint yet, so "
+        "the same command begins anew."
+    )
+
+
+def test_of_a_folder_that_is_removed_while_a_run_goes_on_no_checkpoint_is_said_to_be_left(tmp_path):
+    folder = tmp_path / "checkpoints"
+    _saved_twice(folder)
+    checkpoint = MetaCheckpoint(folder, FINGERPRINT, weights=_weights(3.0))
+    checkpoint.restore()
+    shutil.rmtree(folder)
+    folder.write_text("a file in its place")
+    with pytest.raises(OSError) as raised:
+        checkpoint.save({"num_steps": 30}, [])
+    assert str(raised.value).startswith(
+        f"A checkpoint must be writable. Received: folder={str(folder)!r}, "
+    )
+    assert str(raised.value).endswith(
+        "; the checkpoints that were there are gone, so the same command begins anew."
+    )

@@ -86,8 +86,19 @@ def test_a_count_that_is_no_integer_is_refused():
     )
 
 
-def test_every_seed_is_allowed():
-    assert [_settings(seed=seed).seed for seed in (0, -1, 2**31)] == [0, -1, 2**31]
+@pytest.mark.parametrize("seed", [0, -1, 2**31, 2**63 - 1, -(2**63)])
+def test_every_seed_of_64_bits_is_allowed(seed):
+    assert _settings(seed=seed).seed == seed
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1])
+def test_a_seed_beyond_64_bits_is_refused(seed):
+    with pytest.raises(ValueError) as raised:
+        _settings(seed=seed)
+    assert str(raised.value) == (
+        "seed must be a signed integer of 64 bits, from -2^63 to 2^63 - 1. "
+        f"Received: seed={seed}. Give, say, 0."
+    )
 
 
 def test_an_unknown_validation_metric_is_refused():
@@ -404,6 +415,79 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss():
     trainer.load_best()
     assert rule.slope == -0.5
     assert rule.bias == 0
+
+
+class _Slopes(keras.callbacks.Callback):
+    """Sets the slope before each validation."""
+
+    def __init__(self, rule, *slopes: float):
+        super().__init__()
+        self.rule, self.slopes = rule, list(slopes)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.rule.slope.assign(self.slopes.pop(0))
+
+
+def _pretrained(slope: float, num_meta_epochs: int = 2, **arguments) -> MetaTrainer:
+    rule = LinearRule()
+    rule.slope.assign(slope)
+    settings = MetaTrainingSettings(2, 2, num_meta_epochs, trajectories_per_meta_epoch=1)
+    return MetaTrainer(rule, Parabolas(), _sgd(0.0), settings, is_pretrained=True, **arguments)
+
+
+def test_weights_that_were_learned_before_are_kept_where_no_meta_epoch_is_better():
+    trainer = _pretrained(-0.4)
+    recorder = Recorder(trainer)
+    trainer.fit([_Slopes(trainer.rule, -0.1, -0.2), recorder])
+    # x_2 = (1 + 2 w)^2, and the loss is its square.
+    losses = [
+        [log["validation_loss"], log["best_validation_loss"]] for log in recorder.logs("epoch")
+    ]
+    np.testing.assert_allclose(losses, [[0.8**4, 0.2**4], [0.6**4, 0.2**4]], rtol=1e-5)
+    assert (trainer.progress.best_meta_epoch, trainer.progress.num_validations) == (0, 2)
+    trainer.load_best()
+    assert trainer.rule.slope == np.float32(-0.4)
+
+
+def test_weights_that_were_learned_before_give_way_to_better_ones():
+    trainer = _pretrained(-0.2)
+    trainer.fit([_Slopes(trainer.rule, -0.1, -0.4)])
+    assert trainer.progress.best_meta_epoch == 2
+    trainer.load_best()
+    assert trainer.rule.slope == np.float32(-0.4)
+
+
+def test_weights_that_were_learned_before_and_diverge_are_not_kept():
+    trainer = _pretrained(1e30)
+    trainer.fit([_Slopes(trainer.rule, 1e30, -0.1)])
+    assert trainer.progress.best_meta_epoch == 2
+
+
+@pytest.mark.parametrize("num_meta_steps", [0, 1])
+def test_weights_that_were_learned_before_are_still_the_best_after_a_stop(tmp_path, num_meta_steps):
+    first = _pretrained(-0.4, checkpoint_dir=tmp_path)
+    if num_meta_steps:
+        first.fit([_Slopes(first.rule, -0.1), StopAfter(first, num_meta_steps)])
+    else:
+        first.request_stop()
+        first.fit()
+    second = _pretrained(-0.4, checkpoint_dir=tmp_path)
+    assert second.progress.num_trajectories == num_meta_steps
+    second.fit([_Slopes(second.rule, -0.1, -0.1)])
+    second.load_best()
+    assert second.rule.slope == np.float32(-0.4)
+    np.testing.assert_allclose(second.progress.best_validation_loss, 0.2**4, rtol=1e-5)
+
+
+def test_that_weights_were_learned_before_changes_nothing_of_how_they_are_trained():
+    def weights(**arguments):
+        rule = CoordinatewiseLSTM((3,), seed=0)
+        problem, optimizer = NoisyBowls(), keras.optimizers.Adam(0.01)
+        return fit_recorded(MetaTrainer(rule, problem, optimizer, SMALL, **arguments)).weights
+
+    for ours, theirs in zip(weights(is_pretrained=True), weights(), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_training_gone_astray_goes_on_from_the_best_weights():
@@ -1082,6 +1166,42 @@ def test_a_rule_that_would_mix_tasks_is_trained_on_one_at_a_time():
         f"tasks_per_meta_step=2, num_validation_tasks={_settings().num_validation_tasks}. "
         "Set both to 1."
     )
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("", "must not be empty. Received: checkpoint_dir=''. Give '.' for the current folder."),
+        (
+            "/tmp/\udcfc",
+            "must be in UTF-8, since TensorFlow takes no other paths. Received: "
+            "checkpoint_dir=b'/tmp/\\xfc'. Rename what is not, or choose another place.",
+        ),
+    ],
+    ids=["empty", "latin_1"],
+)
+def test_a_folder_that_tensorflow_can_not_name_is_refused(folder, message):
+    with pytest.raises(ValueError) as raised:
+        MetaTrainer(LinearRule(), Parabolas(), _sgd(), SMALL, checkpoint_dir=folder)
+    assert str(raised.value) == f"checkpoint_dir {message}"
+
+
+def test_a_folder_that_is_no_path_is_refused():
+    with pytest.raises(TypeError) as raised:
+        MetaTrainer(LinearRule(), Parabolas(), _sgd(), SMALL, checkpoint_dir=3)
+    assert str(raised.value) == (
+        "checkpoint_dir must be a path. Received: checkpoint_dir=3. Name a file or folder."
+    )
+
+
+def test_checkpoints_go_to_a_home_folder_of_any_letters(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "käte日本"))
+    arguments = (LinearRule(), Parabolas(), _sgd(), SMALL)
+    trainer = MetaTrainer(*arguments, checkpoint_dir="~/run")
+    trainer.fit([StopAfter(trainer, 1)])
+    assert (tmp_path / "käte日本" / "run" / "ckpt-1.index").exists()
+    again = MetaTrainer(LinearRule(), Parabolas(), _sgd(), SMALL, checkpoint_dir="~/run")
+    assert again.progress.num_unrolls == 1
 
 
 def test_a_hand_designed_rule_is_not_trained():
