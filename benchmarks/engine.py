@@ -7,7 +7,6 @@ and imports no framework: what it spawned would begin with its memory on their a
 """
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -21,8 +20,10 @@ from benchmarks.machine import describe_machine, describe_software, memory_bytes
 from benchmarks.measurement import measure
 from benchmarks.plan import PLANS
 from benchmarks.report import Results, check_bars, format_results, write_json
+from experiments.path_flags import define_path
+from experiments.places import check_output
 
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results.json", "Where results are written.")
+_OUTPUT = define_path("output", "benchmarks/results.json", "Where results are written.")
 _WORKLOADS = flags.DEFINE_list("workloads", list(PLANS), "What is run.")
 _CONTENDERS = flags.DEFINE_list("contenders", list(CONTENDERS), "Who runs, if installed.")
 _ROUNDS = flags.DEFINE_integer("rounds", None, "Turns of each contender, if not the plan's.", 1)
@@ -46,11 +47,10 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"error: Arguments must be flags. Received: {arguments[1:]}. Write --name=value.")
     output = Path(_OUTPUT.value)
     # Not after all has run.
-    if output.is_dir() or not _can_be_made(output.parent):
-        sys.exit(
-            "error: --output must be the path of a file that can be written. "
-            f"Received: --output={output}. Choose another."
-        )
+    try:
+        check_output("output", output)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     floors = _measure_floors(_WORKLOADS.value) if _FLOORS.value else {}
     memory_limit = int(_MEMORY_SHARE.value * memory_bytes())
     measurements = []
@@ -75,14 +75,6 @@ def main(arguments: Sequence[str]) -> None:
         },
     )
     print(f"\n{format_results(results)}")
-
-
-def _can_be_made(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
 
 
 def _measure_floors(workloads: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -28,6 +28,8 @@ from benchmarks.machine import describe_machine, describe_software
 from benchmarks.networks import MLP
 from benchmarks.report import write_json
 from benchmarks.timing import peak_bytes, time_steps
+from experiments.path_flags import define_path
+from experiments.places import check_output
 
 _NETWORKS = {
     "mlp_10k": MLP((100, 90, 10)),
@@ -46,7 +48,7 @@ _BARS = {"joint update / rule": 1.15, "tracing: learned / adam": 1.2}
 _SECONDS_OF_ROUND = 0.1
 _MIN_ROUNDS = 11
 
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/keras_optimizers.json", "Where results go.")
+_OUTPUT = define_path("output", "benchmarks/keras_optimizers.json", "Where results go.")
 _SIZES = flags.DEFINE_list("networks", list(_NETWORKS), "What is optimised.")
 _SECONDS = flags.DEFINE_float("seconds", 5.0, "Seconds of timed steps of each.", 0)
 _TURNS_SECONDS = flags.DEFINE_float("turns_seconds", 30.0, "Seconds of steps in turns.", 0)
@@ -66,6 +68,10 @@ def main(_: Sequence[str]) -> None:
             result = _step(network, optimizer, compiler)
         print(json.dumps(result))
         return
+    try:
+        check_output("output", Path(_OUTPUT.value))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     rows = []
     for network in _SIZES.value:
         for compiler in _COMPILERS:

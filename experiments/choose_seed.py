@@ -13,8 +13,8 @@ import tensorflow as tf
 from absl import flags
 
 from experiments import common
-from experiments.pipeline import make_folder
-from l2l_tf.delivery.export import check_destination, load_card, update_card
+from experiments.places import check_output
+from l2l_tf.delivery.export import CARD_FILE, check_destination, load_card, update_card
 from l2l_tf.delivery.pretrained import find_rule, load_rule
 from l2l_tf.reporting.results import format_markdown
 
@@ -29,16 +29,23 @@ def main(strategy: tf.distribute.Strategy) -> None:
     """Copies the chosen rule and prints all of them."""
     paths = [find_rule(rule) for rule in FLAGS.rule]
     cards = [load_card(path) for path in paths]
-    _check_alike(cards)
+    try:
+        _check_alike(cards)
+        seeds = [_of_one_seed(card) for card in cards]
+        chosen = min(range(len(cards)), key=lambda index: seeds[index]["validation_loss"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            "--rule must name rules whose cards say how they were trained and how they did. "
+            f"Received: --rule={','.join(FLAGS.rule)}, where {error!r}. Name rules that "
+            "experiments have written."
+        ) from error
     output_dir = Path(FLAGS.output_dir)
     check_destination(output_dir)
-    chosen = min(range(len(cards)), key=lambda index: _validation_loss(cards[index]))
+    check_output("output_dir", output_dir / CARD_FILE)
     # Whether it is whole shows before another takes its place.
     load_rule(paths[chosen])
     if output_dir.resolve() != paths[chosen].resolve():
-        make_folder(output_dir)
         shutil.copytree(paths[chosen], output_dir, dirs_exist_ok=True)
-    seeds = [_of_one_seed(card) for card in cards]
     update_card(output_dir, meta_seeds=seeds)
     rows = [[str(one["seed"]), f"{one['validation_loss']:.4g}", _shown(one)] for one in seeds]
     print(format_markdown(["seed", "validation loss", "final / mean loss of scores"], rows))
@@ -68,10 +75,6 @@ def _without_seed(rule: Any) -> Any:
     return [_without_seed(one) for one in rule] if isinstance(rule, list) else rule
 
 
-def _validation_loss(card: Card) -> float:
-    return card["training"]["progress"]["best_validation_loss"]
-
-
 def _of_one_seed(card: Card) -> dict[str, Any]:
     kept = ("problem", "part", "num_steps", "num_tasks")
     scores = [
@@ -84,7 +87,7 @@ def _of_one_seed(card: Card) -> dict[str, Any]:
     training = card["training"]
     return {
         "seed": training["seed"],
-        "validation_loss": _validation_loss(card),
+        "validation_loss": float(training["progress"]["best_validation_loss"]),
         "seconds": training["progress"]["seconds"],
         "commit": training["commit"],
         "command": training["command"],
@@ -97,4 +100,5 @@ def _shown(seed: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    # A lock's file would be something else than a rule in the rule's folder.
+    common.run(main, keeps_output_dir=False)

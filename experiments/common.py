@@ -1,5 +1,6 @@
 """What all experiment binaries share: flags, how they run, what they leave of themselves."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -11,18 +12,22 @@ from pathlib import Path
 import tensorflow as tf
 from absl import app, flags, logging
 
+from experiments.path_flags import define_path, define_paths
+from experiments.places import kept_folder
 from experiments.revision import find_commit
+from l2l_tf.files import write_text
 from l2l_tf.training.meta_settings import VALIDATION_METRICS
 
 MODES = ("train", "evaluate", "train_and_evaluate")
 STEP_WEIGHTS = ("all", "last")
 STRATEGIES = ("default", "mirrored", "multi_worker")
+# Keras takes 32 bits, and some experiments count on from the seed.
+MAX_SEED = 2**31 - 1
 
 flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
-flags.DEFINE_string("output_dir", None, "Folder of everything that is written.")
-flags.DEFINE_list(
+define_path("output_dir", None, "Folder of everything that is written.")
+define_paths(
     "rule",
-    [],
     "Saved rules to evaluate, by name or path; without it, the one trained in output_dir.",
 )
 flags.DEFINE_string(
@@ -32,7 +37,7 @@ flags.DEFINE_string(
     "use", None, "JSON file that says what the rule is for, for its card (l2l_tf.delivery.RuleUse)."
 )
 flags.DEFINE_bool("update_card", False, "Add the scores to the cards of rules given by --rule.")
-flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0)
+flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0, MAX_SEED)
 flags.DEFINE_integer("num_steps", 100, "Horizon: steps of a trajectory.", 1)
 flags.DEFINE_integer("num_tasks", 8, "Fresh tasks that rules are compared on.", 1)
 flags.DEFINE_integer(
@@ -42,7 +47,7 @@ flags.DEFINE_integer(
     1,
 )
 
-flags.DEFINE_string(
+define_path(
     "initial_rule",
     None,
     "Saved rule, by name or path, from whose weights training begins in place of random ones.",
@@ -170,11 +175,16 @@ _ADVICE = {
 }
 
 
-def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
+def run(
+    experiment: Callable[[tf.distribute.Strategy], None], keeps_output_dir: bool = True
+) -> None:
     """Runs an experiment under absl; wrong input ends it with one sentence on standard error.
 
     Args:
         experiment: does everything; gets the strategy that `--strategy` names.
+        keeps_output_dir: whether to make the folder of `--output_dir`, if it is given, to make sure
+            that it can be written to, and to keep it from other runs until this one has ended. Of
+            several workers, the chief does, who writes.
     """
 
     def main(arguments: Sequence[str]) -> None:
@@ -193,7 +203,13 @@ def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
             tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads_per_operation)
             _make_logical_cpus()
             strategy = _make_strategy()
-            experiment(strategy)
+            writes = FLAGS.output_dir is not None and strategy.extended.should_checkpoint
+            with (
+                kept_folder("output_dir", Path(FLAGS.output_dir))
+                if writes and keeps_output_dir
+                else contextlib.nullcontext()
+            ):
+                experiment(strategy)
         except tuple(_ADVICE) as error:
             logging.debug("Where it came from:", exc_info=True)
             reason = error.message.partition("\n")[0].split("}} ")[-1].rstrip(".")
@@ -224,8 +240,7 @@ def write_flags(path: Path) -> None:
         if module == sys.argv[0] or module.startswith("experiments.")
         for flag in module_flags
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{flag.serialize()}\n" for flag in own if flag.serialize()))
+    write_text(path, "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize()))
 
 
 def _make_logical_cpus() -> None:

@@ -9,11 +9,11 @@ import keras
 import tensorflow as tf
 
 from experiments.common import FLAGS, origin, write_flags
-from experiments.evaluated_baselines import add_row, find_row, known_rows
-from experiments.exclusive_lock import exclusive_lock
+from experiments.evaluated_baselines import add_row, check_rows, find_row, known_rows
 from experiments.json_lines import identity, without_model
+from experiments.places import locked, try_to_write
 from experiments.tuned_rates import tune_baselines
-from l2l_tf.delivery.export import load_card, update_card
+from l2l_tf.delivery.export import CARD_FILE, load_card, update_card
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.files import strict_json, write_json
 from l2l_tf.problems.problem import Problem
@@ -34,6 +34,9 @@ from l2l_tf.training.tuning import Tuning
 # Entries for a rule's row, of its name, the seeds of its tasks and its evaluation with final
 # parameters.
 Measure = Callable[[str, tf.Tensor, Evaluation], dict[str, float]]
+
+# What makes an entry of a card's scores another one.
+_WHAT_IS_SCORED = ("problem", "num_steps", "problem_config")
 
 
 def compare(
@@ -67,7 +70,7 @@ def compare(
     tunings = {key: tune_baselines(problem) for key, problem in different.items()}
     tables = []
     for index, (part, problem) in enumerate(problems.items()):
-        num_tasks = FLAGS.num_other_tasks if index and FLAGS.num_other_tasks else FLAGS.num_tasks
+        num_tasks = num_tasks_of(index)
         of_table = tunings[id(tuning_problems[part])]
         rows = compared_rows(problem, rules, of_table, num_tasks, measures.get(part))
         suffix = f"_{part.replace(' ', '_')}" if index else ""
@@ -97,6 +100,36 @@ def compare(
         print(f"Wrote {files} to {output_dir}")
 
 
+def num_tasks_of(table: int) -> int:
+    """Returns how many tasks a table is of; tables count from 0."""
+    return FLAGS.num_other_tasks if table and FLAGS.num_other_tasks else FLAGS.num_tasks
+
+
+def check_card(path: Path) -> None:
+    """Makes sure that scores can be added to the card of a saved rule.
+
+    Raises:
+        ValueError: the card has something else in the place of scores, or can't be written.
+    """
+    scores = load_card(path).get("scores", [])
+    if not isinstance(scores, list) or not all(
+        isinstance(one, dict) and {*_WHAT_IS_SCORED} <= one.keys() for one in scores
+    ):
+        raise ValueError(
+            "The scores of a card that --update_card adds to must be entries with "
+            f"{', '.join(_WHAT_IS_SCORED)}. Received: path={str(path)!r}, where they are not. "
+            "Take them out, or leave --update_card out."
+        )
+    try:
+        try_to_write(path / CARD_FILE)
+    except OSError as error:
+        raise ValueError(
+            "The folder of a rule whose card gets scores must be one that can be written to. "
+            f"Received: path={str(path)!r}, where {error.strerror}. Copy the rule elsewhere, or "
+            "leave --update_card out."
+        ) from error
+
+
 def compared_rows(
     problem: Problem,
     rules: dict[str, keras.layers.Layer],
@@ -124,6 +157,7 @@ def compared_rows(
         add_row(fresh, what)
         return fresh
 
+    check_rows(problem, num_tasks)
     known, what = known_rows(), identity(problem, num_tasks)
     seeds = task_seeds(FLAGS.seed, "test", 0, num_tasks)
     progress = keras.utils.Progbar(len(rules) + len(tunings), unit_name="rule")
@@ -162,7 +196,7 @@ def _print_table(heading: str | None, results: dict[str, Any]) -> None:
 def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> None:
     """Adds an evaluation's numbers to a card, in place of older ones on the same problem."""
     config = without_model(results["problem_config"])
-    what = {key: results[key] for key in ("problem", "num_steps")} | {"problem_config": config}
+    what = {**{key: results[key] for key in _WHAT_IS_SCORED}, "problem_config": config}
     # As a card holds it, so that it can be found there: JSON knows no tuples.
     what = json.loads(strict_json(what))
     kept = ("part", "num_tasks", "seed", *COMPARED)
@@ -172,7 +206,7 @@ def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> 
         {key: value for key, value in row.items() if key not in ("curve", "final_losses", "tuning")}
         for row in results["rows"]
     ]
-    with exclusive_lock(path):
+    with locked(path / ".card.lock"):
         others = [
             entry
             for entry in load_card(path).get("scores", [])

@@ -3,13 +3,14 @@
 import math
 from typing import Any
 
-from absl import flags
-
-from experiments.json_lines import add_line, read_lines
+from experiments.json_lines import add_line, check_lines_file, identity, read_lines
+from experiments.path_flags import define_path
 from experiments.revision import find_commit
+from experiments.tuned_rates import chosen_baselines
+from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.results import Row
 
-flags.DEFINE_string(
+define_path(
     "evaluated_baselines",
     None,
     "JSON Lines file of baselines' losses on fresh tasks: those that it holds are not run again "
@@ -30,6 +31,22 @@ def known_rows() -> list[dict[str, Any]]:
         ValueError: it holds something else than evaluations of baselines.
     """
     return read_lines("evaluated_baselines", "baselines' losses", _row)
+
+
+def check_rows(problem: Problem, num_tasks: int) -> None:
+    """Makes sure that the file can be written, if it lacks a row of a chosen baseline.
+
+    Args:
+        problem: what baselines are evaluated on.
+        num_tasks: on how many tasks.
+
+    Raises:
+        ValueError: it can't be written, or holds something else.
+    """
+    what = identity(problem, num_tasks)
+    known = {one["row"]["rule"] for one in known_rows() if what.items() <= one.items()}
+    if not known >= set(chosen_baselines()):
+        check_lines_file("evaluated_baselines")
 
 
 def find_row(

@@ -8,7 +8,7 @@ from absl import flags
 
 from experiments.common import FLAGS, write_flags
 from experiments.comparison import compared_rows, load_rules
-from experiments.pipeline import Problems, find_rules, make_folder
+from experiments.pipeline import Problems, find_rules
 from experiments.references import reference_points
 from experiments.tuned_rates import tune_baselines
 from l2l_tf.files import write_json
@@ -39,7 +39,6 @@ def figure6(make_problems: Callable[[int, int], Problems]) -> None:
     }
     rules = load_rules(find_rules(trains=False))
     output_dir = Path(FLAGS.output_dir)
-    make_folder(output_dir)
     networks: list[dict[str, Any]] = []
     left_out = ("curve", "final_losses")
     for num_layers in NUM_LAYERS:

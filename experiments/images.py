@@ -3,13 +3,14 @@
 import keras
 from absl import flags
 
+from experiments.path_flags import define_path
 from l2l_tf.problems import datasets
 from l2l_tf.problems.classification import ClassificationProblem
 
 flags.DEFINE_enum(
     "dataset", "mnist", ("cifar10", "digits", "mnist"), "Images; digits need no download."
 )
-flags.DEFINE_string(
+define_path(
     "data_dir",
     None,
     "Folder in which TensorFlow Datasets has prepared the images; without it, TFDS_DATA_DIR.",

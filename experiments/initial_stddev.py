@@ -15,10 +15,9 @@ from absl import flags
 from experiments import common
 from experiments.images import classification, load_dataset
 from experiments.mnist_variants import VARIANTS, network
-from experiments.pipeline import make_folder
 from experiments.references import reference_curves
 from experiments.tuned_rates import chosen_baselines, known_searches, tune_baselines
-from l2l_tf.files import write_json
+from l2l_tf.files import write_json, write_text
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.reporting.figures import ReferenceCurve
 from l2l_tf.reporting.results import format_markdown
@@ -54,7 +53,6 @@ def main(strategy: tf.distribute.Strategy) -> None:
     known_searches()
     dataset = load_dataset()
     output_dir = Path(FLAGS.output_dir)
-    make_folder(output_dir)
     seeds = task_seeds(FLAGS.seed, "test", 0, FLAGS.num_tasks)
     rows = []
     for stddev in stddevs:
@@ -78,7 +76,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
         list(rows[0]), [[f"{value:.3g}" for value in row.values()] for row in rows]
     )
     write_json(output_dir / "initial_stddev.json", {"num_tasks": FLAGS.num_tasks, "rows": rows})
-    (output_dir / "initial_stddev.md").write_text(table)
+    write_text(output_dir / "initial_stddev.md", table)
     common.write_flags(output_dir / "evaluate_flags.txt")
     print(f"{table}Wrote initial_stddev.json and initial_stddev.md to {output_dir}")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common import FLAGS
-from experiments.exclusive_lock import exclusive_lock
+from experiments.places import check_output, locked
 from l2l_tf.files import strict_json, write_text
 from l2l_tf.problems.problem import Problem
 
@@ -59,6 +59,16 @@ def read_lines(flag: str, kind: str, check: Callable[[dict[str, Any]], Any]) -> 
     return entries
 
 
+def check_lines_file(flag: str) -> None:
+    """Makes sure that entries can be added to the file that a flag names, if it names one.
+
+    Raises:
+        ValueError: they can't.
+    """
+    if (name := FLAGS[flag].value) is not None:
+        check_output(flag, Path(name))
+
+
 def add_line(flag: str, entry: dict[str, Any]) -> None:
     """Adds an entry to the file that a flag names, if it names one.
 
@@ -68,6 +78,6 @@ def add_line(flag: str, entry: dict[str, Any]) -> None:
         return
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(path.parent):
+    with locked(path.with_name(f".{path.name}.lock")):
         before = path.read_text() if path.exists() else ""
         write_text(path, before + strict_json(entry, indent=None))

@@ -47,6 +47,7 @@ def meta_train(
     """
     # Before hours are spent on a rule that has no place.
     check_destination(output_dir / "rule")
+    initial_training = _initial_training()
     factors, rates, use = _delta_factors(), _nesterov_rates(), _use()
     settings = MetaTrainingSettings(
         num_steps=FLAGS.num_steps,
@@ -74,6 +75,7 @@ def meta_train(
             validation_problem,
             checkpoint_dir=output_dir / "checkpoints",
             checkpoint_seconds=FLAGS.checkpoint_seconds,
+            is_pretrained=FLAGS.initial_rule is not None,
         )
     is_chief = strategy.extended.should_checkpoint
     callbacks: list[keras.callbacks.Callback] = []
@@ -82,7 +84,7 @@ def meta_train(
         callbacks = [MetaProgressBar(), MetaTensorBoard(output_dir / "logs")]
     with _stop_on_signals(trainer):
         trainer.fit(callbacks)
-    if trainer.progress.best_meta_epoch == 0:
+    if not math.isfinite(trainer.progress.best_validation_loss):
         raise ValueError(
             "A validation must end with a finite loss for a rule to be kept. Received: "
             f"none of {settings.num_meta_epochs} did. Lower --meta_learning_rate or --output_scale."
@@ -101,13 +103,15 @@ def meta_train(
             **trainer.description(),
             **tuned,
             **tried_rates,
-            **_initial_training(),
+            **initial_training,
             **origin(experiment),
         },
         **use,
     }
     path = export_rule(rule, output_dir / "rule", card)
-    print(f"Wrote the rule of meta-epoch {trainer.progress.best_meta_epoch} to {path}")
+    best = trainer.progress.best_meta_epoch
+    which = f"rule of meta-epoch {best}" if best else "initial rule, which none was better than,"
+    print(f"Wrote the {which} to {path}")
 
 
 def _use() -> dict[str, Any]:
@@ -193,10 +197,10 @@ def _tried(flag: str, losses: dict[float, float]) -> dict[str, dict[str, float]]
 
 
 def _initial_training() -> dict[str, Any]:
-    """Returns how the initial weights were learned, if they were."""
+    """Returns how the initial weights were learned, if they were; None where no card says it."""
     if FLAGS.initial_rule is None:
         return {}
-    return {"initial_rule": load_card(find_rule(FLAGS.initial_rule))["training"]}
+    return {"initial_rule": load_card(find_rule(FLAGS.initial_rule)).get("training")}
 
 
 def _augmented(problem: Problem) -> Problem:

@@ -1,5 +1,6 @@
 """What `--mode` names: meta-training, comparison, or both."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,11 +8,11 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from experiments.common import FLAGS
-from experiments.comparison import Measure, compare, load_rules
-from experiments.evaluated_baselines import known_rows
+from experiments.comparison import Measure, check_card, compare, load_rules, num_tasks_of
+from experiments.evaluated_baselines import check_rows, known_rows
 from experiments.learned_rules import chosen_rule, make_learned_rule
 from experiments.meta_training import meta_train
-from experiments.tuned_rates import chosen_baselines, first_rates, known_searches
+from experiments.tuned_rates import check_searches, chosen_baselines, first_rates, known_searches
 from l2l_tf.delivery.pretrained import find_rule
 from l2l_tf.problems.problem import Problem
 from l2l_tf.reporting.figures import ReferenceCurve
@@ -55,7 +56,8 @@ def train_and_evaluate(
     trains = "train" in FLAGS.mode
     paths = find_rules(trains)
     output_dir = Path(FLAGS.output_dir)
-    make_folder(output_dir)
+    if "evaluate" in FLAGS.mode and strategy.extended.should_checkpoint:
+        _check_places(problems, paths)
     if trains:
         meta_train(experiment, problems.train, problems.validation, strategy, output_dir)
     if not strategy.extended.should_checkpoint:
@@ -82,6 +84,22 @@ def train_and_evaluate(
         )
 
 
+def _check_places(problems: Problems, paths: Sequence[Path]) -> None:
+    """Makes sure, before hours are spent, that what an evaluation adds to files can be added.
+
+    Args:
+        problems: what rules are compared on.
+        paths: the folders of the rules that are there already.
+    """
+    for path in paths:
+        if FLAGS.update_card or path == Path(FLAGS.output_dir) / "rule":
+            check_card(path)
+    for problem in _tuning_problems(problems).values():
+        check_searches(problem)
+    for index, problem in enumerate(problems.tests.values()):
+        check_rows(problem, num_tasks_of(index))
+
+
 def _tuning_problems(problems: Problems) -> Mapping[str, Problem]:
     tuning = problems.tuning or problems.validation
     return tuning if isinstance(tuning, Mapping) else dict.fromkeys(problems.tests, tuning)
@@ -100,12 +118,13 @@ def find_rules(trains: bool) -> list[Path]:
         FileNotFoundError: a rule does not exist.
         ValueError: a rule can't be loaded, a baseline is unknown, a first rate is none, no rule can
             be made as the flags say, `--initial_rule` is given where nothing is trained, or
-            `--tuned_rates` or `--evaluated_baselines` is no file of what it says.
+            `--tuned_rates` or `--evaluated_baselines` is no file of what it says, or both are one.
     """
     chosen_baselines()
     first_rates()
     known_searches()
     known_rows()
+    _refuse_one_file_for_both()
     if trains:
         make_learned_rule()
     else:
@@ -125,6 +144,15 @@ def find_rules(trains: bool) -> list[Path]:
     return [own_rule]
 
 
+def _refuse_one_file_for_both() -> None:
+    files = [FLAGS.tuned_rates, FLAGS.evaluated_baselines]
+    if None not in files and len({os.path.realpath(file) for file in files}) == 1:
+        raise ValueError(
+            "--tuned_rates and --evaluated_baselines must be different files. Received: "
+            f"--tuned_rates={files[0]}, --evaluated_baselines={files[1]}. Choose another for one."
+        )
+
+
 def _refuse_initial_rule() -> None:
     if FLAGS.initial_rule is not None:
         raise ValueError(
@@ -132,18 +160,3 @@ def _refuse_initial_rule() -> None:
             f"--initial_rule={FLAGS.initial_rule} with --mode={FLAGS.mode}. Leave it out, or give "
             "rules to evaluate by --rule."
         )
-
-
-def make_folder(path: Path) -> None:
-    """Makes a folder, if need be.
-
-    Raises:
-        ValueError: there can be none.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            "--output_dir must be a folder, or a path where one can be made. "
-            f"Received: --output_dir={path}, where {error.strerror}. Choose another path."
-        ) from error

@@ -6,9 +6,10 @@ from typing import Any
 
 from absl import flags
 
+from experiments.path_flags import define_path
 from l2l_tf.reporting.figures import ReferenceCurve
 
-flags.DEFINE_string(
+define_path(
     "reference_curves",
     None,
     "JSON file of the paper's curves, {figure: {'ADAM': {'step': [...], 'loss': [...]}, ...}, "

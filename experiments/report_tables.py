@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from l2l_tf.files import write_text
 from l2l_tf.reporting.results import Row, format_markdown
 
 # What an evaluation wrote, from its file: null stands for numbers that are not finite.
@@ -107,5 +108,5 @@ def write_tables(path: Path, tables: dict[str, dict[str, Column]]) -> str:
     text = "\n".join(
         f"## {title}\n\n{_table(columns)}" for title, columns in tables.items() if columns
     )
-    path.write_text(text)
+    write_text(path, text)
     return text

@@ -1,5 +1,6 @@
 """One photo in the style of one painting, by a saved rule: `--mode=apply`."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import tensorflow as tf
 from absl import flags
 
 from experiments.common import FLAGS
+from experiments.path_flags import define_path
+from experiments.places import check_output
 from experiments.style_problems import load_features, set_defaults_as_trained, style_problem
 from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import find_rule, load_rule
@@ -18,8 +21,8 @@ from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training.unroll import start, unroll
 
-flags.DEFINE_string("content", None, "apply: the photo, of 32 to 4096 pixels a side.")
-flags.DEFINE_string("output", None, "apply: the picture to write, such as styled.png.")
+define_path("content", None, "apply: the photo, of 32 to 4096 pixels a side.")
+define_path("output", None, "apply: the picture to write, such as styled.png.")
 flags.DEFINE_integer(
     "max_side", None, "apply: pixels that the photo's longer side is shrunk to, to save time.", 32
 )
@@ -104,6 +107,14 @@ def _read_photo() -> np.ndarray:
     return shrunk
 
 
+def _is_same_file(one: str, other: str) -> bool:
+    """Returns whether two paths, however written, lead to one file."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # One of them is not there.
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
 def _check_flags() -> None:
     missing = [f"--{name}" for name in FLAGS_OF_APPLY if FLAGS[name].value is None]
     if missing:
@@ -116,13 +127,19 @@ def _check_flags() -> None:
             f"--output must end in one of {', '.join(SUFFIXES)}. "
             f"Received: --output={FLAGS.output}. Choose .png, which keeps every pixel."
         )
-    try:
-        Path(FLAGS.output).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    for name in ("content", "style_image"):
+        if _is_same_file(FLAGS.output, str(FLAGS[name].value)):
+            raise ValueError(
+                f"--output must be another file than --{name}. Received: --output={FLAGS.output} "
+                f"with --{name}={FLAGS[name].value}, which would be lost. Choose another name."
+            )
+    check_output("output", Path(FLAGS.output))
+    if FLAGS.output_dir is not None:
         raise ValueError(
-            "--output must be a path where a file can be written. "
-            f"Received: --output={FLAGS.output}, where {error.strerror}. Choose another path."
-        ) from error
+            "--output_dir must be left out with --mode=apply, which writes one file. "
+            f"Received: --output_dir={FLAGS.output_dir} with --output={FLAGS.output}. Name the "
+            "folder in --output."
+        )
     if len(FLAGS.rule) > 1:
         raise ValueError(
             "--rule must name one rule to apply. "

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from absl import flags
 
+from experiments.path_flags import define_path
 from l2l_tf.problems.feature_networks import FEATURE_NETWORKS, feature_model
 from l2l_tf.problems.photos import (
     PhotoSplit,
@@ -18,7 +19,7 @@ from l2l_tf.problems.photos import (
 )
 from l2l_tf.problems.style_transfer import StyleTransferProblem
 
-flags.DEFINE_string(
+define_path(
     "content_dir",
     None,
     "Folder of photos, of which crops are content; without it, photos that come with scikit-learn.",
@@ -26,10 +27,10 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "photo_side", 256, "Pixels that the shorter side of larger photos is shrunk to.", 32, 4096
 )
-flags.DEFINE_string(
+define_path(
     "style_image", None, "Painting; without it and --content_dir, a photo of scikit-learn's."
 )
-flags.DEFINE_string(
+define_path(
     "new_style_image",
     None,
     "Another painting, which rules are compared on at twice the size in a second table.",
@@ -39,12 +40,12 @@ flags.DEFINE_integer("num_images", 1, "Pictures in a task.", 1)
 flags.DEFINE_enum(
     "network", "vgg19", sorted(FEATURE_NETWORKS), "Whose maps tell content and style."
 )
-flags.DEFINE_string(
+define_path(
     "vgg_weights",
     "imagenet",
     "VGG19's weights: imagenet, which Keras downloads, a file of its convolutions, or random.",
 )
-flags.DEFINE_string(
+define_path(
     "squeezenet_weights", None, "SqueezeNet 1.1's weights: a file of its convolutions, or random."
 )
 flags.DEFINE_list(

@@ -12,11 +12,12 @@ import tensorflow as tf
 from absl import flags
 
 from experiments import common
+from experiments.path_flags import define_paths
 from experiments.style_figures import check_references, figure8
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("results", [], "Files results.json of one or two evaluations.")
+define_paths("results", "Files results.json of one or two evaluations.")
 
 
 def main(strategy: tf.distribute.Strategy) -> None:

@@ -9,7 +9,8 @@ import keras
 from absl import flags
 
 from experiments.common import FLAGS
-from experiments.json_lines import add_line, identity, read_lines
+from experiments.json_lines import add_line, check_lines_file, identity, read_lines
+from experiments.path_flags import define_path
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.hand_designed import BASELINES
@@ -35,7 +36,7 @@ flags.DEFINE_list(
     "and down where it diverges; for costly problems, where the best rate for one like them is "
     "known. A search that --tuned_rates holds is taken as it is.",
 )
-flags.DEFINE_string(
+define_path(
     "tuned_rates",
     None,
     "JSON Lines file of searches for baselines' rates: those that it holds are not done again, "
@@ -92,20 +93,42 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
             searches.
     """
     baselines = chosen_baselines()
-    known = known_searches()
+    known = check_searches(problem)
+    what = identity(problem, FLAGS.num_tuning_tasks)
     seeds = task_seeds(FLAGS.seed, "tuning", 0, FLAGS.num_tuning_tasks)
     progress = keras.utils.Progbar(len(baselines), unit_name="baseline")
     tunings = {}
     for index, name in enumerate(baselines):
-        what = {"baseline": name, **identity(problem, FLAGS.num_tuning_tasks)}
-        found = [search for search in known if what.items() <= search.items()]
-        if found:
-            tunings[name] = _tuning(found[0])
+        if name in known:
+            tunings[name] = known[name]
         else:
             tunings[name] = _search(name)(BASELINES[name], problem, seeds, FLAGS.num_steps)
-            _add_search(what, tunings[name])
+            _add_search({"baseline": name, **what}, tunings[name])
         progress.update(index + 1)
     return tunings
+
+
+def check_searches(problem: Problem) -> dict[str, Tuning]:
+    """Returns, by name, those searches for the chosen baselines that `--tuned_rates` holds.
+
+    If there are others to add to it, makes sure that it can be written.
+
+    Args:
+        problem: what rates are chosen on.
+
+    Raises:
+        ValueError: a baseline is unknown, or the file holds something else or can't be written.
+    """
+    what = identity(problem, FLAGS.num_tuning_tasks)
+    known = {
+        search["baseline"]: _tuning(search)
+        # Of several, the first.
+        for search in reversed(known_searches())
+        if what.items() <= search.items()
+    }
+    if not known.keys() >= set(chosen_baselines()):
+        check_lines_file("tuned_rates")
+    return known
 
 
 def known_searches() -> list[dict[str, Any]]:

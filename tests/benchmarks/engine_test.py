@@ -80,13 +80,14 @@ def test_an_unknown_workload_is_refused_before_anything_runs():
         ),
         (
             [f"--output={ROOT}"],
-            "error: --output must be the path of a file that can be written. "
-            f"Received: --output={ROOT}. Choose another.",
+            "error: --output must be a path where a file can be written. "
+            f"Received: --output={ROOT}, where Is a directory. Choose another path.",
         ),
         (
             [f"--output={ROOT}/README.md/results.json"],
-            "error: --output must be the path of a file that can be written. "
-            f"Received: --output={ROOT}/README.md/results.json. Choose another.",
+            "error: --output must be a path where a file can be written. "
+            f"Received: --output={ROOT}/README.md/results.json, where File exists. Choose another "
+            "path.",
         ),
     ],
 )
@@ -187,3 +188,14 @@ def test_trials_are_continued_on_a_line():
         {"unroll_length": 4, "median": 5.0, "bytes": 30},
     ]
     assert extrapolate(trials, 20) == {"median": 21.0, "bytes": 190}
+
+
+def test_what_starts_the_measurements_brings_no_framework():
+    # A process that it starts would begin with its memory.
+    program = (
+        "import sys, benchmarks.engine, benchmarks.keras_optimizers\n"
+        "print({'tensorflow', 'keras', 'jax', 'torch'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout == "set()\n"

@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_tf.delivery.export import load_card
+from experiments.places import locked
+from l2l_tf.delivery.export import export_rule, load_card, update_card
 from l2l_tf.delivery.pretrained import list_rules, load_rule
 from l2l_tf.problems.quadratic import Quadratic
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.reporting.results import COMPARED
+from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.training.tuning import DEFAULT_LEARNING_RATES, tune
 from tests.experiments.binaries import (
@@ -427,6 +429,44 @@ def _finite(losses) -> list[float]:
     return [loss for loss in losses if loss is not None and np.isfinite(loss)]
 
 
+# Training that begins with the weights of another rule
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory) -> tuple[Path, str]:
+    """A home folder with a rule and a run from its weights that made them worse; what it printed.
+
+    The rule's card says no more than its name, and the run's folder has letters beyond ASCII.
+    """
+    home = tmp_path_factory.mktemp("home")
+    initial = CoordinatewiseLSTM(units=(3,), output_scale=0.1, output_stddev=0.1, seed=3)
+    export_rule(initial, home / "mine", {"name": "mine"})
+    output = _run(
+        *TRAINING,
+        *("--mode=train", "--meta_learning_rate=1e30", "--meta_clipnorm=0"),
+        *("--initial_rule=~/mine", "--output_dir=~/käte/日本"),
+        HOME=str(home),
+    )
+    return home, output
+
+
+def test_an_initial_rule_that_training_made_worse_is_the_best(diverged):
+    home, output = diverged
+    before, after = (load_rule(home / name).get_weights() for name in ("mine", "käte/日本/rule"))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    progress = load_card(home / "käte/日本/rule")["training"]["progress"]
+    assert (progress["best_meta_epoch"], progress["num_validations"]) == (0, 2)
+    assert 0 < progress["best_validation_loss"] < np.inf
+    assert output.splitlines()[-1] == (
+        f"Wrote the initial rule, which none was better than, to {home / 'käte/日本/rule'}"
+    )
+
+
+def test_of_an_initial_rule_whose_card_does_not_say_how_it_was_learned_nothing_is_said(diverged):
+    assert load_card(diverged[0] / "käte/日本/rule")["training"]["initial_rule"] is None
+
+
 # Stopping and going on
 
 
@@ -608,8 +648,53 @@ CASES = {
     ),
     "output_is_a_file": (
         ["--output_dir=@/curves.json"],
-        "error: --output_dir must be a folder, or a path where one can be made. "
-        "Received: --output_dir=@/curves.json, where File exists. Choose another path.",
+        "error: --output_dir must be a folder that can be written to, or a path where one can be "
+        "made. Received: --output_dir=@/curves.json, where File exists. Choose another path.",
+    ),
+    "no_output": (
+        ["--output_dir="],
+        "FATAL Flags parsing error: flag --output_dir=: A path must not be empty. Received: ''. "
+        "Name a file or folder, '.' for the current folder, or leave the flag out.\n"
+        "Pass --helpshort or --helpfull to see help on flags.",
+    ),
+    "output_of_other_letters": (
+        ["--output_dir=@/\udcfc"],
+        "FATAL Flags parsing error: flag --output_dir=@/\\udcfc: A path must be in UTF-8, since "
+        "TensorFlow takes no other. Received: b'@/\\xfc'. Rename what is not, or choose another "
+        "place.\nPass --helpshort or --helpfull to see help on flags.",
+    ),
+    "output_in_use": (
+        [],
+        "error: --output_dir must be a folder that no other run is using. Received: "
+        "--output_dir=@/out, in which one is at work. Wait for its end, or choose another folder.",
+    ),
+    "seed": (
+        ["--seed=4294967296"],
+        "FATAL Flags parsing error: flag --seed=4294967296: 4294967296 is not an integer in the "
+        "range [0, 2147483647]\nPass --helpshort or --helpfull to see help on flags.",
+    ),
+    "rates_below_a_file": (
+        ["--variant=gaussian", "--mode=evaluate", "--tuned_rates=@/notes.txt/rates.jsonl"],
+        "error: --tuned_rates must be a path where a file can be written. Received: "
+        "--tuned_rates=@/notes.txt/rates.jsonl, where File exists. Choose another path.",
+    ),
+    "baselines_below_a_file": (
+        ["--output_dir=@/new", "--evaluated_baselines=@/notes.txt/baselines.jsonl"],
+        "error: --evaluated_baselines must be a path where a file can be written. Received: "
+        "--evaluated_baselines=@/notes.txt/baselines.jsonl, where File exists. Choose another "
+        "path.",
+    ),
+    "one_file_for_both": (
+        ["--tuned_rates=@/one.jsonl", "--evaluated_baselines=@/out/../one.jsonl"],
+        "error: --tuned_rates and --evaluated_baselines must be different files. Received: "
+        "--tuned_rates=@/one.jsonl, --evaluated_baselines=@/out/../one.jsonl. Choose another for "
+        "one.",
+    ),
+    "card_of_other_scores": (
+        ["--mode=evaluate", "--rule=@/scored", "--update_card"],
+        "error: The scores of a card that --update_card adds to must be entries with problem, "
+        "num_steps, problem_config. Received: path='@/scored', where they are not. Take them out, "
+        "or leave --update_card out.",
     ),
     "interrupted": ([], ""),
 }
@@ -622,12 +707,8 @@ CURVES = {
     "reference_as_list": '{"fig4_quadratics": []}',
     "output_is_a_file": "Three years of work.",
 }
-# Of these errors the middle is TensorFlow's.
-DAMAGES = {
-    "damaged_index": "ckpt-2.index",
-    "damaged_data": "ckpt-2.data-00000-of-00001",
-    "damaged_list": "checkpoint",
-}
+# Of these errors the middle is TensorFlow's. A single damaged checkpoint is no error.
+DAMAGES = {"damaged_indices": "ckpt-*.index", "damaged_data": "ckpt-*.data-00000-of-00001"}
 
 
 def _truncate(file: Path) -> None:
@@ -644,13 +725,20 @@ def refused(trained, tmp_path_factory) -> dict[str, Refusal]:
         if name in CURVES:
             (folder / "curves.json").write_text(CURVES[name])
         if name in DAMAGES:
-            _truncate(folder / "out" / "checkpoints" / DAMAGES[name])
+            for file in (folder / "out" / "checkpoints").glob(DAMAGES[name]):
+                _truncate(file)
         if name == "damaged_rule":
             _truncate(folder / "out" / "rule" / "weights.npz")
+        if name.endswith("below_a_file"):
+            (folder / "notes.txt").write_text("mine")
+        if name == "card_of_other_scores":
+            copied = shutil.copytree(folder / "out" / "rule", folder / "scored")
+            update_card(copied, scores=[{"loss": 0.1}])
     arguments = {
         name: [*TRAINING, "--output_dir=@/out", *CASES.get(name, ([], ""))[0]] for name in folders
     }
-    return refusals("quadratic", folders, arguments)
+    with locked(folders["output_in_use"] / "out" / ".run.lock"):
+        return refusals("quadratic", folders, arguments)
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if name != "interrupted"])
@@ -662,17 +750,13 @@ def test_a_wrong_flag_is_answered_with_one_sentence_and_changes_nothing(refused,
 
 
 @pytest.mark.parametrize("case", DAMAGES)
-def test_a_damaged_checkpoint_is_answered_with_one_sentence_and_changes_nothing(refused, case):
+def test_damaged_checkpoints_are_answered_with_one_sentence_and_changes_nothing(refused, case):
     folder, status, errors, unchanged = refused[case]
-    name = "checkpoint" if case == "damaged_list" else "ckpt-2"
-    *before, error = errors.splitlines()
-    # TensorFlow warns of a list that it can't read.
-    assert all(re.match(r"WARNING:tensorflow:|W\d{4} ", line) for line in before), errors
-    assert error.startswith(
+    assert errors.startswith(
         "error: The latest checkpoint must be whole. "
-        f"Received: checkpoint='{folder / 'out' / 'checkpoints' / name}', "
+        f"Received: checkpoint='{folder / 'out' / 'checkpoints' / 'ckpt-2'}', "
     )
-    assert error.endswith(". Delete the folder to start anew, or choose another.")
+    assert errors.endswith(". Delete the folder to start anew, or choose another.")
     assert status == 1
     assert unchanged
 

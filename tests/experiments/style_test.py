@@ -348,6 +348,27 @@ CASES = {
         "error: --output must be a path where a file can be written. Received: "
         "--output=@/photo.png/out.png, where File exists. Choose another path.",
     ),
+    "output_over_photo": (
+        [*APPLY, "--rule=@/rule", "--output=@/rule/../photo.png", "--style_image=@/tiny.png"],
+        "error: --output must be another file than --content. Received: "
+        "--output=@/rule/../photo.png with --content=@/photo.png, which would be lost. Choose "
+        "another name.",
+    ),
+    "output_over_painting": (
+        [*APPLY, "--rule=@/rule", "--content=@/tiny.png", "--output=@/link.png"],
+        "error: --output must be another file than --style_image. Received: --output=@/link.png "
+        "with --style_image=@/photo.png, which would be lost. Choose another name.",
+    ),
+    "apply_to_a_folder": (
+        [*APPLY, "--rule=@/rule", "--output=@/folder.png"],
+        "error: --output must be a path where a file can be written. Received: "
+        "--output=@/folder.png, where Is a directory. Choose another path.",
+    ),
+    "apply_with_a_folder_of_results": (
+        [*APPLY, "--rule=@/rule", "--output_dir=@/out"],
+        "error: --output_dir must be left out with --mode=apply, which writes one file. Received: "
+        "--output_dir=@/out with --output=@/out.png. Name the folder in --output.",
+    ),
     "weights_of_the_other_network": (
         [*SETTINGS, "--squeezenet_weights=@/vgg19.weights.h5", "--output_dir=@/out"],
         "error: weights must be an HDF5 file (.h5) of the convolutions of squeezenet, in Keras's "
@@ -372,6 +393,8 @@ def refused(trained, tmp_path_factory) -> dict[str, Refusal]:
         shutil.copytree(trained / "rule", folder / "rule")
         write_image(folder / "photo.png", np.zeros((64, 64, 3), np.uint8))
         (folder / "curves.json").write_text(json.dumps(CURVES))
+    (folders["output_over_painting"] / "link.png").symlink_to("photo.png")
+    (folders["apply_to_a_folder"] / "folder.png").mkdir()
     write_image(folders["tiny_photo"] / "tiny.png", np.zeros((20, 64, 3), np.uint8))
     write_image(folders["huge_photo"] / "huge.png", np.zeros((40, 4100, 3), np.uint8))
     write_image(

@@ -1,0 +1,134 @@
+"""Places that a run writes to: tried before it begins, and kept from other runs.
+
+Without TensorFlow: benchmarks try their places before they measure what it takes.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+# In a run's folder while it is in work. Of a killed run it stays, and locks nothing.
+_RUN_LOCK = ".run.lock"
+# What file systems say that have no locks: some network file systems.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def kept_folder(flag: str, folder: Path) -> Iterator[None]:
+    """Makes a folder, if need be, and keeps other runs out of it until the context ends.
+
+    What was made is removed in the end if it is still empty. Where a file system has no locks,
+    nobody is kept out.
+
+    Args:
+        flag: the flag that names the folder, for errors.
+        folder: the folder.
+
+    Raises:
+        OSError: another run is in it.
+        ValueError: there can be no such folder, or nothing can be written to it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_made(folder))
+            try_to_write(folder / _RUN_LOCK)
+            stack.enter_context(locked(folder / _RUN_LOCK, waits=False))
+        except Timeout as error:
+            raise OSError(
+                f"--{flag} must be a folder that no other run is using. "
+                f"Received: --{flag}={folder}, in which one is at work. Wait for its end, or "
+                "choose another folder."
+            ) from error
+        except OSError as error:
+            raise ValueError(
+                f"--{flag} must be a folder that can be written to, or a path where one can be "
+                f"made. Received: --{flag}={folder}, where {error.strerror}. Choose another path."
+            ) from error
+        yield
+
+
+def check_output(flag: str, path: Path) -> None:
+    """Makes sure that a file can be written; nothing is left behind.
+
+    Args:
+        flag: the flag that names the file, for errors.
+        path: the file.
+
+    Raises:
+        ValueError: it can't.
+    """
+    try:
+        try_to_write(path)
+    except OSError as error:
+        raise ValueError(
+            f"--{flag} must be a path where a file can be written. "
+            f"Received: --{flag}={path}, where {error.strerror}. Choose another path."
+        ) from error
+
+
+def try_to_write(path: Path) -> None:
+    """Writes a file beside a path, and removes it with the folders that were made for it.
+
+    Raises:
+        OSError: it can't be written, or a folder stands at the path.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    # At least as long as the name under which files are written before they are moved.
+    trial = path.with_name(f".trial-{socket.gethostname()}-{os.getpid()}-{path.name}")
+    with _made(path.parent):
+        try:
+            trial.write_bytes(b"?")
+        finally:
+            with contextlib.suppress(OSError):
+                trial.unlink()
+
+
+@contextlib.contextmanager
+def locked(path: Path, waits: bool = True) -> Iterator[None]:
+    """Keeps other processes from the same context until it ends.
+
+    Where a file system has no locks, nobody is kept out.
+
+    Args:
+        path: the file of the lock, which is there within the context only.
+        waits: whether to wait while another process is in it.
+
+    Raises:
+        Timeout: another process is in it, and this one does not wait.
+    """
+    lock = FileLock(path, timeout=-1 if waits else 0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        # As long as it is held: a process that opened it before sees that it is gone.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes a folder; what of it was made is removed in the end if it is empty."""
+    missing = []
+    for path in (folder, *folder.parents):
+        if path.exists():
+            break
+        missing.append(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for path in missing:
+                path.rmdir()
