@@ -50,7 +50,8 @@ flags.DEFINE_integer(
 define_path(
     "initial_rule",
     None,
-    "Saved rule, by name or path, from whose weights training begins in place of random ones.",
+    "Saved rule, by name or path, from whose weights training begins in place of random ones; they "
+    "are kept where no meta-epoch is better.",
 )
 flags.DEFINE_integer("unroll_length", 20, "Steps that a meta-gradient flows through.", 1)
 flags.DEFINE_integer(

@@ -31,3 +31,20 @@ def averaged(
     finally:
         for weight, value in zip(weights, before, strict=True):
             weight.assign(value)
+
+
+def begin_averages(
+    optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
+) -> None:
+    """Has the averages of an optimizer that took no step be the weights themselves, not zeros.
+
+    No step sees a difference: after the first, they are the weights in any case. But who goes back
+    to the state before the first step, when later ones were taken, finds averages there.
+
+    Args:
+        optimizer: any Keras optimizer that was built with the weights.
+        weights: what it optimises.
+    """
+    if optimizer.use_ema:
+        for average, weight in zip(optimizer._model_variables_moving_average, weights, strict=True):
+            average.assign(weight)

@@ -17,7 +17,7 @@ from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.side_by_side import arrange
-from l2l_tf.training.averages import averaged
+from l2l_tf.training.averages import averaged, begin_averages
 from l2l_tf.training.evaluation import task_groups
 from l2l_tf.training.meta_arguments import check_strategy, check_trainable, fingerprint
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
@@ -272,7 +272,9 @@ class MetaTrainer:
         validation_loss, _ = self.validate()
         if np.isfinite(validation_loss):
             self.progress.best_validation_loss = validation_loss
+            begin_averages(self.optimizer, self._weights)
             _assign(self._best_weights, self._weights)
+            _assign(self._best_slots, self._slots)
         self.progress.seconds += time.monotonic() - began
 
     def _end_meta_epoch(self) -> float:

@@ -479,6 +479,23 @@ def test_weights_that_were_learned_before_are_still_the_best_after_a_stop(tmp_pa
     np.testing.assert_allclose(second.progress.best_validation_loss, 0.2**4, rtol=1e-5)
 
 
+def test_averages_of_weights_that_are_gone_back_to_begin_with_them():
+    rule = LinearRule()
+    rule.slope.assign(-0.4)
+    settings = MetaTrainingSettings(2, 2, 2, trajectories_per_meta_epoch=1, backtrack_ratio=1.0)
+    optimizer = _sgd(1.0, use_ema=True, ema_momentum=0.75)
+    trainer = MetaTrainer(rule, Parabolas(), optimizer, settings, is_pretrained=True)
+    recorder = fit_recorded(trainer)
+    # Both meta-steps were taken from the initial weights, far over the aim.
+    assert trainer.progress.num_backtracks == 1
+    np.testing.assert_array_equal(recorder.weights[1], recorder.weights[2])
+    slope, bias = 0.75 * np.array([-0.4, 0.0]) + 0.25 * np.array(recorder.weights[2])
+    x = 1.0
+    for _ in range(2):
+        x += slope * 2 * x + bias
+    np.testing.assert_allclose(recorder.logs("epoch")[1]["validation_loss"], x**2, rtol=1e-4)
+
+
 def test_that_weights_were_learned_before_changes_nothing_of_how_they_are_trained():
     def weights(**arguments):
         rule = CoordinatewiseLSTM((3,), seed=0)
