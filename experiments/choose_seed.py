@@ -13,8 +13,8 @@ import tensorflow as tf
 from absl import flags
 
 from experiments import common
-from experiments.places import check_output
-from l2l_tf.delivery.export import CARD_FILE, check_destination, load_card, update_card
+from experiments.places import RUN_LOCK
+from l2l_tf.delivery.export import check_destination, load_card, update_card
 from l2l_tf.delivery.pretrained import find_rule, load_rule
 from l2l_tf.reporting.results import format_markdown
 
@@ -40,8 +40,9 @@ def main(strategy: tf.distribute.Strategy) -> None:
             "experiments have written."
         ) from error
     output_dir = Path(FLAGS.output_dir)
-    check_destination(output_dir)
-    check_output("output_dir", output_dir / CARD_FILE)
+    # What is there now, beside what keeps other runs out.
+    if any(path.name != RUN_LOCK for path in output_dir.iterdir()):
+        check_destination(output_dir)
     # Whether it is whole shows before another takes its place.
     load_rule(paths[chosen])
     if output_dir.resolve() != paths[chosen].resolve():
@@ -100,5 +101,4 @@ def _shown(seed: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    # A lock's file would be something else than a rule in the rule's folder.
-    common.run(main, keeps_output_dir=False)
+    common.run(main)

@@ -176,16 +176,15 @@ _ADVICE = {
 }
 
 
-def run(
-    experiment: Callable[[tf.distribute.Strategy], None], keeps_output_dir: bool = True
-) -> None:
+def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
     """Runs an experiment under absl; wrong input ends it with one sentence on standard error.
+
+    The folder of `--output_dir` is made before, if need be, must be one that can be written to, and
+    is kept from other runs until this one has ended. Of several workers, the chief, who alone
+    writes, sees to that.
 
     Args:
         experiment: does everything; gets the strategy that `--strategy` names.
-        keeps_output_dir: whether to make the folder of `--output_dir`, if it is given, to make sure
-            that it can be written to, and to keep it from other runs until this one has ended. Of
-            several workers, the chief does, who writes.
     """
 
     def main(arguments: Sequence[str]) -> None:
@@ -207,7 +206,7 @@ def run(
             writes = FLAGS.output_dir is not None and strategy.extended.should_checkpoint
             with (
                 kept_folder("output_dir", Path(FLAGS.output_dir))
-                if writes and keeps_output_dir
+                if writes
                 else contextlib.nullcontext()
             ):
                 experiment(strategy)

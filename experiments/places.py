@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 # In a run's folder while it is in work. Of a killed run it stays, and locks nothing.
-_RUN_LOCK = ".run.lock"
+RUN_LOCK = ".run.lock"
 # What file systems say that have no locks: some network file systems.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -36,8 +36,8 @@ def kept_folder(flag: str, folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_made(folder))
-            try_to_write(folder / _RUN_LOCK)
-            stack.enter_context(locked(folder / _RUN_LOCK, waits=False))
+            try_to_write(folder / RUN_LOCK)
+            stack.enter_context(locked(folder / RUN_LOCK, waits=False))
         except Timeout as error:
             raise OSError(
                 f"--{flag} must be a folder that no other run is using. "

@@ -190,10 +190,11 @@ def test_trials_are_continued_on_a_line():
     assert extrapolate(trials, 20) == {"median": 21.0, "bytes": 190}
 
 
-def test_what_starts_the_measurements_brings_no_framework():
+@pytest.mark.parametrize("module", ["engine", "keras_optimizers"])
+def test_what_starts_the_measurements_brings_no_framework(module):
     # A process that it starts would begin with its memory.
     program = (
-        "import sys, benchmarks.engine, benchmarks.keras_optimizers\n"
+        f"import sys, benchmarks.{module}\n"
         "print({'tensorflow', 'keras', 'jax', 'torch'} & sys.modules.keys())"
     )
     command = [sys.executable, "-c", program]

@@ -48,11 +48,12 @@ def _export(folder: Path, seed: int, validation_loss: float, **training) -> Path
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
-    """The folder of three rules of different seeds, and one trained otherwise."""
+    """The folder of three rules of different seeds, one trained otherwise, one without a loss."""
     folder = tmp_path_factory.mktemp("exported")
     for seed, loss in VALIDATION_LOSSES.items():
         _export(folder, seed, loss)
     _export(folder, 9, 0.1, num_steps=6)
+    _export(folder, 11, 0.1, progress={})
     return folder
 
 
@@ -125,6 +126,12 @@ CASES = {
     "trained_otherwise": (
         ["seed0", "seed9"],
         f"{ALIKE}--rule=@/seed0,@/seed9, of the seeds [0, 9]. {ADVICE}",
+    ),
+    "without_a_loss": (
+        ["seed0", "seed11"],
+        "error: --rule must name rules whose cards say how they were trained and how they did. "
+        "Received: --rule=@/seed0,@/seed11, where KeyError('best_validation_loss'). Name rules "
+        "that experiments have written.",
     ),
     "damaged": (
         ["seed0", "seed3"],
