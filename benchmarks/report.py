@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.measurement import Measurement
 from benchmarks.workloads import WORKLOADS
+from l2l_tf.files import write_text
 
 
 class Results:
@@ -127,9 +128,6 @@ def format_results(results: Results) -> str:
 
 def write_json(path: Path, contents: dict[str, Any]) -> None:
     """Writes JSON without null for NaN: a measurement that is no number is a fault."""
-    # Here and not above: it brings TensorFlow, whose memory would count with all that is measured.
-    from l2l_tf.files import write_text
-
     write_text(path, json.dumps(contents, indent=2, allow_nan=False) + "\n")
 
 

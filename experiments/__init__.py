@@ -12,6 +12,4 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 if not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from l2l_tf.startup import import_tensorflow
-
-import_tensorflow()
+import l2l_tf  # noqa: F401 keeps quiet what TensorFlow prints of itself

@@ -33,7 +33,7 @@ define_paths(
 flags.DEFINE_string(
     "rule_name", None, "Name of the rule that is trained; by default, of experiment and kind."
 )
-flags.DEFINE_string(
+define_path(
     "use", None, "JSON file that says what the rule is for, for its card (l2l_tf.delivery.RuleUse)."
 )
 flags.DEFINE_bool("update_card", False, "Add the scores to the cards of rules given by --rule.")

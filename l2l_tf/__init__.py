@@ -10,21 +10,34 @@
 
 The subpackages stand in the order in which they build on each other: `problems` (what is
 optimised), `rules` (what updates), `training` (how a rule is learned and judged), `delivery` (how a
-rule is saved, loaded and used), `reporting` (how results are read).
+rule is saved, loaded and used), `reporting` (how results are read). They, and TensorFlow, are
+imported when they are first used.
 """
 
-from l2l_tf.startup import import_tensorflow
+import importlib
+from typing import TYPE_CHECKING, Any
 
-import_tensorflow()
+from l2l_tf.startup import quiet_tensorflow
 
-from l2l_tf.delivery import (  # noqa: E402
-    LearnedOptimizer,
-    export_rule,
-    list_rules,
-    load,
-    load_rule,
-)
+if TYPE_CHECKING:
+    from l2l_tf.delivery import LearnedOptimizer, export_rule, list_rules, load, load_rule
 
 __version__ = "0.1.0"
 
 __all__ = ["LearnedOptimizer", "export_rule", "list_rules", "load", "load_rule"]
+
+_SUBPACKAGES = ("delivery", "problems", "reporting", "rules", "training")
+
+quiet_tensorflow()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"l2l_tf.{name}")
+    if name in __all__:
+        return getattr(importlib.import_module("l2l_tf.delivery"), name)
+    raise AttributeError(f"module 'l2l_tf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, *_SUBPACKAGES])

@@ -23,6 +23,27 @@ def test_the_package_is_imported_without_a_word():
 
 
 @pytest.mark.slow
+def test_what_is_used_of_the_package_brings_tensorflow_and_the_package_itself_does_not():
+    program = (
+        "import sys, l2l_tf, l2l_tf.files\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib'} & sys.modules.keys()\n"
+        "l2l_tf.rules.SGD(0.1); l2l_tf.load, l2l_tf.LearnedOptimizer\n"
+        "assert 'tensorflow' in sys.modules\n"
+        "assert {'load', 'rules', 'training'} <= set(dir(l2l_tf))\n"
+        "try:\n"
+        "    l2l_tf.nothing\n"
+        "except AttributeError as error:\n"
+        "    print(error, file=sys.stderr)\n"
+    )
+    assert _standard_error(program) == "module 'l2l_tf' has no attribute 'nothing'\n"
+
+
+@pytest.mark.slow
+def test_tensorflow_is_quiet_too_if_keras_or_the_user_imports_it():
+    assert _standard_error("import l2l_tf, keras, tensorflow") == ""
+
+
+@pytest.mark.slow
 def test_a_command_prints_its_own_lines_alone():
     program = "import experiments.common, tensorflow as tf; tf.zeros([1]) + 1"
     assert _standard_error(program) == ""
@@ -30,24 +51,24 @@ def test_a_command_prints_its_own_lines_alone():
 
 @pytest.mark.slow
 def test_who_asks_for_tensorflows_lines_gets_them():
-    lines = _standard_error("import l2l_tf", TF_CPP_MIN_LOG_LEVEL="0")
+    lines = _standard_error("import l2l_tf, tensorflow", TF_CPP_MIN_LOG_LEVEL="0")
     assert "oneDNN custom operations are on" in lines
 
 
 @pytest.mark.slow
-def test_what_else_is_written_while_tensorflow_is_imported_is_passed_on():
-    program = (
+def test_what_else_is_written_while_tensorflow_is_imported_is_passed_on(tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
         "import os, sys\n"
-        "from types import ModuleType\n"
-        "class Finder:\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'tensorflow':\n"
-        "            os.write(2, b'I0000 1 a.cc:1] idle\\nE0000 1 a.cc:1] ill\\n')\n"
-        "            print('mine', file=sys.stderr)\n"
-        "            raise ImportError('no such library')\n"
-        "sys.meta_path.insert(0, Finder())\n"
+        "os.write(2, b'I0000 1 a.cc:1] idle\\nE0000 1 a.cc:1] ill\\n')\n"
+        "print('mine', file=sys.stderr)\n"
+        "raise ImportError('no such library')\n"
+    )
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import l2l_tf\n"
         "try:\n"
-        "    import l2l_tf\n"
+        "    import tensorflow\n"
         "except ImportError as error:\n"
         "    print(error, file=sys.stderr)\n"
     )
