@@ -32,23 +32,51 @@ class Part(NamedTuple):
             value -= value * tf.cast(self.weight_decay, value.dtype) * rate
         return value + tf.cast(delta, value.dtype)
 
+    def stays_finite(self, delta: tf.Tensor, learning_rate: Any) -> tf.Tensor:
+        """Returns whether no number that is finite becomes another, bool `[]`.
+
+        What is finite as a delta may be none as a float16, or none together with the value.
+        """
+        was_finite = tf.math.is_finite(self.variable.read_value())
+        return tf.reduce_all(tf.math.is_finite(self.moved(delta, learning_rate)) | ~was_finite)
+
+
+class Outcome(NamedTuple):
+    """What became of a step.
+
+    Attributes:
+        is_taken: bool `[]`.
+        is_outlier: bool `[]`, whether all gradients are finite and one is beyond the limit.
+        size: float32 `[]`, the largest absolute value among the gradients.
+    """
+
+    is_taken: tf.Tensor
+    is_outlier: tf.Tensor
+    size: tf.Tensor
+
 
 def update_jointly(
-    groups: Sequence[tuple[Group, Any]], parts: dict[int, Part], learning_rate: Any
-) -> tf.Tensor:
-    """Updates variables and states of all groups, if all that comes into it is finite.
+    groups: Sequence[tuple[Group, Any]],
+    parts: dict[int, Part],
+    learning_rate: Any,
+    limit: tf.Tensor,
+) -> Outcome:
+    """Updates variables and states of all groups, if all that comes into it is what it should be.
 
     Args:
         groups: each with the variables of its state, on the device of this update.
         parts: what is to be updated, by position among the optimizer's variables; others keep
             their value and their state.
         learning_rate: float `[]`.
+        limit: float32 `[]`, on the absolute value of a gradient.
 
     Returns:
-        Whether the step was taken, bool `[]`: all gradients, deltas times the learning rate and
-        next states are finite.
+        The step is taken if all gradients, deltas times the learning rate and next states are
+        finite and no gradient is beyond the limit.
     """
     is_finite = tf.constant(True)
+    are_gradients_finite = tf.constant(True)
+    size = tf.zeros([])
     steps: list[Step] = []
     moves: list[tuple[Part, tf.Tensor]] = []
     for group, state in groups:
@@ -69,15 +97,14 @@ def update_jointly(
             present = tf.concat([tf.fill([size], is_given) for is_given, size in sizes], axis=0)
         step = group.step(gradient, state, present)
         delta = step.delta * keras.ops.cast(learning_rate, step.delta.dtype)
-        is_finite &= tf.reduce_all(tf.math.is_finite(gradient)) & step.is_finite
-        is_finite &= tf.reduce_all(tf.math.is_finite(delta))
+        are_gradients_finite &= tf.reduce_all(tf.math.is_finite(gradient))
+        size = tf.maximum(size, _size(gradient))
+        is_finite &= step.is_finite & tf.reduce_all(tf.math.is_finite(delta))
         steps.append(step)
         deltas = zip(group.positions, group.layout.unflatten(delta), strict=True)
         moves += [(parts[position], delta) for position, delta in deltas if position in parts]
     for part, delta in moves:
-        if part.variable.dtype.max < delta.dtype.max:
-            # What is finite as a delta may be none as a float16.
-            is_finite &= tf.reduce_all(tf.math.is_finite(part.moved(delta, learning_rate)))
+        is_finite &= part.stays_finite(delta, learning_rate)
 
     def take() -> tf.Tensor:
         for part, delta in moves:
@@ -91,7 +118,15 @@ def update_jointly(
             step.revert()
         return tf.constant(False)
 
-    return tf.cond(is_finite, take, leave)
+    is_outlier = are_gradients_finite & (size > limit)
+    is_taken = tf.cond(is_finite & are_gradients_finite & ~is_outlier, take, leave)
+    return Outcome(is_taken, is_outlier, size)
+
+
+def _size(gradient: tf.Tensor) -> tf.Tensor:
+    """Returns the largest absolute value as a float32, `[]`; what is too large is the largest."""
+    largest = tf.reduce_max(tf.abs(gradient))
+    return tf.cast(tf.minimum(largest, tf.cast(tf.float32.max, largest.dtype)), tf.float32)
 
 
 def dense(gradient: Any, variable: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.delivery.assignment import Assignment, assign
+from l2l_tf.delivery.gradient_history import GradientHistory, limit_after, note_step
 from l2l_tf.delivery.group_update import Group
 from l2l_tf.delivery.joint_update import Part, dense, update_jointly
 from l2l_tf.delivery.optimizer_arguments import (
@@ -35,6 +36,7 @@ from l2l_tf.delivery.rule_config import (
 )
 from l2l_tf.delivery.saved_state import (
     ASSIGNMENT,
+    HISTORY,
     LAYOUT,
     RULES,
     PendingState,
@@ -100,6 +102,12 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     that made it. They are not trainable, and never among the variables of the model or of the
     optimizer.
 
+    A step with a finite gradient that is far beyond all before it, more than 100 times the largest
+    of recent steps or a first one above 1,000, is left out as one with a NaN is, whatever the rule
+    (`l2l_tf.delivery.gradient_history` says which, and how a lasting change is followed): what a
+    rule keeps of one of 1e30 would count for thousands of steps, and momentum would carry the
+    parameters away for good.
+
     A variable whose gradient is None stays as it is, and so does the state for it. Sparse gradients
     (`tf.IndexedSlices`) are made dense: a rule with a memory moves where gradients are zero too.
 
@@ -127,7 +135,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     Attributes:
         num_skipped_steps: int64 variable `[]`: the steps skipped so far because something was not
-            finite.
+            finite or a gradient far beyond those before.
+        num_outlier_steps: int64 variable `[]`: those of them that were skipped for the latter.
 
     Raises:
         TypeError: the rule is none, or the routes are no list of routes.
@@ -165,6 +174,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         self._hidden = _Hidden(own_rule, own_routes)
         # An attribute, so that tf.train.Checkpoint saves it.
         self._rule_layers = RuleLayers([own_rule, *(one.rule for one in own_routes)])
+        self._gradient_history = GradientHistory()
         self.num_skipped_steps = self.add_variable(
             shape=(), dtype="int64", aggregation="only_first_replica", name="num_skipped_steps"
         )
@@ -314,21 +324,23 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         def update(anchor: tf.Variable, gradients: list[Any], learning_rate: Any) -> None:
             # Inside loops and branches TensorFlow no longer knows which device it updates.
             device = next(i for i, one in enumerate(of_devices) if one is anchor)
-            own_variables, own_states, num_skipped_steps = tf.nest.map_structure(
+            own_variables, own_states, num_skipped_steps, history = tf.nest.map_structure(
                 lambda variable: strategy.experimental_local_results(variable)[device],
-                (variables, states, self.num_skipped_steps.value),
+                (variables, states, self.num_skipped_steps.value, self._gradient_history.values),
             )
             given = zip(positions, own_variables, gradients, decays, strict=True)
             parts = {position: Part(*part) for position, *part in given}
             groups = list(zip(self._groups(), own_states, strict=True))
-            is_finite = update_jointly(groups, parts, learning_rate)
+            outcome = update_jointly(groups, parts, learning_rate, limit_after(history))
+            note_step(history, outcome.size, outcome.is_taken, outcome.is_outlier)
             must_hold = []
             if self.nan_policy == "raise":
                 # XLA leaves it out. Elsewhere a step that raises is not counted: it is reported.
+                is_finite = outcome.is_taken | outcome.is_outlier
                 must_hold.append(tf.debugging.Assert(is_finite, [_NOT_FINITE, _MEND]))
             # Eagerly, an assertion that holds gives None.
             with tf.control_dependencies([one for one in must_hold if one is not None]):
-                num_skipped_steps.assign_add(tf.cast(tf.logical_not(is_finite), tf.int64))
+                num_skipped_steps.assign_add(tf.cast(~outcome.is_taken, tf.int64))
 
         strategy.extended.update(variables[0], update, args=(gradients, learning_rate), group=False)
 
@@ -336,7 +348,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         super().finalize_variable_values(var_list)
         if self.nan_policy != "raise":
             return
-        num_new = int(self.num_skipped_steps.numpy()) - self._hidden.num_reported
+        num_new = self._num_not_finite() - self._hidden.num_reported
         self._note_reported_steps()
         if num_new > 0:
             raise tf.errors.InvalidArgumentError(
@@ -345,7 +357,16 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def _note_reported_steps(self) -> None:
         """Takes the steps skipped so far as known: only later ones are an error."""
-        self._hidden.num_reported = int(self.num_skipped_steps.numpy())
+        self._hidden.num_reported = self._num_not_finite()
+
+    def _num_not_finite(self) -> int:
+        """Returns for how many of the skipped steps something was not finite."""
+        return int(self.num_skipped_steps.numpy()) - int(self.num_outlier_steps.numpy())
+
+    @property
+    def num_outlier_steps(self) -> Any:
+        """Those of the skipped steps that had a finite gradient far beyond those before."""
+        return self._gradient_history.num_outliers
 
     # Configuration and state
 
@@ -385,6 +406,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         super().save_own_variables(store)
         for name, weight in self._rule_layers.named_weights().items():
             store[name] = weight.numpy()
+        store[HISTORY] = self._gradient_history.numbers()
         store[RULES] = rules_to_bytes(self._hidden.rules)
         plan = self._hidden.plan
         store[LAYOUT] = plan.layout if plan else np.zeros([0], np.int64)
@@ -411,6 +433,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             return
         weights = self._rule_layers.named_weights()
         saved.check_rules(rules_to_bytes(self._hidden.rules), weights)
+        history = saved.history
         pending = PendingState(saved, None, self._hidden.num_reported)
         if not saved.was_built:
             own = [variable is self.num_skipped_steps for variable in self.variables].index(True)
@@ -439,6 +462,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 pending.replace(variable, saved.values[str(index)])
         for name, weight in weights.items():
             pending.replace(weight, saved.values[name])
+        for variable, number in zip(self._gradient_history.variables, history, strict=True):
+            pending.replace(variable, number)
         self._note_reported_steps()
         if saved.was_built and not self.built:
             self._hidden.pending = pending

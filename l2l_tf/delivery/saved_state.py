@@ -17,6 +17,8 @@ from l2l_tf.rules.rule import Rule
 LAYOUT = "layout"
 RULES = "rules"
 ASSIGNMENT = "assignment"
+# How large the gradients were (`GradientHistory.numbers`).
+HISTORY = "gradient_history"
 
 
 class SavedState:
@@ -38,6 +40,19 @@ class SavedState:
     def was_built(self) -> bool:
         """Whether the optimizer knew its model's variables when it was saved."""
         return self.values[LAYOUT].size > 0
+
+    @property
+    def history(self) -> np.ndarray:
+        """How large the gradients were, float64 `[3]`; states of earlier versions don't say it.
+
+        Raises:
+            ValueError: it is no history.
+        """
+        history = self.values.get(HISTORY, np.zeros(3))
+        is_one = history.shape == (3,) and history.dtype.kind == "f"
+        if not is_one or not np.isfinite(history).all() or (history < 0).any():
+            raise mismatch(self._owner, "has a history of gradients that is none")
+        return history
 
     def check_rules(self, rules: np.ndarray, weights: dict[str, Any]) -> None:
         """Raises ValueError if it is not one of these rules.

@@ -25,6 +25,7 @@ class NesterovRNNprop(RNNprop):
 
     So deltas depend on the scale of the loss, as those of SGD do, and no number bounds them. R
     never falls: after one gradient far above all others, what RNNprop has learned counts little.
+    The rule answers whatever it is given; `l2l_tf.LearnedOptimizer` leaves such gradients out.
     The weights are those of an RNNprop, and may be learned as such (`NesterovRNNprop.of`,
     `l2l_tf.training.add_nesterov`). Source: our own.
 
