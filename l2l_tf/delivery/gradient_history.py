@@ -50,7 +50,7 @@ class GradientHistory(tf.Module):
         return self.largest.value, self.num_in_a_row.value, self.num_outliers.value
 
     @property
-    def variables(self) -> tuple[Any, Any, Any]:
+    def keras_variables(self) -> tuple[Any, Any, Any]:
         """The Keras variables, in the order of `numbers`."""
         return self.largest, self.num_in_a_row, self.num_outliers
 

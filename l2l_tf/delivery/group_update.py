@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.delivery.chunk_rows import RowsInArrays, RowsInPlace, rows_of
+from l2l_tf.delivery.random_rounding import noise_for, rounded_at_random
 from l2l_tf.rules.rule import FlatLayout, Rule
 
 
@@ -42,7 +43,9 @@ class Group:
         chunk_size: C; 0 makes no chunks.
         state_dtype: dtype in which tensors of the state with more than one number for each
             coordinate are kept; the rule computes in its own. Vectors `[N]` and scalars, such as
-            running sums and counts, keep their dtype: 8 bits would lose what is added to them.
+            running sums and counts, keep their dtype. What is kept in bfloat16 is rounded up or
+            down at random, so that its mean is what it was: to the nearest, 8 bits would lose what
+            a step adds to a cell of an LSTM, or takes off it, again and again.
     """
 
     def __init__(
@@ -125,7 +128,8 @@ class Group:
         self,
         gradient: tf.Tensor,
         state: tuple[list[Any], list[Any]],
-        present: tf.Tensor | None = None,
+        present: tf.Tensor | None,
+        seed: tf.Tensor,
     ) -> Step:
         """Returns what one step of the rule would do.
 
@@ -134,6 +138,7 @@ class Group:
             state: what `state` gave, on the device of this step.
             present: bool `[N]`, which coordinates have a gradient; the others' deltas are zero and
                 their state stays. None: all.
+            seed: int32 `[2]`, of this step and group: how the state is rounded.
         """
         rest_state, chunk_state = state
         num_in_chunks = self.num_chunks * self.chunk_size
@@ -141,6 +146,7 @@ class Group:
             gradient[num_in_chunks:],
             [variable.read_value() for variable in rest_state],
             None if present is None else present[num_in_chunks:],
+            self._noise(seed),
         )
         delta, next_rest, is_finite = rest
 
@@ -160,6 +166,7 @@ class Group:
             shared,
             rows,
             None if present is None else present[:num_in_chunks],
+            seed,
         )
 
         def commit() -> None:
@@ -175,6 +182,7 @@ class Group:
         shared: list[tf.Tensor | None],
         state_rows: RowsInPlace | RowsInArrays,
         present: tf.Tensor | None,
+        seed: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.TensorArray]]:
         """Steps chunk by chunk.
 
@@ -185,6 +193,9 @@ class Group:
         gradients = tf.reshape(gradient, shape)
         masks = None if present is None else tf.reshape(present, shape)
 
+        # Drawn once: in the loop, XLA would no longer vectorise the step.
+        noise = self._noise(seed + tf.constant([0, len(self._specs)]), of_chunk=True)
+
         def step_chunk(index, deltas, is_finite, carried):
             rows, carried = state_rows.read(index, carried)
             leaves = list(shared)
@@ -194,6 +205,11 @@ class Group:
                 tf.ensure_shape(gradients[index], [self.chunk_size]),
                 leaves,
                 None if masks is None else tf.ensure_shape(masks[index], [self.chunk_size]),
+                # Times an odd number, it is as uniform, and another for each chunk.
+                [
+                    None if one is None else one * (2 * tf.cast(index, tf.uint32) + 1)
+                    for one in noise
+                ],
             )
             next_rows = [tf.reshape(next_leaves[cut], [-1]) for cut in self._cut_indices]
             carried = state_rows.write(index, carried, next_rows)
@@ -211,7 +227,11 @@ class Group:
         return tf.reshape(deltas.stack(), [-1]), is_finite, carried
 
     def _answer(
-        self, gradient: tf.Tensor, leaves: Sequence[Any], present: tf.Tensor | None
+        self,
+        gradient: tf.Tensor,
+        leaves: Sequence[Any],
+        present: tf.Tensor | None,
+        noise: Sequence[tf.Tensor | None],
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         """Returns deltas, the tensors of the next state as they are kept, and their finiteness."""
         state = [tf.cast(leaf, spec.dtype) for leaf, spec in zip(leaves, self._specs, strict=True)]
@@ -226,8 +246,22 @@ class Group:
                     tf.where(_as_column(present, new), new, old) if new.shape.rank else new
                     for new, old in zip(next_leaves, state, strict=True)
                 ]
-        kept = zip(next_leaves, self._stored_dtypes, strict=True)
-        return delta, [tf.cast(leaf, dtype) for leaf, dtype in kept], is_finite
+        kept = [
+            leaf if random is None else rounded_at_random(leaf, random)
+            for leaf, random in zip(next_leaves, noise, strict=True)
+        ]
+        return delta, kept, is_finite
+
+    def _noise(self, seed: tf.Tensor, of_chunk: bool = False) -> list[tf.Tensor | None]:
+        """Returns for each tensor of the state what it is rounded by; None where it is not."""
+        noise: list[tf.Tensor | None] = []
+        for index, (spec, dtype) in enumerate(zip(self._specs, self._stored_dtypes, strict=True)):
+            if dtype == spec.dtype:
+                noise.append(None)
+                continue
+            shape = [self.chunk_size, *spec.shape[1:]] if of_chunk else list(spec.shape)
+            noise.append(noise_for(shape, seed + tf.constant([0, index])))
+        return noise
 
     def _initializer(self, index: int, num_coordinates: int) -> Callable[..., tf.Tensor]:
         def initial_value(shape: Sequence[int], dtype: Any = None) -> tf.Tensor:

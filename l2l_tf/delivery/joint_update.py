@@ -60,6 +60,7 @@ def update_jointly(
     parts: dict[int, Part],
     learning_rate: Any,
     limit: tf.Tensor,
+    num_taken: tf.Tensor,
 ) -> Outcome:
     """Updates variables and states of all groups, if all that comes into it is what it should be.
 
@@ -69,6 +70,8 @@ def update_jointly(
             their value and their state.
         learning_rate: float `[]`.
         limit: float32 `[]`, on the absolute value of a gradient.
+        num_taken: int32 `[]`, how many steps were taken, which seeds how states are rounded: a step
+            that is skipped leaves no trace in it.
 
     Returns:
         The step is taken if all gradients, deltas times the learning rate and next states are
@@ -79,7 +82,7 @@ def update_jointly(
     size = tf.zeros([])
     steps: list[Step] = []
     moves: list[tuple[Part, tf.Tensor]] = []
-    for group, state in groups:
+    for index, (group, state) in enumerate(groups):
         given = [position in parts for position in group.positions]
         if not any(given):
             continue
@@ -95,7 +98,7 @@ def update_jointly(
         if not all(given):
             sizes = zip(given, group.layout.sizes, strict=True)
             present = tf.concat([tf.fill([size], is_given) for is_given, size in sizes], axis=0)
-        step = group.step(gradient, state, present)
+        step = group.step(gradient, state, present, tf.stack([num_taken, 1000 * index]))
         delta = step.delta * keras.ops.cast(learning_rate, step.delta.dtype)
         are_gradients_finite &= tf.reduce_all(tf.math.is_finite(gradient))
         size = tf.maximum(size, _size(gradient))

@@ -124,7 +124,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             ends with `tf.errors.InvalidArgumentError`: at once, or, under XLA, whose programs can't
             raise, at the end of `fit` (`finalize_variable_values`).
         state_dtype: "float32", or "bfloat16" to keep the rule's state for each coordinate in half
-            the memory. The rule computes in its own dtype either way.
+            the memory, rounded at random in a way that the number of steps taken seeds: a run that
+            is resumed goes on bit for bit. The rule computes in its own dtype either way.
         chunk_size: coordinates that a learned rule takes at once on large models, which bounds the
             memory that a step needs beside the state; None chooses, 0 takes all at once.
         **keras_arguments: those of every Keras optimizer: `name`, `weight_decay`, `clipnorm`,
@@ -324,14 +325,22 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         def update(anchor: tf.Variable, gradients: list[Any], learning_rate: Any) -> None:
             # Inside loops and branches TensorFlow no longer knows which device it updates.
             device = next(i for i, one in enumerate(of_devices) if one is anchor)
-            own_variables, own_states, num_skipped_steps, history = tf.nest.map_structure(
+            own_variables, own_states, counts, history = tf.nest.map_structure(
                 lambda variable: strategy.experimental_local_results(variable)[device],
-                (variables, states, self.num_skipped_steps.value, self._gradient_history.values),
+                (
+                    variables,
+                    states,
+                    (self._iterations.value, self.num_skipped_steps.value),
+                    self._gradient_history.values,
+                ),
             )
+            num_steps, num_skipped_steps = counts
+            num_taken = tf.cast(num_steps - num_skipped_steps, tf.int32)
             given = zip(positions, own_variables, gradients, decays, strict=True)
             parts = {position: Part(*part) for position, *part in given}
             groups = list(zip(self._groups(), own_states, strict=True))
-            outcome = update_jointly(groups, parts, learning_rate, limit_after(history))
+            limit = limit_after(history)
+            outcome = update_jointly(groups, parts, learning_rate, limit, num_taken)
             note_step(history, outcome.size, outcome.is_taken, outcome.is_outlier)
             must_hold = []
             if self.nan_policy == "raise":
@@ -462,7 +471,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 pending.replace(variable, saved.values[str(index)])
         for name, weight in weights.items():
             pending.replace(weight, saved.values[name])
-        for variable, number in zip(self._gradient_history.variables, history, strict=True):
+        for variable, number in zip(self._gradient_history.keras_variables, history, strict=True):
             pending.replace(variable, number)
         self._note_reported_steps()
         if saved.was_built and not self.built:
