@@ -17,9 +17,7 @@ from l2l_tf.problems import ClassificationProblem, datasets, task_seeds
 from l2l_tf.problems.networks import conv_net
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules import CoordinatewiseLSTM, Route, RoutedRule
-from l2l_tf.rules.routed import on_problem
-from l2l_tf.training import meta_gradient, start
-from l2l_tf.training.replay import bound_memory
+from l2l_tf.training import bind, meta_gradient, start
 
 LARGEST_RATIO = 1.2
 
@@ -67,8 +65,8 @@ def _meta_step(problem: Problem) -> Callable[[], None]:
     def lstm(seed: int) -> CoordinatewiseLSTM:
         return CoordinatewiseLSTM((20, 20), "log_and_sign", output_scale=0.1, seed=seed)
 
-    rule = on_problem(RoutedRule(lstm(0), [Route(lstm(1), kind="conv")]), problem)
-    rule = bound_memory(rule, problem.num_coordinates, _NUM_STEPS)
+    routed = RoutedRule(lstm(0), [Route(lstm(1), kind="conv")])
+    rule = bind(routed, problem).for_training(_NUM_STEPS)
     weights = rule.trainable_variables
     optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0)
     optimizer.build(weights)

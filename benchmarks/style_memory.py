@@ -27,8 +27,7 @@ from l2l_tf.problems import Problem, StyleTransferProblem, task_seeds
 from l2l_tf.problems.feature_networks import FEATURE_NETWORKS, feature_model
 from l2l_tf.problems.photos import bundled_photos
 from l2l_tf.rules import CoordinatewiseLSTM
-from l2l_tf.training import meta_gradient, start
-from l2l_tf.training.replay import bound_memory
+from l2l_tf.training import bind, meta_gradient, start
 
 LARGEST_RATIO = 1.3
 PARTS = ("pass", "rule", "meta_step")
@@ -144,8 +143,8 @@ def _meta_step(problem: StyleTransferProblem, part: str) -> Callable[[], Any]:
     judged: Problem = Bowl(problem) if part == "rule" else problem
     seed = task_seeds(0, "train", 0, 1)[0]
     units = [int(one) for one in _UNITS.value]
-    rule: Any = CoordinatewiseLSTM(units, "log_and_sign", output_stddev=0.01, seed=0)
-    rule = bound_memory(rule, judged.num_coordinates, _NUM_STEPS.value, _CHUNK_SIZE.value)
+    lstm = CoordinatewiseLSTM(units, "log_and_sign", output_stddev=0.01, seed=0)
+    rule = bind(lstm, judged).for_training(_NUM_STEPS.value, _CHUNK_SIZE.value)
     weights = rule.trainable_variables
     optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0)
     optimizer.build(weights)

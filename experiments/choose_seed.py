@@ -5,6 +5,8 @@ card gets an entry `meta_seeds`: of each seed the validation loss, the commit an
 the final and mean losses of the rule's scores.
 """
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from experiments import common
 from experiments.places import RUN_LOCK
 from l2l_tf.delivery.export import check_destination, load_card, update_card
 from l2l_tf.delivery.pretrained import find_rule, load_rule
+from l2l_tf.files import move_into_place, partial_path
 from l2l_tf.reporting.results import format_markdown
 
 FLAGS = flags.FLAGS
@@ -46,11 +49,24 @@ def main(strategy: tf.distribute.Strategy) -> None:
     # Whether it is whole shows before another takes its place.
     load_rule(paths[chosen])
     if output_dir.resolve() != paths[chosen].resolve():
-        shutil.copytree(paths[chosen], output_dir, dirs_exist_ok=True)
+        _replace(output_dir, paths[chosen])
     update_card(output_dir, meta_seeds=seeds)
     rows = [[str(one["seed"]), f"{one['validation_loss']:.4g}", _shown(one)] for one in seeds]
     print(format_markdown(["seed", "validation loss", "final / mean loss of scores"], rows))
     print(f"Copied the rule of seed {seeds[chosen]['seed']} to {output_dir}")
+
+
+def _replace(folder: Path, rule: Path) -> None:
+    """Puts a copy of a rule in place of a folder, whole or not at all."""
+    partial = partial_path(folder)
+    try:
+        shutil.copytree(rule, partial)
+        # What keeps other runs out goes along, where a file can have two places.
+        with contextlib.suppress(OSError):
+            os.link(folder / RUN_LOCK, partial / RUN_LOCK)
+        move_into_place(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check_alike(cards: list[Card]) -> None:

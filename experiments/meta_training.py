@@ -22,6 +22,7 @@ from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.reporting.callbacks import MetaProgressBar, MetaTensorBoard
 from l2l_tf.training.delta_factors import tune_deltas
+from l2l_tf.training.estimators import GradientEstimator, TruncatedBackpropagation
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
 from l2l_tf.training.nesterov_rates import add_nesterov
@@ -58,10 +59,6 @@ def meta_train(
         num_validation_tasks=FLAGS.num_validation_tasks,
         validation_metric=FLAGS.validation_metric,
         backtrack_ratio=FLAGS.backtrack_ratio,
-        step_weights=_step_weights(),
-        second_derivatives=FLAGS.second_derivatives,
-        backpropagation_steps=FLAGS.backpropagation_steps,
-        chunk_size=FLAGS.chunk_size,
         horizons=_horizons(),
         patience=FLAGS.patience,
         seed=FLAGS.seed,
@@ -76,6 +73,7 @@ def meta_train(
             checkpoint_dir=output_dir / "checkpoints",
             checkpoint_seconds=FLAGS.checkpoint_seconds,
             is_pretrained=FLAGS.initial_rule is not None,
+            estimator=_estimator(),
         )
     is_chief = strategy.extended.should_checkpoint
     callbacks: list[keras.callbacks.Callback] = []
@@ -209,6 +207,12 @@ def _augmented(problem: Problem) -> Problem:
     if FLAGS.num_convex_dimensions > 0:
         problem = WithConvexTerm(problem, FLAGS.num_convex_dimensions)
     return problem
+
+
+def _estimator() -> GradientEstimator:
+    return TruncatedBackpropagation(
+        FLAGS.second_derivatives, FLAGS.backpropagation_steps, FLAGS.chunk_size, _step_weights()
+    )
 
 
 def _step_weights() -> list[float] | None:

@@ -10,7 +10,12 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from l2l_tf.optional import missing
+
+try:
+    from filelock import FileLock, Timeout
+except ModuleNotFoundError as error:
+    raise missing("filelock", "experiments") from error
 
 # In a run's folder while it is in work. Of a killed run it stays, and locks nothing.
 RUN_LOCK = ".run.lock"

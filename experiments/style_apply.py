@@ -17,9 +17,7 @@ from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import find_rule, load_rule
 from l2l_tf.problems.photos import MIN_SIDE, SUFFIXES, read_image, with_longer_side, write_image
 from l2l_tf.problems.style_transfer import StyleTransferProblem
-from l2l_tf.rules.routed import on_problem
-from l2l_tf.rules.side_by_side import arrange
-from l2l_tf.training.unroll import start, unroll
+from l2l_tf.training.unroll import bind, start, unroll
 
 define_path("content", None, "apply: the photo, of 32 to 4096 pixels a side.")
 define_path("output", None, "apply: the picture to write, such as styled.png.")
@@ -78,7 +76,7 @@ def apply_rule() -> None:
 
 def _run(rule: keras.layers.Layer, problem: StyleTransferProblem) -> tuple[list[float], np.ndarray]:
     """Returns the losses at each iterate and the parameters after the last step."""
-    arranged = arrange(on_problem(rule, problem), problem.num_coordinates)
+    arranged = bind(rule, problem).for_steps()
     seed = tf.constant([0, 0])
     begin = tf.function(lambda: start(arranged, problem, seed))
     advance = tf.function(lambda iterate: unroll(arranged, problem, seed, iterate, 1)[1])

@@ -11,33 +11,56 @@
 The subpackages stand in the order in which they build on each other: `problems` (what is
 optimised), `rules` (what updates), `training` (how a rule is learned and judged), `delivery` (how a
 rule is saved, loaded and used), `reporting` (how results are read). They, and TensorFlow, are
-imported when they are first used.
+imported when they are first used, or when Keras is, which loads files that hold them.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from l2l_tf.startup import quiet_tensorflow
+from l2l_tf.startup import prepare_imports
 
 if TYPE_CHECKING:
     from l2l_tf.delivery import LearnedOptimizer, export_rule, list_rules, load, load_rule
+    from l2l_tf.training import MetaTrainer, MetaTrainingSettings, evaluate, tune
 
 __version__ = "0.1.0"
 
-__all__ = ["LearnedOptimizer", "export_rule", "list_rules", "load", "load_rule"]
+__all__ = [
+    "LearnedOptimizer",
+    "MetaTrainer",
+    "MetaTrainingSettings",
+    "evaluate",
+    "export_rule",
+    "list_rules",
+    "load",
+    "load_rule",
+    "tune",
+]
 
+# Where each name is at home.
+_HOMES = {
+    "LearnedOptimizer": "l2l_tf.delivery",
+    "MetaTrainer": "l2l_tf.training",
+    "MetaTrainingSettings": "l2l_tf.training",
+    "evaluate": "l2l_tf.training",
+    "export_rule": "l2l_tf.delivery",
+    "list_rules": "l2l_tf.delivery",
+    "load": "l2l_tf.delivery",
+    "load_rule": "l2l_tf.delivery",
+    "tune": "l2l_tf.training",
+}
 _SUBPACKAGES = ("delivery", "problems", "reporting", "rules", "training")
 
-quiet_tensorflow()
+prepare_imports()
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return importlib.import_module(f"l2l_tf.{name}")
-    if name in __all__:
-        return getattr(importlib.import_module("l2l_tf.delivery"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'l2l_tf' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__, *_SUBPACKAGES])
+    return sorted({*globals(), *_HOMES, *_SUBPACKAGES})

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import threading
@@ -98,11 +99,11 @@ def strict_json(contents: Any, indent: int | None = 1) -> str:
 
 
 def partial_path(path: Path) -> Path:
-    """Returns where this process writes a file or folder before it is moved to its path.
+    """Returns where this thread writes a file or folder before it is moved to its path.
 
     The path's own name comes last, since some libraries choose a format by the suffix.
     """
-    return path.with_name(f"{_prefix('partial')}{os.getpid()}-{path.name}")
+    return path.with_name(f"{_prefix('partial')}{_writer()}-{path.name}")
 
 
 def remove_leftovers(path: Path) -> None:
@@ -128,7 +129,7 @@ def move_into_place(partial: Path, path: Path) -> None:
     Raises:
         OSError: a folder can't be moved; the older one is then where it was.
     """
-    old = path.with_name(f"{_prefix('replaced')}{os.getpid()}-{path.name}")
+    old = path.with_name(f"{_prefix('replaced')}{_writer()}-{path.name}")
     with _MOVING:
         if os.path.lexists(path):
             path.rename(old)
@@ -160,8 +161,8 @@ def _leftovers(path: Path, kind: str) -> list[Path]:
     with contextlib.suppress(OSError):
         for one in path.parent.iterdir():
             if one.name.startswith(prefix) and one.name.endswith(suffix):
-                process = one.name.removeprefix(prefix).removesuffix(suffix)
-                if process.isdecimal() and not _runs(int(process)):
+                writer = one.name.removeprefix(prefix).removesuffix(suffix)
+                if re.fullmatch(r"\d+\.\d+", writer) and not _is_at_work(writer):
                     leftovers.append(one)
     return leftovers
 
@@ -180,10 +181,17 @@ def _prefix(kind: str) -> str:
     return f".{kind}-{socket.gethostname()}-"
 
 
-def _runs(process: int) -> bool:
-    """Returns whether another process of that number runs on this machine."""
+def _writer() -> str:
+    """Returns what tells this thread of this process from others on this machine."""
+    return f"{os.getpid()}.{threading.get_ident()}"
+
+
+def _is_at_work(writer: str) -> bool:
+    """Returns whether another process, or another thread of this one, may still be writing."""
+    process, thread = map(int, writer.split("."))
     if process == os.getpid():
-        return False
+        others = {one.ident for one in threading.enumerate()} - {threading.get_ident()}
+        return thread in others
     try:
         os.kill(process, 0)
     except ProcessLookupError:

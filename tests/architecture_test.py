@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SUBPACKAGES = ("problems", "rules", "training", "delivery", "reporting")
 # Beside the subpackages, for all of them.
-MODULES = ("files", "startup")
+MODULES = ("files", "optional", "startup", "parameter_spec")
 # What a subpackage never imports, directly or by way of others.
 NEVER = {
     "problems": {"rules", "training", "delivery", "reporting"},
@@ -24,17 +24,20 @@ NEVER = {
 def _map() -> list[str]:
     """Returns the modules that README.md draws, from top to bottom, each package after its own."""
     (drawing,) = re.findall(r"^l2l_tf/\n(.*?)^\S", (ROOT / "README.md").read_text(), re.S | re.M)
+    return _modules_in(drawing)
+
+
+def _modules_in(drawing: str) -> list[str]:
+    """Returns the modules of a drawing in which each folder is indented by two more."""
     modules: list[str] = []
-    package = ""
+    # Those that a line may stand in, each within the one before it.
+    packages = ["l2l_tf"]
     for indent, name in re.findall(r"^( +)(\w+(?:/|\.py))", drawing, re.M):
-        if len(indent) == 2 and name.endswith(".py"):
-            modules.append(f"l2l_tf.{name.removesuffix('.py')}")
-        elif len(indent) == 2:
-            modules += [package] if package else []
-            package = f"l2l_tf.{name.removesuffix('/')}"
-        else:
-            modules.append(f"{package}.{name.removesuffix('.py')}")
-    return [*modules, package, "l2l_tf"]
+        while len(packages) > len(indent) // 2:
+            modules.append(packages.pop())
+        full_name = f"{packages[-1]}.{name.removesuffix('/').removesuffix('.py')}"
+        (packages if name.endswith("/") else modules).append(full_name)
+    return [*modules, *reversed(packages)]
 
 
 def _module_name(path: Path) -> str:
@@ -117,11 +120,6 @@ def test_layers_are_not_reached_from_where_they_are_not_needed(subpackage):
     assert not _reached(SOURCES, subpackage) & NEVER[subpackage]
 
 
-def test_the_package_itself_needs_neither_problems_nor_training():
-    imported = set(_imports(SOURCES["l2l_tf"], set(SOURCES)))
-    assert imported & set(SOURCES) == {"l2l_tf.delivery", "l2l_tf.startup"}
-
-
 def test_the_library_knows_nothing_of_flags_or_experiments():
     for module, source in SOURCES.items():
         for imported in _imports(source, set(SOURCES)):
@@ -138,6 +136,31 @@ def test_nothing_in_the_library_prints_but_the_progress_bar():
 
 
 # The checks themselves
+
+
+def test_folders_within_folders_are_read():
+    drawing = """\
+  files.py      a module
+  rules/        a package
+    rule.py       of it
+    execution/    a package within it
+      chunks.py     a module there
+    tensors.py    of the outer one again
+  training/     another
+    unroll.py
+"""
+    assert _modules_in(drawing) == [
+        "l2l_tf.files",
+        "l2l_tf.rules.rule",
+        "l2l_tf.rules.execution.chunks",
+        "l2l_tf.rules.execution",
+        "l2l_tf.rules.tensors",
+        "l2l_tf.rules",
+        "l2l_tf.training.unroll",
+        "l2l_tf.training",
+        "l2l_tf",
+    ]
+
 
 ORDER = ["l2l_tf.rules.rule", "l2l_tf.rules.lstm", "l2l_tf.rules", "l2l_tf.training", "l2l_tf"]
 

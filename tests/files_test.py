@@ -3,6 +3,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -193,3 +195,20 @@ def test_what_a_running_process_has_moved_away_is_left_alone(killed):
     _folder(killed, "newest")
     remove_leftovers(killed)
     assert len(os.listdir(killed.parent)) == 2
+
+
+def test_threads_that_write_one_file_do_not_disturb_each_other(tmp_path):
+    path, barrier = tmp_path / "results.json", threading.Barrier(2)
+
+    def write(seed):
+        with written_whole(path) as partial:
+            partial.write_text(json.dumps({"seed": seed}))
+            barrier.wait(10)
+            # The other one has begun, and looked for what may be removed.
+            assert json.loads(partial.read_text()) == {"seed": seed}
+            barrier.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, range(2)))
+    assert json.loads(path.read_text())["seed"] in (0, 1)
+    assert os.listdir(tmp_path) == ["results.json"]

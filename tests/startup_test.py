@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 
@@ -39,8 +40,47 @@ def test_what_is_used_of_the_package_brings_tensorflow_and_the_package_itself_do
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "l2l_tf, keras",
+        "keras, l2l_tf",
+        "l2l_tf.rules.lstm, keras",
+        "l2l_tf.problems, keras",
+        "l2l_tf.training, keras",
+        "l2l_tf.delivery, keras",
+        "l2l_tf.reporting.results, keras",
+    ],
+)
+def test_a_model_is_loaded_by_a_program_that_has_imported_the_package_alone(tmp_path, imports):
+    import keras
+
+    import l2l_tf
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(l2l_tf.LearnedOptimizer(l2l_tf.load_rule("mnist_rnnprop")), "mse")
+    model.save(tmp_path / "model.keras")
+    program = (
+        f"import {imports}\n"
+        f"model = keras.saving.load_model({str(tmp_path / 'model.keras')!r})\n"
+        "assert type(model.optimizer) is l2l_tf.LearnedOptimizer\n"
+    )
+    assert "Error" not in _standard_error(program)
+
+
+@pytest.mark.slow
 def test_tensorflow_is_quiet_too_if_keras_or_the_user_imports_it():
     assert _standard_error("import l2l_tf, keras, tensorflow") == ""
+
+
+@pytest.mark.slow
+def test_who_asks_whether_tensorflow_is_there_changes_nothing():
+    program = (
+        "import l2l_tf, importlib.util\n"
+        "assert importlib.util.find_spec('tensorflow').name == 'tensorflow'\n"
+        "import tensorflow\n"
+    )
+    assert _standard_error(program) == ""
 
 
 @pytest.mark.slow
@@ -73,3 +113,22 @@ def test_what_else_is_written_while_tensorflow_is_imported_is_passed_on(tmp_path
         "    print(error, file=sys.stderr)\n"
     )
     assert _standard_error(program) == "E0000 1 a.cc:1] ill\nmine\nno such library\n"
+
+
+@pytest.mark.slow
+def test_the_last_words_of_a_tensorflow_that_aborts_are_passed_on(tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\n"
+        "os.write(2, b'I0000 1 a.cc:1] idle\\nF0000 1 a.cc:1] no such instruction\\n')\n"
+        "os.abort()\n"
+    )
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import l2l_tf, tensorflow"
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"},
+    )
+    assert process.returncode == -signal.SIGABRT
+    assert process.stderr == "F0000 1 a.cc:1] no such instruction\n"

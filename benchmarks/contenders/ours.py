@@ -17,11 +17,10 @@ from benchmarks.workloads import (
     P,
     rule_weights,
 )
+from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules import CoordinatewiseLSTM
-from l2l_tf.rules.side_by_side import arrange
-from l2l_tf.training import meta_gradient, start
-from l2l_tf.training.replay import bound_memory
+from l2l_tf.training import bind, meta_gradient, start
 
 
 class FixedProblem(Problem):
@@ -62,7 +61,7 @@ def make_rule() -> CoordinatewiseLSTM:
 def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
     """Returns a function that does one meta-step."""
     problem = FixedProblem(workload)
-    rule = bound_memory(make_rule(), workload.num_coordinates, workload.num_steps)
+    rule = bind(make_rule(), problem).for_training(workload.num_steps)
     weights = rule.trainable_variables
     optimizer = keras.optimizers.Adam(META_LEARNING_RATE)
     optimizer.build(weights)
@@ -87,10 +86,10 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
 
 def inner_step(workload: InnerStep) -> Callable[[], np.ndarray]:
     """Returns a function that does one inner step."""
-    rule = arrange(make_rule(), workload.num_coordinates)
+    rule = make_rule().bind([ParameterSpec("x", (workload.num_coordinates,))]).for_steps()
     step = tf.function(lambda gradient, state: rule(gradient, state))
     gradient = tf.constant(workload.gradient)
-    state = rule.initial_state(workload.num_coordinates)
+    state = rule.initial_state()
 
     def run() -> np.ndarray:
         nonlocal state

@@ -1,5 +1,8 @@
 """How a rule is saved, shipped, loaded and used. Needs nothing of `l2l_tf.training`."""
 
+# Before all else: Keras is then told of what can be loaded (`l2l_tf.startup`).
+import keras  # noqa: F401
+
 # Importing the rules registers them with Keras, so that saved ones can be rebuilt.
 import l2l_tf.rules  # noqa: F401
 from l2l_tf.delivery.export import export_rule, load_card, update_card

@@ -58,7 +58,10 @@ class Assignment(NamedTuple):
         Raises:
             ValueError: it is no result of `to_bytes`, or one of more routes than there are.
         """
-        entry = json.loads(saved.tobytes().decode())
+        try:
+            entry = json.loads(saved.tobytes().decode())
+        except RecursionError as error:
+            raise ValueError("An assignment must not be nested so deeply.") from error
         if not isinstance(entry, dict):
             raise ValueError(f"An assignment must be a dictionary. Received: {entry!r:.200}.")
         return (

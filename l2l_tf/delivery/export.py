@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.delivery.exported import exported
 from l2l_tf.delivery.golden_trajectory import check_trajectory, difference, golden_trajectory
 from l2l_tf.delivery.saved_files import (
     CARD_FILE,
@@ -42,7 +43,12 @@ from l2l_tf.rules.routed import RoutedRule
 FORMAT_VERSION = 1
 
 
-def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]) -> Path:
+def export_rule(
+    rule: keras.layers.Layer,
+    path: str | Path,
+    card: dict[str, Any],
+    variables: Sequence[Any] | None = None,
+) -> Path:
     """Writes a learned rule as a folder and returns its path.
 
     The folder holds
@@ -54,6 +60,11 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
             SHA-256 checksum of every other file, and a golden trajectory: gradients and the deltas
             that the rule answers them with; the coordinates of a rule's parts stand one after the
             other.
+    The SavedModel of a rule that is not coordinatewise is for given tensors: its signatures are
+    `initial_state()` and `update(gradient_<tensor>, ..., state_0, ...)`, which returns
+    `delta_<tensor>`, each with what stands in its path in place of `<tensor>`; if the rule needs
+    them, `update` also takes `step`, `losses` and `parameter_<tensor>`. The Keras layer has no such
+    limit.
     Of a rule with parts (`l2l_tf.rules.RoutedRule`), the signatures take `num_coordinates_<part>`
     and `gradient_<part>` and return `delta_<part>`, for each; the functions, dictionaries by part.
     It is written beside its place and moved into it whole; an older folder there is replaced.
@@ -62,10 +73,13 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
         rule: a learned rule, registered with Keras.
         path: the folder.
         card: what there is to say of the rule: JSON values by name, `name` among them.
+        variables: the tensors that the SavedModel of a rule that is not coordinatewise is for, of
+            each its `path` and `shape`, such as a model's trainable variables; None for others.
 
     Raises:
         FileExistsError: `path` holds something that is no saved rule.
-        ValueError: two weights of the rule have the same name, or the path is none of a folder.
+        ValueError: two weights of the rule have the same name, the path is none of a folder, or
+            variables are missing or too many.
         OSError: nothing can be written there.
     """
     path = folder_of(path)
@@ -80,7 +94,7 @@ def export_rule(rule: keras.layers.Layer, path: str | Path, card: dict[str, Any]
     remove_leftovers(path)
     partial = partial_path(path)
     try:
-        module = _ExportedRule(rule)
+        module = exported(rule, variables)
         tf.saved_model.save(module, str(partial), signatures=module.signatures())
         config = keras.saving.serialize_keras_object(rule)
         (partial / RULE_FILE).write_text(json.dumps(config, indent=2) + "\n")
@@ -210,89 +224,6 @@ def update_card(path: str | Path, **entries: Any) -> None:
     path = folder_of(path)
     card = load_card(path) | entries
     write_json(path / CARD_FILE, card)
-
-
-class _ExportedRule(tf.Module):
-    """A rule as TensorFlow functions of any number of coordinates."""
-
-    def __init__(self, rule: keras.layers.Layer):
-        super().__init__()
-        self.rule_weights = [weight.value for weight in rule.weights]
-        one = rule.initial_state(_for_each_part(rule, lambda _: 1))
-        two = rule.initial_state(_for_each_part(rule, lambda _: 2))
-        state_spec = tf.nest.map_structure(_spec_of_any_count, one, two)
-        dtype = rule.compute_dtype
-        gradient_spec = _for_each_part(
-            rule, lambda suffix: tf.TensorSpec([None], dtype, name=f"gradient{suffix}")
-        )
-        count_spec = _for_each_part(
-            rule, lambda suffix: tf.TensorSpec([], tf.int32, name=f"num_coordinates{suffix}")
-        )
-        self.initial_state = tf.function(
-            rule.initial_state, input_signature=[count_spec], autograph=False
-        )
-        self.update = tf.function(
-            lambda gradient, state: rule(gradient, state),
-            input_signature=[gradient_spec, state_spec],
-            autograph=False,
-        )
-        self._specs = {"num_coordinates": count_spec, "gradient": gradient_spec}
-        self._state_spec = state_spec
-        # Of each part, what its tensors are called by; "" for a rule without parts.
-        self._suffixes = tf.nest.flatten(_for_each_part(rule, lambda suffix: suffix))
-
-    def signatures(self) -> dict[str, Any]:
-        """Returns the functions with named tensors in and out, as SavedModel signatures must be."""
-
-        def initial_state(**num_coordinates):
-            counts = self._packed("num_coordinates", num_coordinates)
-            return _named_state(self.initial_state(counts))
-
-        def update(**inputs):
-            leaves = [inputs[name] for name in _named_state(self._state_spec)]
-            state = tf.nest.pack_sequence_as(self._state_spec, leaves)
-            delta, state = self.update(self._packed("gradient", inputs), state)
-            return self._named("delta", delta) | _named_state(state)
-
-        state_specs = {
-            name: tf.TensorSpec(spec.shape, spec.dtype, name=name)
-            for name, spec in _named_state(self._state_spec).items()
-        }
-        return {
-            "initial_state": tf.function(initial_state, autograph=False).get_concrete_function(
-                **self._named("num_coordinates", self._specs["num_coordinates"])
-            ),
-            "update": tf.function(update, autograph=False).get_concrete_function(
-                **self._named("gradient", self._specs["gradient"]), **state_specs
-            ),
-        }
-
-    def _named(self, name: str, values: Any) -> dict[str, Any]:
-        """Returns what there is of each part as one dictionary of named tensors."""
-        leaves = tf.nest.flatten(values)
-        return {f"{name}{end}": leaf for end, leaf in zip(self._suffixes, leaves, strict=True)}
-
-    def _packed(self, name: str, named: dict[str, Any]) -> Any:
-        """Returns what `_named` made a dictionary of."""
-        leaves = [named[f"{name}{end}"] for end in self._suffixes]
-        return tf.nest.pack_sequence_as(self._specs[name], leaves)
-
-
-def _for_each_part(rule: keras.layers.Layer, make: Callable[[str], Any]) -> Any:
-    """Returns what is made for "", or by part's name for "_<part>" of a rule with parts."""
-    if isinstance(rule, RoutedRule):
-        return {name: make(f"_{name}") for name in rule.parts}
-    return make("")
-
-
-def _named_state(state: Any) -> dict[str, Any]:
-    return {f"state_{index}": part for index, part in enumerate(tf.nest.flatten(state))}
-
-
-def _spec_of_any_count(one: tf.Tensor, two: tf.Tensor) -> tf.TensorSpec:
-    """Returns the spec of a tensor of the state, seen for one coordinate and for two."""
-    shape = [a if a == b else None for a, b in zip(one.shape, two.shape, strict=True)]
-    return tf.TensorSpec(shape, one.dtype)
 
 
 def _names_and_weights(rule: keras.layers.Layer) -> list[tuple[str, keras.Variable]]:

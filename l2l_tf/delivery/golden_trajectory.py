@@ -1,15 +1,25 @@
 """Gradients and a rule's answers to them, by which a reloaded rule is known to be the same."""
 
+import math
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.rules.routed import RoutedRule
+from l2l_tf.rules.rule import StepInfo
 
 _NUM_STEPS = 8
 _NUM_COORDINATES = 5
+# What a rule that is not coordinatewise answers for.
+_VARIABLES = [
+    ParameterSpec("convolution/kernel", (2, 2, 3, 4)),
+    ParameterSpec("dense/kernel", (6, 5)),
+    ParameterSpec("dense/bias", (5,)),
+    ParameterSpec("scale", ()),
+]
 # More than any export writes: a replay takes a fraction of a second, whatever a card holds.
 _MAX_NUM_STEPS = 100
 _MAX_NUM_COORDINATES = 10_000
@@ -28,11 +38,16 @@ _MAX_TOLERANCE = 1e-3
 def golden_trajectory(rule: keras.layers.Layer) -> dict[str, Any]:
     """Returns gradients of many sizes and the deltas of the rule, as lists `[T, N]`.
 
-    Of a rule with parts, the coordinates of each stand one after the other.
+    Of a rule with parts, the coordinates of each stand one after the other; of one that is not
+    coordinatewise, those of some tensors.
     """
     generator = np.random.default_rng(0)
-    num_parts = len(rule.parts) if isinstance(rule, RoutedRule) else 1
-    sizes = 10.0 ** np.tile(np.linspace(-6, 2, _NUM_COORDINATES), num_parts)
+    if rule.is_coordinatewise:
+        num_parts = len(rule.parts) if isinstance(rule, RoutedRule) else 1
+        sizes = 10.0 ** np.tile(np.linspace(-6, 2, _NUM_COORDINATES), num_parts)
+    else:
+        counts = [math.prod(variable.shape) for variable in _VARIABLES]
+        sizes = np.repeat(10.0 ** np.linspace(-4, 1, len(counts)), counts)
     normal = generator.standard_normal((_NUM_STEPS, sizes.size))
     gradients = (normal * sizes).astype(np.float32)
     return {"gradients": gradients.tolist(), "deltas": _deltas(rule, gradients).tolist()}
@@ -103,20 +118,45 @@ def _deltas_of_neighbour(rule: keras.layers.Layer, gradients: np.ndarray) -> np.
 
 
 def _deltas(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
+    """Returns the deltas `[T, N]` with which a rule answers gradients of a golden trajectory."""
+    # A GPU may multiply float32 in TensorFloat-32, whose 10 bits are too few for the tolerance.
+    with tf.device("CPU:0"):
+        if rule.is_coordinatewise:
+            return _deltas_of_coordinates(rule, gradients)
+        return _deltas_of_tensors(rule, gradients)
+
+
+def _deltas_of_tensors(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
+    """Returns the deltas of the tensors of every trajectory, which begin at the same parameters."""
+    bound = rule.bind(_VARIABLES)
+    if gradients.shape[1] != bound.num_coordinates:
+        raise ValueError(f"a golden trajectory must be of {bound.num_coordinates} coordinates")
+    dtype = rule.compute_dtype
+    parameters = tf.constant(np.cos(np.arange(bound.num_coordinates)), dtype)
+    state, deltas = bound.initial_state(), []
+    for step, row in enumerate(gradients):
+        info = StepInfo(
+            tf.constant(step), tf.fill([1], tf.constant(1 / (1 + step), dtype)), parameters
+        )
+        delta, state = bound(tf.constant(row, dtype), state, info)
+        parameters += delta
+        deltas.append(delta.numpy())
+    return np.stack(deltas)
+
+
+def _deltas_of_coordinates(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
     """Returns a rule's deltas `[T, N]`; of parts, each takes an equal share of coordinates."""
     names = list(rule.parts) if isinstance(rule, RoutedRule) else []
     count = gradients.shape[1] // max(1, len(names))
     deltas = []
-    # A GPU may multiply float32 in TensorFloat-32, whose 10 bits are too few for the tolerance.
-    with tf.device("CPU:0"):
-        state = rule.initial_state(dict.fromkeys(names, count) if names else count)
-        for row in gradients:
-            gradient = tf.constant(row, rule.compute_dtype)
-            if names:
-                given = dict(zip(names, tf.split(gradient, len(names)), strict=True))
-                by_name, state = rule(given, state)
-                delta = tf.concat([by_name[name] for name in names], axis=0)
-            else:
-                delta, state = rule(gradient, state)
-            deltas.append(delta.numpy())
+    state = rule.initial_state(dict.fromkeys(names, count) if names else count)
+    for row in gradients:
+        gradient = tf.constant(row, rule.compute_dtype)
+        if names:
+            given = dict(zip(names, tf.split(gradient, len(names)), strict=True))
+            by_name, state = rule(given, state)
+            delta = tf.concat([by_name[name] for name in names], axis=0)
+        else:
+            delta, state = rule(gradient, state)
+        deltas.append(delta.numpy())
     return np.stack(deltas)

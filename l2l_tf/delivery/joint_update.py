@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.delivery.assignment import path_of
-from l2l_tf.delivery.group_update import Group, Step
+from l2l_tf.delivery.group import Group, Request, Step
 
 
 class Part(NamedTuple):
@@ -83,29 +83,23 @@ def update_jointly(
     steps: list[Step] = []
     moves: list[tuple[Part, tf.Tensor]] = []
     for index, (group, state) in enumerate(groups):
-        given = [position in parts for position in group.positions]
-        if not any(given):
+        own = [parts.get(position) for position in group.positions]
+        if not any(own):
             continue
-        gradient = group.layout.flatten(
-            [
-                tf.cast(parts[position].gradient, group.dtype)
-                if position in parts
-                else tf.zeros(shape, group.dtype)
-                for position, shape in zip(group.positions, group.layout.shapes, strict=True)
-            ]
+        request = Request(
+            gradients=[None if part is None else part.gradient for part in own],
+            values=[None if part is None else part.variable for part in own],
+            learning_rate=learning_rate,
+            num_taken=num_taken,
+            seed=tf.stack([num_taken, 1000 * index]),
         )
-        present = None
-        if not all(given):
-            sizes = zip(given, group.layout.sizes, strict=True)
-            present = tf.concat([tf.fill([size], is_given) for is_given, size in sizes], axis=0)
-        step = group.step(gradient, state, present, tf.stack([num_taken, 1000 * index]))
-        delta = step.delta * keras.ops.cast(learning_rate, step.delta.dtype)
-        are_gradients_finite &= tf.reduce_all(tf.math.is_finite(gradient))
-        size = tf.maximum(size, _size(gradient))
-        is_finite &= step.is_finite & tf.reduce_all(tf.math.is_finite(delta))
+        step = group.step(request, state)
+        size = tf.maximum(size, step.size)
+        are_gradients_finite &= step.are_gradients_finite
+        is_finite &= step.is_finite
         steps.append(step)
-        deltas = zip(group.positions, group.layout.unflatten(delta), strict=True)
-        moves += [(parts[position], delta) for position, delta in deltas if position in parts]
+        deltas = zip(own, step.deltas, strict=True)
+        moves += [(part, delta) for part, delta in deltas if part is not None]
     for part, delta in moves:
         is_finite &= part.stays_finite(delta, learning_rate)
 
@@ -124,12 +118,6 @@ def update_jointly(
     is_outlier = are_gradients_finite & (size > limit)
     is_taken = tf.cond(is_finite & are_gradients_finite & ~is_outlier, take, leave)
     return Outcome(is_taken, is_outlier, size)
-
-
-def _size(gradient: tf.Tensor) -> tf.Tensor:
-    """Returns the largest absolute value as a float32, `[]`; what is too large is the largest."""
-    largest = tf.reduce_max(tf.abs(gradient))
-    return tf.cast(tf.minimum(largest, tf.cast(tf.float32.max, largest.dtype)), tf.float32)
 
 
 def dense(gradient: Any, variable: Any) -> Any:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from l2l_tf.delivery.assignment import Assignment, assign
 from l2l_tf.delivery.gradient_history import GradientHistory, limit_after, note_step
-from l2l_tf.delivery.group_update import Group
+from l2l_tf.delivery.group import Group
 from l2l_tf.delivery.joint_update import Part, dense, update_jointly
 from l2l_tf.delivery.optimizer_arguments import (
     check_backend,
@@ -46,7 +46,7 @@ from l2l_tf.delivery.saved_state import (
     mismatch,
 )
 from l2l_tf.delivery.use import RuleUse
-from l2l_tf.rules.chunks import CHUNK_SIZE
+from l2l_tf.rules.execution.chunks import CHUNK_SIZE
 from l2l_tf.rules.routing import Route, assign_routes
 from l2l_tf.rules.rule import Rule
 
@@ -224,7 +224,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             if tf.executing_eagerly():
                 values = [keras.ops.convert_to_numpy(variable) for variable in variables]
                 if warning := use.warning(name, values):
-                    warnings.warn(warning, stacklevel=2)
+                    # In one line: a line of this module would tell nobody anything.
+                    warnings.warn_explicit(warning, UserWarning, "l2l_tf", 1)
 
     def add_variable(self, shape: Any, *arguments: Any, **named_arguments: Any) -> Any:
         """Returns a new variable of the optimizer; one of a pending state begins with its value."""

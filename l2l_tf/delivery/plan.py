@@ -7,7 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from l2l_tf.delivery.assignment import Assignment
-from l2l_tf.delivery.group_update import Group
+from l2l_tf.delivery.coordinate_group import CoordinateGroup
+from l2l_tf.delivery.group import Group
+from l2l_tf.delivery.tensor_group import TensorGroup
+from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.rules.rule import Rule
 
 # Names and shapes of an optimizer's variables, in order.
@@ -18,8 +21,8 @@ class Options(NamedTuple):
     """What decides, beside rules and assignment, which variables an optimizer has.
 
     Attributes:
-        chunk_size: as in `Group`.
-        state_dtype: as in `Group`.
+        chunk_size: as in `CoordinateGroup`.
+        state_dtype: as in `CoordinateGroup`.
         are_averaged: whether averages of the model's variables are kept.
         are_accumulated: whether gradients are.
     """
@@ -64,9 +67,7 @@ class Plan:
             own = [position for position in positions if self.route_of[position] == route]
             own_shapes = [shapes[position] for position in own]
             if sum(math.prod(shape) for shape in own_shapes):
-                self.groups.append(
-                    Group(rule, own, own_shapes, options.chunk_size, options.state_dtype)
-                )
+                self.groups.append(_group(rule, own, own_shapes, options))
 
     @property
     def layout(self) -> np.ndarray:
@@ -112,3 +113,14 @@ class Plan:
             for position in group.positions
         }
         return {position: group_of[position] for position in sorted(group_of)}
+
+
+def _group(
+    rule: Rule, positions: Sequence[int], shapes: Sequence[tuple[int, ...]], options: Options
+) -> Group:
+    """Returns what a rule is to a group of variables."""
+    if rule.is_coordinatewise:
+        return CoordinateGroup(rule, positions, shapes, options.chunk_size, options.state_dtype)
+    # Without their paths, which are others once a model was saved and loaded.
+    named = zip(positions, shapes, strict=True)
+    return TensorGroup(rule, positions, [ParameterSpec(f"variable_{p}", s) for p, s in named])

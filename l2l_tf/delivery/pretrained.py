@@ -17,7 +17,7 @@ _FOLDERS = (_PACKAGE / "saved_models", _PACKAGE.parent / "saved_models")
 
 
 class PretrainedRule(NamedTuple):
-    """A rule that comes with the package.
+    """A rule that comes with the package; where a path is asked for, that of its folder.
 
     Attributes:
         path: its folder.
@@ -26,6 +26,9 @@ class PretrainedRule(NamedTuple):
 
     path: Path
     use: RuleUse | None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
 
 def list_rules() -> dict[str, PretrainedRule]:

@@ -211,4 +211,4 @@ def _unreadable(folder: Path, name: str, error: OSError) -> OSError:
 
 def _shown(name: str) -> str:
     """Returns a name from a card as a message can hold it."""
-    return name if name.isprintable() and len(name) <= 100 else excerpt(name)
+    return name if name and name.isprintable() and len(name) <= 100 else excerpt(name)

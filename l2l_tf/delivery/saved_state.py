@@ -108,7 +108,8 @@ class SavedState:
             ValueError: it is damaged.
         """
         numbers = self.values[LAYOUT]
-        records = _parsed(numbers.tolist()) if numbers.dtype.kind in "iu" else None
+        is_list = numbers.dtype.kind in "iu" and numbers.ndim == 1
+        records = _parsed(numbers.tolist()) if is_list else None
         if records is None:
             raise mismatch(self._owner, "has a damaged layout")
         return records

@@ -1,19 +1,27 @@
 """What is optimised: problems, and the seeds that name their tasks."""
 
+# Before all else: Keras is then told of what can be loaded (`l2l_tf.startup`).
+import keras  # noqa: F401
+
 from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
 from l2l_tf.problems.classification import ClassificationProblem
-from l2l_tf.problems.problem import Problem, StackedProblem
+from l2l_tf.problems.mixture import MixtureProblem
+from l2l_tf.problems.problem import Problem, StackedProblem, WrappedProblem
 from l2l_tf.problems.quadratic import Quadratic
 from l2l_tf.problems.style_transfer import StyleTransferProblem
+from l2l_tf.problems.supervised import SupervisedProblem
 from l2l_tf.problems.tasks import task_seeds
 
 __all__ = [
     "ClassificationProblem",
+    "MixtureProblem",
     "Problem",
     "Quadratic",
     "RandomlyScaled",
     "StackedProblem",
     "StyleTransferProblem",
+    "SupervisedProblem",
     "WithConvexTerm",
+    "WrappedProblem",
     "task_seeds",
 ]

@@ -9,7 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from l2l_tf.problems.problem import ParameterSpec, Problem
+from l2l_tf.parameter_spec import ParameterSpec
+from l2l_tf.problems.problem import Problem, WrappedProblem
 from l2l_tf.problems.tasks import fold_in, uniform
 
 # What the seed of a task is folded with, far from the small numbers of the problems themselves:
@@ -19,7 +20,7 @@ _SCALES_TAG, _CONVEX_TAG = 1_000_000, 1_000_001
 _MAX_LOG_RANGE = 20.0
 
 
-class RandomlyScaled(Problem):
+class RandomlyScaled(WrappedProblem):
     """A problem f(theta) in scaled parameters: f(c theta') from theta'_0 = theta_0 / c.
 
     Each coordinate's c is exp(r) with r uniform on [-R, R), drawn once for a task. Losses at the
@@ -38,11 +39,8 @@ class RandomlyScaled(Problem):
     def __init__(self, problem: Problem, log_range: float = 3.0):
         _check_problem(problem)
         _check_log_range(log_range, includes_zero=False)
-        self.problem = problem
+        super().__init__(problem, f"{problem.name}_scaled")
         self.log_range = log_range
-        self.name = f"{problem.name}_scaled"
-        self.num_functions = problem.num_functions
-        self.is_stochastic = problem.is_stochastic
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
         parameters = self.problem.initial_parameters(seed)
@@ -58,15 +56,13 @@ class RandomlyScaled(Problem):
 
     def loss(self, parameters: list[tf.Tensor], batch: tuple[Any, list[tf.Tensor]]) -> tf.Tensor:
         batch_of_problem, scales = batch
-        scaled = [
-            parameter * tf.cast(scale, parameter.dtype)
-            for parameter, scale in zip(parameters, scales, strict=True)
-        ]
-        return self.problem.loss(scaled, batch_of_problem)
+        return self.problem.loss(_scaled(parameters, scales), batch_of_problem)
 
-    @property
-    def variables(self) -> list[ParameterSpec]:
-        return self.problem.variables
+    def losses_of_tasks(
+        self, parameters: list[tf.Tensor], batch: tuple[Any, list[tf.Tensor]]
+    ) -> tf.Tensor:
+        batch_of_problem, scales = batch
+        return self.problem.losses_of_tasks(_scaled(parameters, scales), batch_of_problem)
 
     def get_config(self) -> dict[str, Any]:
         return {"problem": self.problem.get_config(), "log_range": self.log_range}
@@ -79,7 +75,7 @@ class RandomlyScaled(Problem):
         ]
 
 
-class WithConvexTerm(Problem):
+class WithConvexTerm(WrappedProblem):
     """A problem f(theta) with a convex term in further parameters: f(theta) + mean of (c x - v)^2.
 
     Each function has K coordinates x of its own, which start at zero, targets v uniform on [-1, 1),
@@ -108,12 +104,9 @@ class WithConvexTerm(Problem):
                 f"Received: num_dimensions={num_dimensions}. Give a positive count."
             )
         _check_log_range(log_range, includes_zero=True)
-        self.problem = problem
+        super().__init__(problem, f"{problem.name}_with_convex_term")
         self.num_dimensions = num_dimensions
         self.log_range = log_range
-        self.name = f"{problem.name}_with_convex_term"
-        self.num_functions = problem.num_functions
-        self.is_stochastic = problem.is_stochastic
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
         """Returns the problem's parameters and x, `[F, K]`."""
@@ -132,13 +125,20 @@ class WithConvexTerm(Problem):
     ) -> tf.Tensor:
         *of_problem, x = parameters
         batch_of_problem, scales, targets = batch
-        residuals = tf.cast(scales, x.dtype) * x - tf.cast(targets, x.dtype)
-        convex_terms = tf.reduce_mean(tf.square(residuals), axis=-1)
-        return self.problem.loss(of_problem, batch_of_problem) + convex_terms
+        return self.problem.loss(of_problem, batch_of_problem) + _bowl(x, scales, targets)
+
+    def losses_of_tasks(
+        self, parameters: list[tf.Tensor], batch: tuple[Any, tf.Tensor, tf.Tensor]
+    ) -> tf.Tensor:
+        *of_problem, x = parameters
+        batch_of_problem, scales, targets = batch
+        losses = self.problem.losses_of_tasks(of_problem, batch_of_problem)
+        return losses + _bowl(x, scales, targets)
 
     @property
     def variables(self) -> list[ParameterSpec]:
-        return [*self.problem.variables, ParameterSpec("convex_term/x", self._shape)]
+        own = ParameterSpec("convex_term/x", self._shape[len(self.batch_shape) :])
+        return [*self.problem.variables, own]
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -150,6 +150,19 @@ class WithConvexTerm(Problem):
     @property
     def _shape(self) -> tuple[int, int]:
         return self.num_functions, self.num_dimensions
+
+
+def _scaled(parameters: list[tf.Tensor], scales: list[tf.Tensor]) -> list[tf.Tensor]:
+    return [
+        parameter * tf.cast(scale, parameter.dtype)
+        for parameter, scale in zip(parameters, scales, strict=True)
+    ]
+
+
+def _bowl(x: tf.Tensor, scales: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Returns the mean over K of (c x - v)^2, `[..., F]`, for x, c and v `[..., F, K]`."""
+    residuals = tf.cast(scales, x.dtype) * x - tf.cast(targets, x.dtype)
+    return tf.reduce_mean(tf.square(residuals), axis=-1)
 
 
 def _random_scales(shape: Sequence[int], seed: tf.Tensor, log_range: float) -> tf.Tensor:

@@ -1,51 +1,39 @@
 """Any Keras model on labelled images as a problem: minibatches and cross entropy."""
 
-import hashlib
-import math
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from l2l_tf.problems.problem import ParameterSpec, Problem
-from l2l_tf.problems.sublayers import sublayers
-from l2l_tf.problems.tasks import fold_in, integers, normal
+from l2l_tf.problems.supervised import SupervisedProblem
+
+_CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-class ClassificationProblem(Problem):
-    """A Keras model to be trained on labelled images; tasks differ in start and minibatches.
+class ClassificationProblem(SupervisedProblem):
+    """A Keras model to be trained on labelled images: a `SupervisedProblem` with cross entropy.
 
-    The parameters are the model's trainable variables, in its order, each drawn from N(0, sigma^2)
-    and independent of the values that the model has. A departure from the paper: scales of
-    normalisation layers are drawn around the value that their layer starts with, by default 1
-    (`gamma_initializer`), because around 0 they would all but switch their layer off.
+    By default each parameter is drawn from N(0, sigma^2), as in the paper.
     Source: Andrychowicz et al. 2016, sections 3.2 and 3.3 (arXiv 1606.04474).
 
-    A minibatch is drawn from all images with replacement. The loss is the mean cross entropy over
-    it, in nats, and what regularizers of the model add. The model is run as in training: batch
-    normalisation takes the statistics of the minibatch. Moving averages are no parameters: the loss
-    does not depend on them, and what a step would make of them is dropped. Who wants to predict
-    with moving averages can collect them, at the parameters in question, from a run of the model
-    over some minibatches.
-
-    The model itself is left as it is, and its values play no part. The images stay uint8 until
-    their minibatch is used, and are a tensor that functions capture: graphs hold no copy.
+    The loss is the mean cross entropy over a minibatch, in nats, and what regularizers of the model
+    add. The images stay uint8 until their minibatch is used.
 
     Args:
-        model: from float images `[B, h, w, c]` in [0, 1] to logits, float `[B, C]`. Its layers
-            must not draw random numbers.
+        model: from float images `[B, h, w, c]` in [0, 1] to logits, float `[B, C]`.
         images: uint8 `[n, h, w, c]`, brightness in 0..255.
         labels: integers `[n]`, in 0..C - 1.
         batch_size: B, examples in a minibatch.
-        initial_stddev: sigma, the standard deviation of the initial parameters.
+        initial_stddev: sigma, the standard deviation of the initial parameters; None leaves them
+            to the model's initializers.
         name: the problem's name; without it, the model's.
 
     Raises:
         TypeError: the model is no Keras model, images are not uint8, or labels no integers.
         ValueError: images or labels have another shape or do not belong together, the model does
-            not take the images or gives no logits of the labels, it draws random numbers,
-            `batch_size` is no integer from 1 on, or `initial_stddev` is negative or not finite.
+            not take the images or gives no logits of the labels, `batch_size` is no integer from 1
+            on, or `initial_stddev` is negative or not finite.
     """
 
     def __init__(
@@ -54,7 +42,7 @@ class ClassificationProblem(Problem):
         images: np.ndarray,
         labels: np.ndarray,
         batch_size: int = 128,
-        initial_stddev: float = 0.01,
+        initial_stddev: float | None = 0.01,
         name: str | None = None,
     ):
         if not isinstance(model, keras.Model):
@@ -64,75 +52,34 @@ class ClassificationProblem(Problem):
             )
         images, labels = np.asarray(images), np.asarray(labels)
         _check_examples(images, labels)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(
-                "batch_size must be an integer from 1 on. "
-                f"Received: batch_size={batch_size}. Give the number of examples in a minibatch."
-            )
-        if not 0 <= initial_stddev < math.inf:
-            raise ValueError(
-                "initial_stddev must be finite and not negative. Received: initial_stddev="
-                f"{initial_stddev}. Give the standard deviation of the parameters at step 0."
-            )
         _check_model(model, images, labels)
-        self.model = model
-        self.batch_size = batch_size
-        self.initial_stddev = initial_stddev
-        self.name = name or model.name
-        self._images = tf.constant(images)
-        self._labels = tf.constant(labels, tf.int32)
-        self._initial_scales = _initial_scales(model)
-        self._non_trainable = [tf.constant(v.numpy()) for v in model.non_trainable_variables]
-
-    def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the values of the model's trainable variables at step 0."""
-        seed = fold_in(seed, 0)
-        parameters = []
-        for index, variable in enumerate(self.model.trainable_variables):
-            deviation = self.initial_stddev * normal(variable.shape, fold_in(seed, index))
-            mean = self._initial_scales.get(variable.path, 0.0)
-            parameters.append(tf.cast(mean + deviation, variable.dtype))
-        return parameters
-
-    def batch(self, seed: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns a step's images, uint8 `[B, h, w, c]`, and labels, int32 `[B]`."""
-        seed = fold_in(fold_in(seed, 1), step)
-        indices = integers([self.batch_size], self._labels.shape[0], seed)
-        return tf.gather(self._images, indices), tf.gather(self._labels, indices)
-
-    def loss(self, parameters: list[tf.Tensor], batch: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """Returns the mean cross entropy over a minibatch, in nats, and penalties, `[1]`."""
-        images, labels = batch
-        model = self.model
-        values = [
-            *zip(model.trainable_variables, parameters, strict=True),
-            *zip(model.non_trainable_variables, self._non_trainable, strict=True),
-        ]
-        # What `model.stateless_call` does, but that it calls `model.call`: layers in a model whose
-        # `call` takes no `training` would then not hear of it.
-        with keras.StatelessScope(state_mapping=values, collect_losses=True):
-            logits = model(tf.cast(images, tf.float32) / 255, training=True)
-            penalties = model.losses
-        logits = tf.cast(logits, parameters[0].dtype)
-        entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return tf.reshape(tf.reduce_mean(entropies) + sum(penalties), [1])
-
-    @property
-    def variables(self) -> list[ParameterSpec]:
-        """The paths and shapes of the model's trainable variables."""
-        return [ParameterSpec(v.path, tuple(v.shape)) for v in self.model.trainable_variables]
+        super().__init__(
+            model,
+            images,
+            labels.astype(np.int32),
+            _CROSS_ENTROPY,
+            batch_size,
+            initial_stddev,
+            name=name,
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments; in place of the examples, their shape and digest."""
-        digest = hashlib.sha256(self._images.numpy())
-        digest.update(self._labels.numpy())
+        examples = self._description_of_examples()
         return {
             "model": keras.saving.serialize_keras_object(self.model),
-            "examples": {"shape": list(self._images.shape), "sha256": digest.hexdigest()},
+            "examples": {"shape": examples["shapes"][0], "sha256": examples["sha256"]},
             "batch_size": self.batch_size,
             "initial_stddev": self.initial_stddev,
             "name": self.name,
         }
+
+    def _prepared(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.cast(inputs, tf.float32) / 255
+
+    def _loss_of(self, targets: tf.Tensor, outputs: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        logits = tf.cast(outputs, dtype)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
 
 
 def _check_examples(images: np.ndarray, labels: np.ndarray) -> None:
@@ -184,11 +131,6 @@ def _check_model(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> 
             f"labels from {labels.min()} to {labels.max()} with C={num_classes}. "
             "Number the classes from 0 on, or build the model for more of them."
         )
-    if any(variable.name == "seed_generator_state" for variable in model.non_trainable_variables):
-        raise ValueError(
-            "model must not draw random numbers, for a task to be the same for every rule. "
-            f"Received: model={model.name!r} with a seed generator. Leave out layers like Dropout."
-        )
 
 
 def _outputs(model: keras.Model, images: np.ndarray) -> tf.Tensor | None:
@@ -204,18 +146,6 @@ def _outputs(model: keras.Model, images: np.ndarray) -> tf.Tensor | None:
         return model(images.astype(np.float32) / 255)
     except (ValueError, tf.errors.InvalidArgumentError):
         return None
-
-
-def _initial_scales(model: keras.Model) -> dict[str, Any]:
-    """Returns what the scales of normalisation layers start with, by the variables' paths."""
-    scales: dict[str, Any] = {}
-    for layer in sublayers(model):
-        initializer, gamma = (getattr(layer, one, None) for one in ("gamma_initializer", "gamma"))
-        if isinstance(layer, keras.layers.RMSNormalization):
-            scales[layer.scale.path] = 1.0
-        elif initializer is not None and gamma is not None:
-            scales[gamma.path] = initializer(gamma.shape, dtype=gamma.dtype)
-    return scales
 
 
 def _ends_with_softmax(model: keras.Model) -> bool:

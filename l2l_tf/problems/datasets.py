@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from l2l_tf.files import checked_path
+from l2l_tf.optional import missing
 
 # The versions of TensorFlow Datasets: another one may hold the same images in another order, and
 # so would make other tasks of the same seeds.
@@ -174,7 +175,10 @@ def _read_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts
             "which come with scikit-learn."
         )
     # Here and not above: it takes a second, and using rules needs no data.
-    import tensorflow_datasets
+    try:
+        import tensorflow_datasets
+    except ModuleNotFoundError as error:
+        raise missing("tensorflow-datasets", "the data sets that it prepares") from error
 
     builder = tensorflow_datasets.builder_from_directory(folder)
     training, test = (
@@ -186,7 +190,10 @@ def _read_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts
 
 def _read_digits(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts:
     """Returns the same of scikit-learn's digits: 1,200 and 597 images, drawn at random."""
-    import sklearn.datasets
+    try:
+        import sklearn.datasets
+    except ModuleNotFoundError as error:
+        raise missing("scikit-learn", "the digits that come with it") from error
 
     digits = sklearn.datasets.load_digits()
     # Brightness comes as 0..16. The order is 0, 1, 2, ... for long stretches.

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from l2l_tf.files import expanded, written_whole
+from l2l_tf.optional import missing
+
+try:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+except ModuleNotFoundError as error:
+    raise missing("pillow", "pictures") from error
 
 # Pixels of a side. Below, the deepest maps of VGG19 would have less than two rows; above, a rule's
 # state alone takes 16 GB.
@@ -149,7 +154,10 @@ def bundled_photos() -> tuple[list[np.ndarray], np.ndarray]:
     Content are six tiles of 213 x 213 pixels that share none, of "china.jpg"; style is
     "flower.jpg", 427 x 640. Both are uint8 `[h, w, 3]`.
     """
-    import sklearn.datasets
+    try:
+        import sklearn.datasets
+    except ModuleNotFoundError as error:
+        raise missing("scikit-learn", "photos that come with it") from error
 
     china, flower = (
         sklearn.datasets.load_sample_image(name) for name in ("china.jpg", "flower.jpg")

@@ -4,25 +4,15 @@ import abc
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
+
+from l2l_tf.parameter_spec import ParameterSpec
 
 # Up to this many tasks are written out one by one. Vectorizing is no faster (MLP, quadratics), and
 # slower where a task has kernels of its own, which TensorFlow convolves in a loop.
 _MAX_TASKS_APART = 8
-
-
-class ParameterSpec(NamedTuple):
-    """What a parameter of a task is, for rules that treat some otherwise than others.
-
-    Attributes:
-        path: the name by which it is known, with those of what holds it before it.
-        shape: its static shape.
-    """
-
-    path: str
-    shape: tuple[int, ...]
 
 
 class Problem(abc.ABC):
@@ -87,6 +77,25 @@ class Problem(abc.ABC):
             return _run_apart(loss, (parameters, batch), num_tasks)
         return tf.vectorized_map(loss, (parameters, batch))
 
+    def normalized(self, losses: tf.Tensor) -> tf.Tensor:
+        """Returns losses on a scale on which they compare with those of other problems.
+
+        As they are, unless a problem overrides it.
+
+        Args:
+            losses: float, of any shape.
+        """
+        return losses
+
+    @property
+    def components(self) -> "list[Problem]":
+        """The problems that tasks are drawn from: this one."""
+        return [self]
+
+    def choose(self, seed: int, index: int) -> int:
+        """Returns which of the components the tasks of a trajectory are drawn from."""
+        return 0
+
     @functools.cached_property
     def parameter_shapes(self) -> list[tuple[int, ...]]:
         """The shapes of a task's parameters, found without computing any."""
@@ -94,15 +103,56 @@ class Problem(abc.ABC):
         return [tuple(spec.shape) for spec in specs]
 
     @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The axes that stand before each parameter's own.
+
+        `(F,)` where functions have parameters of their own, along a leading axis; empty, the
+        default, where a task is one function without such an axis.
+        """
+        return ()
+
+    @property
     def variables(self) -> list[ParameterSpec]:
-        """What each parameter of one task is; a problem that knows their names may say them."""
-        shapes = self.parameter_shapes
-        return [ParameterSpec(f"parameter_{index}", shape) for index, shape in enumerate(shapes)]
+        """What each parameter is, apart from batch axes; a problem that knows names may say them.
+
+        The shape of each parameter is `batch_shape`, followed by its shape here.
+        """
+        return [
+            ParameterSpec(f"parameter_{index}", shape[len(self.batch_shape) :])
+            for index, shape in enumerate(self.parameter_shapes)
+        ]
 
     @property
     def num_coordinates(self) -> int:
         """N, the number of scalar parameters of a task."""
         return sum(math.prod(shape) for shape in self.parameter_shapes)
+
+
+class WrappedProblem(Problem):
+    """The base of problems that change another one: all else is that problem's.
+
+    Args:
+        problem: the problem.
+        name: the name of the changed one.
+    """
+
+    def __init__(self, problem: Problem, name: str):
+        self.problem = problem
+        self.name = name
+        self.num_functions = problem.num_functions
+        self.is_stochastic = problem.is_stochastic
+        self.min_tasks_side_by_side = problem.min_tasks_side_by_side
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.problem.batch_shape
+
+    @property
+    def variables(self) -> list[ParameterSpec]:
+        return self.problem.variables
+
+    def normalized(self, losses: tf.Tensor) -> tf.Tensor:
+        return self.problem.normalized(losses)
 
 
 class StackedProblem(Problem):
@@ -144,12 +194,19 @@ class StackedProblem(Problem):
         losses = self.problem.losses_of_tasks(parameters, batch)
         return tf.reshape(losses, [self.num_functions])
 
+    def normalized(self, losses: tf.Tensor) -> tf.Tensor:
+        return self.problem.normalized(losses)
+
     def get_config(self) -> dict[str, Any]:
         return {"problem": self.problem.get_config(), "num_tasks": self.num_tasks}
 
     @functools.cached_property
     def parameter_shapes(self) -> list[tuple[int, ...]]:
         return [(self.num_tasks, *shape) for shape in self.problem.parameter_shapes]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return (self.num_tasks, *self.problem.batch_shape)
 
     @property
     def variables(self) -> list[ParameterSpec]:

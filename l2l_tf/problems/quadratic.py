@@ -72,6 +72,10 @@ class Quadratic(Problem):
         self.dtype = dtype
         self.name = f"quadratic_{family}"
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return (self.num_functions,)
+
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
         """Returns theta of every function, `[F, D]`."""
         theta = normal([self.num_functions, self.num_dimensions], fold_in(seed, 0))

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.feature_networks import weights_digest
-from l2l_tf.problems.problem import ParameterSpec, Problem
+from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import fold_in, integers, uniform
 
 # The size at which a loss is the weighted sum of its terms: that of the paper's pictures.
@@ -175,8 +176,12 @@ class StyleTransferProblem(Problem):
         return tf.reshape(losses, [-1, self.num_functions])
 
     @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return (self.num_functions,)
+
+    @property
     def variables(self) -> list[ParameterSpec]:
-        return [ParameterSpec("pixels", (self.num_functions, *self.image_size, 3))]
+        return [ParameterSpec("pixels", (*self.image_size, 3))]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments; in place of pictures and weights, their digests."""

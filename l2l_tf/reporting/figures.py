@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from l2l_tf.files import expanded, written_whole
+from l2l_tf.optional import missing
 from l2l_tf.reporting.results import Row
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ModuleNotFoundError as error:
+    raise missing("matplotlib", "figures") from error
 
 # Colour and dashes of each hand-designed rule, the same in every figure; dashes tell lines apart in
 # a print without colours.

@@ -1,18 +1,27 @@
 """What updates: learned and hand-designed rules behind one call."""
 
+# Before all else: Keras is then told of what can be loaded (`l2l_tf.startup`).
+import keras  # noqa: F401
+
+from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop
 from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
-from l2l_tf.rules.rule import FlatLayout, Rule
+from l2l_tf.rules.rule import NO_INFO, BoundRule, FlatLayout, Rule, StepInfo
+from l2l_tf.rules.tensors import BoundToTensors, TensorState
 
 __all__ = [
     "BASELINES",
+    "NO_INFO",
     "SGD",
     "Adam",
+    "BoundRule",
+    "BoundToTensors",
     "CoordinatewiseLSTM",
+    "CoordinatewiseRule",
     "FlatLayout",
     "NesterovRNNprop",
     "RMSprop",
@@ -20,4 +29,6 @@ __all__ = [
     "Route",
     "RoutedRule",
     "Rule",
+    "StepInfo",
+    "TensorState",
 ]

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 from l2l_tf.rules.rule import Rule
 
 # A rate for all coordinates, or one for each, `[N]`: many rates can then be tried in one run.
@@ -13,7 +14,7 @@ LearningRate: TypeAlias = float | tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
-class SGD(Rule):
+class SGD(CoordinatewiseRule):
     """Stochastic gradient descent, with momentum or Nesterov's momentum as `keras.optimizers.SGD`.
 
     With `nesterov=True` the parameters are Keras's and Torch's: the point at which the gradient is
@@ -24,8 +25,6 @@ class SGD(Rule):
         momentum: the share of the last delta that is kept.
         nesterov: whether the gradient is taken one momentum step ahead.
     """
-
-    is_coordinatewise = True
 
     def __init__(self, learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = False):
         self.learning_rate = learning_rate
@@ -54,7 +53,7 @@ class SGD(Rule):
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
-class RMSprop(Rule):
+class RMSprop(CoordinatewiseRule):
     """RMSprop as `keras.optimizers.RMSprop`: Keras's epsilon of 1e-7, inside the square root.
 
     Args:
@@ -62,8 +61,6 @@ class RMSprop(Rule):
         rho: the decay of the mean square.
         epsilon: added to the mean square.
     """
-
-    is_coordinatewise = True
 
     def __init__(self, learning_rate: LearningRate, rho: float = 0.9, epsilon: float = 1e-7):
         self.learning_rate = learning_rate
@@ -92,7 +89,7 @@ class RMSprop(Rule):
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
-class Adam(Rule):
+class Adam(CoordinatewiseRule):
     """Adam as `keras.optimizers.Adam` (Kingma and Ba 2014, arXiv 1412.6980).
 
     Args:
@@ -101,8 +98,6 @@ class Adam(Rule):
         beta_2: the decay of the mean square.
         epsilon: added to the square root; the paper's "epsilon hat".
     """
-
-    is_coordinatewise = True
 
     def __init__(
         self,

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.rules.coordinatewise import CoordinatewiseRule
+
 # For each LSTM layer, the hidden values and the cells of all coordinates.
 LSTMState = tuple[tuple[tf.Tensor, tf.Tensor], ...]
 
@@ -41,7 +43,7 @@ def lstm_step(
     return tf.sigmoid(output_gate) * tf.tanh(cell), cell
 
 
-class LSTMRule(keras.layers.Layer):
+class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
     """A coordinatewise learned rule that is made of LSTM layers and a linear output.
 
     The weights are shared by all coordinates; each coordinate has its own hidden values and cells.
@@ -65,8 +67,6 @@ class LSTMRule(keras.layers.Layer):
         ValueError: no units or a count below 1, a seed, dtype or output scale out of range.
         TypeError: units that are no sequence of integers.
     """
-
-    is_coordinatewise = True
 
     def __init__(
         self,

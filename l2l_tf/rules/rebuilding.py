@@ -78,13 +78,13 @@ def rebuilt_rule(config: Any, max_num_weights: int | None = None) -> Rule:
             "than they are for. Save the rule again."
         )
     made = _registered(config)
-    if hasattr(made, "initial_state"):
+    if hasattr(made, "bind"):
         rule = _instance(made, config)
         if isinstance(rule, Rule):
             return rule
     raise ValueError(
         f"config must be that of a rule. Received: {_name_of(config)}, which is none. Save a rule, "
-        "with is_coordinatewise, initial_state and __call__."
+        "a subclass of CoordinatewiseRule or one with is_coordinatewise and bind."
     )
 
 

@@ -6,9 +6,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from l2l_tf.rules.coordinatewise import MAX_TAPE_BYTES
+from l2l_tf.rules.execution.chunks import CHUNK_SIZE
 from l2l_tf.rules.rebuilding import rebuilt_predicate, rebuilt_rule
 from l2l_tf.rules.routing import Route, assign_routes
-from l2l_tf.rules.rule import FlatLayout, Rule
+from l2l_tf.rules.rule import NO_INFO, BoundRule, FlatLayout, Rule, StepInfo, batched_layout
 
 # The part for variables for which there is no route.
 OTHER = "other"
@@ -24,7 +26,7 @@ class RoutedRule(keras.layers.Layer):
     1606.04474).
 
     Evaluation, meta-training and `LearnedOptimizer` know which variables there are and take it as
-    they take any rule (`OnVariables`). Called by itself, it is given the coordinates part by part.
+    they take any rule (`bind`). Called by itself, it is given the coordinates part by part.
 
     Args:
         rule: the part for variables for which there is no route. It is called "other".
@@ -47,12 +49,10 @@ class RoutedRule(keras.layers.Layer):
 
     Raises:
         TypeError: a part is no learned rule, or is a `RoutedRule` itself.
-        ValueError: there is no route, two have the same kind, a part is not coordinatewise or of
-            another dtype than the others, one layer is given as two parts, or, at a call, something
-            is given for a part that there is not.
+        ValueError: there is no route, two have the same kind, a part is of another dtype than the
+            others, one layer is given as two parts, or, at a call, something is given for a part
+            that there is not.
     """
-
-    is_coordinatewise = True
 
     def __init__(
         self,
@@ -78,6 +78,11 @@ class RoutedRule(keras.layers.Layer):
         self.built = True
 
     @property
+    def is_coordinatewise(self) -> bool:
+        """Whether each part is."""
+        return all(part.is_coordinatewise for part in self.parts.values())
+
+    @property
     def parts(self) -> dict[str, Any]:
         """The rules by name: those of the routes in order, then "other"."""
         return {name: getattr(self, f"_{name}") for name in self._part_names}
@@ -95,6 +100,25 @@ class RoutedRule(keras.layers.Layer):
         self._check_names(gradient)
         return _update_parts(self.parts, gradient, state)
 
+    def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> "BoundParts":
+        """Returns the rule for given tensors, each sent to the part of the first route it matches.
+
+        Args:
+            variables: what routes match: of each its shape, and its path or name.
+            batch_shape: axes that stand before each tensor's own.
+        """
+        names = list(self.parts)
+        # None, the last of the names: no route.
+        routes = assign_routes(self.routes, variables)
+        owners = [names[-1 if route is None else route] for route in routes]
+        parts = {}
+        for name, part in self.parts.items():
+            own = [one for one, owner in zip(variables, owners, strict=True) if owner == name]
+            bound = part.bind(own, batch_shape)
+            if bound.num_coordinates:
+                parts[name] = bound
+        return BoundParts(self, parts, owners, batched_layout(variables, batch_shape))
+
     def scale_deltas(self, factor: float) -> None:
         """Multiplies all further deltas of all parts by a factor."""
         for part in self.parts.values():
@@ -106,7 +130,7 @@ class RoutedRule(keras.layers.Layer):
             raise ValueError(
                 "A RoutedRule must be given a dictionary with entries for its parts, "
                 f"{list(self._part_names)}. Received: {received}. Say which coordinates are whose: "
-                "for those of a problem or a model, OnVariables and LearnedOptimizer do."
+                "for those of a problem or a model, bind and LearnedOptimizer do."
             )
 
     def get_config(self) -> dict[str, Any]:
@@ -140,121 +164,115 @@ class RoutedRule(keras.layers.Layer):
         return cls(**config | {"rule": rebuilt_rule(config["rule"]), "routes": routes})
 
 
-class OnVariables:
-    """A `RoutedRule` on given variables: a rule of one flat vector that holds them all.
+class BoundParts(BoundRule):
+    """A `RoutedRule` on given tensors: each part on those that a route sends to it.
 
-    Deltas are those that each part gives to its own variables. Parts without any have no state.
+    Parts without any tensor have no state, and their weights no gradient.
 
     Args:
         rule: the rule.
-        variables: what routes match: of each variable its shape, and its path or name.
-        sizes: how many numbers each of them has in the flat vector, in order.
-        arranged: what takes the place of each part, by name; by default the parts themselves.
-
-    Attributes:
-        num_coordinates: of each part that has any, by name.
-        arranged: what is applied to them.
+        parts: each part that has coordinates, bound to its tensors, by name.
+        owners: the name of the part that each tensor belongs to.
+        layout: where the tensors lie among the coordinates.
     """
-
-    is_coordinatewise = False  # Where a coordinate stands says which part it belongs to.
 
     def __init__(
         self,
         rule: RoutedRule,
-        variables: Sequence[Any],
-        sizes: Sequence[int],
-        arranged: Mapping[str, Rule] | None = None,
+        parts: Mapping[str, BoundRule],
+        owners: Sequence[str],
+        layout: FlatLayout,
     ):
         self.rule = rule
-        self._variables = variables
-        self._sizes = list(sizes)
-        names = list(rule.parts)
-        # None, the last of the names: no route.
-        routes = assign_routes(rule.routes, variables)
-        self._owners = [names[-1 if route is None else route] for route in routes]
-        owned = zip(self._owners, self._sizes, strict=True)
-        counts = dict.fromkeys(names, 0)
-        for owner, size in owned:
-            counts[owner] += size
-        self.num_coordinates = {name: count for name, count in counts.items() if count}
-        self.arranged = dict(arranged or {name: rule.parts[name] for name in self.num_coordinates})
+        self.parts = dict(parts)
+        self.layout = layout
+        self._owners = list(owners)
+        self.needs = frozenset().union(*(part.needs for part in self.parts.values()))
+        self.is_replayed = all(part.is_replayed for part in self.parts.values())
 
     @property
     def trainable_variables(self) -> list[Any]:
-        """The weights of all parts."""
         return self.rule.trainable_variables
 
-    def with_parts(self, arrange: Callable[[Rule, int], Rule]) -> "OnVariables":
-        """Returns the same with each part replaced by what a function of it and its N returns."""
-        arranged = {
-            name: arrange(self.arranged[name], count)
-            for name, count in self.num_coordinates.items()
-        }
-        return OnVariables(self.rule, self._variables, self._sizes, arranged)
-
-    def split(self, tensor: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns of a tensor `[..., N]` what belongs to each part, by name."""
-        pieces = tf.split(tensor, self._sizes, axis=-1)
-        return {
-            name: tf.concat(
-                [piece for piece, owner in zip(pieces, self._owners, strict=True) if owner == name],
-                axis=-1,
-            )
-            for name in self.num_coordinates
-        }
-
-    def initial_state(self, num_coordinates: int) -> dict[str, Any]:
-        """Returns the state of each part, by name.
-
-        Raises:
-            ValueError: N is not the number of coordinates of the variables.
-        """
-        expected = sum(self._sizes)
-        if num_coordinates != expected:
-            raise ValueError(
-                "num_coordinates must be that of the variables. Received: num_coordinates="
-                f"{num_coordinates} with variables of {expected}. Make one for each problem."
-            )
-        counts = self.num_coordinates.items()
-        return {name: self.arranged[name].initial_state(count) for name, count in counts}
+    def initial_state(self) -> dict[str, Any]:
+        return {name: part.initial_state() for name, part in self.parts.items()}
 
     def __call__(
-        self, gradient: tf.Tensor, state: Mapping[str, Any]
+        self, gradient: tf.Tensor, state: Mapping[str, Any], info: StepInfo = NO_INFO
     ) -> tuple[tf.Tensor, dict[str, Any]]:
-        deltas, state = _update_parts(self.arranged, self.split(gradient), state)
-        # Each variable's delta is the next piece of its part's.
-        pieces = {
-            name: iter(
-                tf.split(
-                    delta,
-                    [
-                        size
-                        for size, owner in zip(self._sizes, self._owners, strict=True)
-                        if owner == name and size
-                    ],
+        gradients = self._split(gradient)
+        parameters = {} if info.parameters is None else self._split(info.parameters)
+        deltas, next_state = {}, {}
+        for name, part in self.parts.items():
+            own_info = info._replace(parameters=parameters.get(name))
+            deltas[name], next_state[name] = part(gradients[name], state[name], own_info)
+        return self._joined(deltas, gradient.dtype), next_state
+
+    def for_steps(self) -> BoundRule:
+        return self._with_parts(lambda part: part.for_steps())
+
+    def for_training(self, num_steps: int, chunk_size: int | None = None) -> BoundRule:
+        """Returns the rule with each part as it should be trained: all are replayed, or none."""
+        if chunk_size is None:
+            can_be_cut = all(part.can_be_cut for part in self.parts.values())
+            is_large = self.tape_bytes(num_steps) > MAX_TAPE_BYTES
+            chunk_size = CHUNK_SIZE if can_be_cut and is_large else 0
+        return self._with_parts(lambda part: part.for_training(num_steps, chunk_size))
+
+    def tape_bytes(self, num_steps: int) -> int:
+        return sum(part.tape_bytes(num_steps) for part in self.parts.values())
+
+    def pullback(
+        self,
+        state: Mapping[str, Any],
+        first_gradient: tf.Tensor,
+        gradients: tf.Tensor,
+        step_weights: tf.Tensor,
+        backpropagation_steps: int | None = None,
+    ) -> list[tf.Tensor]:
+        first_gradients, later_gradients = self._split(first_gradient), self._split(gradients)
+        results: list[tf.Tensor] = []
+        for name, part in self.rule.parts.items():
+            if name in self.parts:
+                results += self.parts[name].pullback(
+                    state[name],
+                    first_gradients[name],
+                    later_gradients[name],
+                    step_weights,
+                    backpropagation_steps,
                 )
-            )
+            else:
+                results += [tf.zeros_like(weight.value) for weight in part.trainable_variables]
+        return results
+
+    def whole_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: part.whole_state(state[name]) for name, part in self.parts.items()}
+
+    def cut_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: part.cut_state(state[name]) for name, part in self.parts.items()}
+
+    def _with_parts(self, change: Callable[[BoundRule], BoundRule]) -> "BoundParts":
+        parts = {name: change(part) for name, part in self.parts.items()}
+        return BoundParts(self.rule, parts, self._owners, self.layout)
+
+    def _split(self, tensor: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what belongs to each part of a tensor `[..., N]`, by name."""
+        pieces = list(zip(tf.split(tensor, self.layout.sizes, axis=-1), self._owners, strict=True))
+        return {
+            name: tf.concat([piece for piece, owner in pieces if owner == name], axis=-1)
+            for name in self.parts
+        }
+
+    def _joined(self, deltas: Mapping[str, tf.Tensor], dtype: tf.DType) -> tf.Tensor:
+        """Returns the deltas of all tensors, in their order, as one vector."""
+        owned = list(zip(self.layout.sizes, self._owners, strict=True))
+        # Each tensor's delta is the next piece of its part's.
+        pieces = {
+            name: iter(tf.split(delta, [size for size, owner in owned if owner == name and size]))
             for name, delta in deltas.items()
         }
-        ordered = [
-            next(pieces[owner]) if size else tf.zeros([0], gradient.dtype)
-            for size, owner in zip(self._sizes, self._owners, strict=True)
-        ]
-        return tf.concat(ordered, axis=0), state
-
-
-def on_problem(rule: Any, problem: Any) -> Any:
-    """Returns a rule as one of a flat vector with all parameters of a problem.
-
-    That is the rule itself, but for a `RoutedRule`, which must know which variables there are.
-
-    Args:
-        rule: any rule.
-        problem: a problem: its `variables` and `parameter_shapes` are asked for.
-    """
-    if not isinstance(rule, RoutedRule):
-        return rule
-    return OnVariables(rule, problem.variables, FlatLayout(problem.parameter_shapes).sizes)
+        ordered = [next(pieces[owner]) if size else tf.zeros([0], dtype) for size, owner in owned]
+        return tf.concat(ordered, axis=0)
 
 
 def _update_parts(
@@ -277,10 +295,6 @@ def _check_parts(parts: Mapping[str, Any]) -> None:
                 "Parts of a RoutedRule must be learned rules, which are Keras layers, with one "
                 f"part each. Received: {part!r}. Hand-designed rules go into routes of "
                 "LearnedOptimizer."
-            )
-        if not part.is_coordinatewise:
-            raise ValueError(
-                f"Parts of a RoutedRule must be coordinatewise. Received: {part!r}. Leave it out."
             )
     if len({id(part) for part in parts.values()}) < len(parts):
         raise ValueError(

@@ -9,10 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem, StackedProblem
-from l2l_tf.rules.routed import on_problem
 from l2l_tf.rules.rule import FlatLayout, Rule
-from l2l_tf.rules.side_by_side import arrange
-from l2l_tf.training.unroll import start, unroll
+from l2l_tf.training.unroll import bind, start, unroll
 
 # How many of the last losses make up the final loss of a problem with minibatches.
 NUM_FINAL_MINIBATCHES = 5
@@ -82,8 +80,8 @@ def evaluate(
 ) -> Evaluation:
     """Runs a rule on tasks and returns the loss of each function at each step.
 
-    A coordinatewise rule runs many tasks side by side, in one call for each step; another rule runs
-    one task after the other. Losses are the same either way, up to rounding.
+    Many tasks run side by side, in one call for each step. Losses are those of tasks run one after
+    the other, up to rounding.
 
     Args:
         rule: a learned or hand-designed rule.
@@ -105,7 +103,7 @@ def evaluate(
         seeds,
         [0.0] * len(seeds),
         num_steps,
-        max_coordinates if rule.is_coordinatewise else 1,
+        max_coordinates,
         keep_parameters,
     )
 
@@ -122,7 +120,7 @@ def evaluate_rates(
     """Runs each task with a learning rate of its own.
 
     Args:
-        make_rule: a coordinatewise rule for a vector of learning rates, float32 `[N]`, N being the
+        make_rule: returns a rule for a vector of learning rates, float32 `[N]`, N being the
             coordinates of the tasks that run side by side; see `BASELINES`.
         problem: the problem that the tasks are drawn from.
         seeds: the tasks, int32 `[M, 2]`; one may be given several times.
@@ -157,8 +155,7 @@ def evaluate_rates(
     stacked = StackedProblem(problem, group_size)
 
     def run_from_start(seeds: tf.Tensor, rates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rule = make_rule(_rate_of_each_coordinate(stacked, rates))
-        rule = arrange(on_problem(rule, stacked), stacked.num_coordinates)
+        rule = bind(make_rule(_rate_of_each_coordinate(stacked, rates)), stacked).for_steps()
         first = start(rule, stacked, seeds)
         steps, last = unroll(rule, stacked, seeds, first, num_steps)
         return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0), last.parameters

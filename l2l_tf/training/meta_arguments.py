@@ -1,21 +1,19 @@
 """What the arguments of a MetaTrainer must be, and what of them makes a run what it is."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from l2l_tf.problems.mixture import MixtureProblem
 from l2l_tf.problems.problem import Problem
-from l2l_tf.rules.chunks import InChunks
-from l2l_tf.rules.routed import OnVariables
-from l2l_tf.rules.side_by_side import SideBySide
+from l2l_tf.training.estimators.estimator import GradientEstimator
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 
 
-def check_trainable(rule: Any, optimizer: Any, settings: MetaTrainingSettings) -> None:
-    """Raises what `MetaTrainer` says if an optimizer can't train a rule as the settings are."""
+def check_trainable(rule: Any, optimizer: Any) -> None:
+    """Raises TypeError if a rule can't be trained, or is to be trained by what is no optimizer."""
     if not isinstance(rule, keras.layers.Layer) or not rule.trainable_variables:
         raise TypeError(
             "rule must be a learned rule: a Keras layer with trainable weights. "
@@ -26,14 +24,20 @@ def check_trainable(rule: Any, optimizer: Any, settings: MetaTrainingSettings) -
             "optimizer must be a Keras optimizer. "
             f"Received: optimizer={optimizer!r}. Give, say, keras.optimizers.Adam(1e-3)."
         )
-    if not rule.is_coordinatewise and (
-        settings.tasks_per_meta_step > 1 or settings.num_validation_tasks > 1
-    ):
+
+
+def check_estimator(estimator: Any, settings: MetaTrainingSettings) -> None:
+    """Raises what `MetaTrainer` says if an estimator can't serve a run with these settings."""
+    if not isinstance(estimator, GradientEstimator):
+        raise TypeError(
+            "estimator must be a GradientEstimator. "
+            f"Received: estimator={estimator!r}. Leave it out for TruncatedBackpropagation()."
+        )
+    if estimator.has_episodes and settings.horizons:
         raise ValueError(
-            "tasks_per_meta_step and num_validation_tasks must be 1 for a rule that is not "
-            "coordinatewise, which would mix tasks that run side by side. Received: "
-            f"tasks_per_meta_step={settings.tasks_per_meta_step}, "
-            f"num_validation_tasks={settings.num_validation_tasks}. Set both to 1."
+            "horizons must be left out with an estimator that has episodes of its own. "
+            f"Received: horizons={list(settings.horizons)} with {estimator!r}. Have it draw the "
+            "horizon of each episode."
         )
 
 
@@ -69,23 +73,23 @@ def check_strategy(
 
 def fingerprint(
     rule: Any,
-    arranged: Any,
     optimizer: keras.optimizers.Optimizer,
-    problem: Problem,
-    validation_problem: Problem,
+    problem: Problem | MixtureProblem,
+    validation_problem: Problem | MixtureProblem,
     num_replicas: int,
     settings: MetaTrainingSettings,
+    estimator: GradientEstimator,
 ) -> dict[str, Any]:
     """Returns all that makes a run what it is, plain enough for JSON.
 
     Args:
         rule: the learned rule.
-        arranged: the same as it runs, perhaps in chunks.
         optimizer: the meta-optimizer.
         problem: the problem that the rule is trained on.
         validation_problem: what it is validated on.
         num_replicas: over all processes.
         settings: the run's settings.
+        estimator: how meta-gradients are estimated.
     """
     return {
         "rule": _without_names(keras.saving.serialize_keras_object(rule)),
@@ -95,27 +99,9 @@ def fingerprint(
         "validation_problem": validation_problem.name,
         "validation_problem_config": validation_problem.get_config(),
         "num_replicas": num_replicas,
-        # The state of an open trajectory is cut up like this, or whole.
-        "state_chunk_size": _sizes(arranged, _chunk_size),
-        "state_part_size": _sizes(arranged, _part_size),
-    } | dataclasses.asdict(settings)
-
-
-def _sizes(rule: Any, size_of: Callable[[Any], int]) -> Any:
-    """Returns a size of an arranged rule; of one with parts, by part."""
-    if isinstance(rule, OnVariables):
-        return {name: size_of(part) for name, part in rule.arranged.items()}
-    return size_of(rule)
-
-
-def _chunk_size(rule: Any) -> int:
-    return rule.chunk_size if isinstance(rule, InChunks) else 0
-
-
-def _part_size(rule: Any) -> int:
-    if isinstance(rule, InChunks):
-        rule = rule.rule
-    return rule.part_size if isinstance(rule, SideBySide) else 0
+        **estimator.fingerprint(),
+        **dataclasses.asdict(settings),
+    }
 
 
 def _without_names(config: Any) -> Any:

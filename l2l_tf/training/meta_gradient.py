@@ -2,15 +2,11 @@
 
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
-from l2l_tf.rules.chunks import InChunks
-from l2l_tf.rules.routed import OnVariables, on_problem
-from l2l_tf.rules.side_by_side import SideBySide
-from l2l_tf.training.replay import is_in_chunks, replay_gradient
-from l2l_tf.training.unroll import Iterate, unroll
+from l2l_tf.rules.rule import Rule
+from l2l_tf.training.unroll import Iterate, bind, unroll
 
 
 class MetaGradient(NamedTuple):
@@ -30,7 +26,7 @@ class MetaGradient(NamedTuple):
 
 
 def meta_gradient(
-    rule: keras.layers.Layer | SideBySide | InChunks | OnVariables,
+    rule: Rule,
     problem: Problem,
     seed: tf.Tensor,
     iterate: Iterate,
@@ -55,9 +51,9 @@ def meta_gradient(
     kept.
 
     Args:
-        rule: a learned rule, side by side or not, or one in chunks: for the latter, only gradients
-            are stored, and the backward pass runs the rule again; for the others, the tape of the
-            unroll is kept (`l2l_tf.training.replay.bound_memory` chooses).
+        rule: a learned rule, or one that is bound to the problem's parameters already. Of one that
+            is replayed, only gradients are stored, and the backward pass runs the rule again; for
+            the others, the tape of the unroll is kept (`BoundRule.for_training` chooses).
         problem: the problem.
         seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
         iterate: where the unroll begins; a constant to the gradient (truncation).
@@ -65,10 +61,10 @@ def meta_gradient(
         step_weights: w_1 .. w_T, float `[T]`; ones if None, as in the paper.
         second_derivatives: how much to differentiate through the optimizee's gradients too: 1 (or
             True) gives the true gradient of the unroll's loss, 0 (or False) the approximation
-            above. In between, that share passes through each gradient that the rule sees: it tells
-            of a step that goes too far, as the approximation does not, without exploding over many
-            such steps, as the true gradient does where a rule sees signs and logarithms. All but 0
-            keep the optimizee's activations.
+            above. In between, that share passes through each gradient, loss and parameter that the
+            rule sees: it tells of a step that goes too far, as the approximation does not, without
+            exploding over many such steps, as the true gradient does where a rule sees signs and
+            logarithms. All but 0 keep the optimizee's activations.
         backpropagation_steps: K: each delta gets credit for the losses up to the end of the unroll,
             but its derivative takes the rule's state of every K-th step as a constant. So an unroll
             can be long, for what a delta does in the long run, without derivatives of as many steps
@@ -77,35 +73,33 @@ def meta_gradient(
     Raises:
         ValueError: second derivatives are asked of a rule in chunks.
     """
-    rule = on_problem(rule, problem)
-    is_replayed = is_in_chunks(rule)
-    if is_replayed and second_derivatives:
+    bound = bind(rule, problem)
+    if bound.is_replayed and second_derivatives:
         raise ValueError(
             "second_derivatives need the tape of a whole unroll. "
             f"Received: second_derivatives={second_derivatives} with a rule in chunks. Leave out "
             "one of the two."
         )
-    weights = [weight.value for weight in rule.trainable_variables]
+    weights = [weight.value for weight in bound.trainable_variables]
     if step_weights is None:
         step_weights = tf.ones([num_steps], iterate.parameters.dtype)
     step_weights = step_weights / problem.num_functions
-    record = [] if second_derivatives else ["gradients"] if is_replayed else ["gradients", "deltas"]
+    record = ["gradients"] if bound.is_replayed else ["gradients", "deltas"]
     # Without a watched variable, the tape keeps nothing.
-    with tf.GradientTape(watch_accessed_variables=not is_replayed) as tape:
+    with tf.GradientTape(watch_accessed_variables=not bound.is_replayed) as tape:
         steps, last = unroll(
-            rule,
+            bound,
             problem,
             seed,
             iterate,
             num_steps,
-            record,
+            [] if second_derivatives else record,
             second_derivatives,
             backpropagation_steps,
         )
         meta_loss = tf.reduce_sum(step_weights[:, tf.newaxis] * steps.losses)
-    if is_replayed:
-        gradients = replay_gradient(
-            rule,
+    if bound.is_replayed:
+        gradients = bound.pullback(
             iterate.rule_state,
             iterate.gradient,
             steps.gradients,

@@ -26,14 +26,6 @@ class MetaTrainingSettings:
             final loss is here that of the last minibatch alone, averaged over tasks.
         backtrack_ratio: where a validation's loss exceeds this multiple of the best so far,
             training goes on from the weights of the best; 0 never goes back.
-        step_weights: w_t of each step of an unroll; all ones if None.
-        second_derivatives: how much to differentiate through the optimizee's gradients, in [0, 1]
-            (`l2l_tf.training.meta_gradient`); 0 is the paper's approximation.
-        backpropagation_steps: K; before every K-th step of an unroll the rule's state is taken as a
-            constant, so that the meta-gradient flows back through at most K of the rule's steps
-            (`l2l_tf.training.meta_gradient`); None for all steps of an unroll.
-        chunk_size: coordinates that are taken at once; chosen by size if None, all if 0
-            (`l2l_tf.training.replay.bound_memory`).
         horizons: a curriculum: the steps of a trajectory in each of its stages, ascending to
             `num_steps` (Chen et al. 2020, arXiv 2010.09089). A stage is validated over the horizon
             of the one after it; the last, over its own. It ends, and the next begins with its best
@@ -62,10 +54,6 @@ class MetaTrainingSettings:
     num_validation_tasks: int = 1
     validation_metric: str = "final_loss"
     backtrack_ratio: float = 0.0
-    step_weights: Sequence[float] | None = None
-    second_derivatives: float = 0.0
-    backpropagation_steps: int | None = None
-    chunk_size: int | None = None
     horizons: Sequence[int] = ()
     patience: int = 1
     seed: int = 0
@@ -94,41 +82,6 @@ class MetaTrainingSettings:
             raise ValueError(
                 "backtrack_ratio must be 0 or at least 1. Received: "
                 f"backtrack_ratio={self.backtrack_ratio}. Give, say, 1.5."
-            )
-        if not 0 <= self.second_derivatives <= 1:
-            raise ValueError(
-                "second_derivatives must be in [0, 1]. Received: "
-                f"second_derivatives={self.second_derivatives}. 0 leaves them out, 1 is the true "
-                "derivative."
-            )
-        for name in ("chunk_size", "backpropagation_steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int | None):
-                raise TypeError(
-                    f"{name} must be None or an integer. "
-                    f"Received: {name}={value!r}. Leave it out for the default."
-                )
-        if self.backpropagation_steps is not None and self.backpropagation_steps < 1:
-            raise ValueError(
-                "backpropagation_steps must be None or at least 1. Received: "
-                f"backpropagation_steps={self.backpropagation_steps}. Leave it out for all steps "
-                "of an unroll."
-            )
-        if self.chunk_size is not None and self.chunk_size < 0:
-            raise ValueError(
-                "chunk_size must be None or at least 0. "
-                f"Received: chunk_size={self.chunk_size}. Leave it out to have it chosen."
-            )
-        if self.chunk_size and self.second_derivatives:
-            raise ValueError(
-                "chunk_size must be None or 0 with second derivatives, which need the tape of a "
-                f"whole unroll. Received: chunk_size={self.chunk_size}. Leave out one of the two."
-            )
-        if self.step_weights is not None and len(self.step_weights) != self.unroll_length:
-            raise ValueError(
-                "step_weights must hold a weight for each step of an unroll. Received: "
-                f"{len(self.step_weights)} weights with unroll_length={self.unroll_length}. "
-                "Give as many weights as steps."
             )
         if self.horizons:
             self._check_horizons()

@@ -13,26 +13,34 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.files import checked_path
+from l2l_tf.problems.mixture import MixtureProblem
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.tasks import task_seeds
-from l2l_tf.rules.routed import on_problem
-from l2l_tf.rules.side_by_side import arrange
 from l2l_tf.training.averages import averaged, begin_averages
+from l2l_tf.training.compiled_run import CompiledRun
+from l2l_tf.training.estimators import GradientEstimator, TruncatedBackpropagation
 from l2l_tf.training.evaluation import task_groups
-from l2l_tf.training.meta_arguments import check_strategy, check_trainable, fingerprint
+from l2l_tf.training.meta_arguments import (
+    check_estimator,
+    check_strategy,
+    check_trainable,
+    fingerprint,
+)
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
-from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaProgress, MetaTrainingSettings
-from l2l_tf.training.replay import bound_memory
 from l2l_tf.training.replicas import Replicas
-from l2l_tf.training.unroll import Iterate, start, unroll
+from l2l_tf.training.unroll import bind, start, unroll
+
+# From which task on episodes take those that they begin with, when the estimator begins.
+_FIRST_TASK_OF_EPISODES = 2**30
 
 
 class MetaTrainer:
-    """Learns a rule's weights by gradient descent through unrolls of a problem's tasks.
+    """Learns a rule's weights by gradient descent on the losses of a problem's tasks.
 
-    A meta-step runs one unroll of one or more tasks and applies the meta-gradient. The trajectory
-    goes on through further unrolls to its horizon; then the next tasks are drawn. After each
+    A meta-step runs one unroll of one or more tasks and applies the meta-gradient that an estimator
+    makes of it. The trajectory goes on through further unrolls to its horizon; then the next tasks
+    are drawn, of a `MixtureProblem` perhaps those of another problem. After each
     meta-epoch the frozen rule is validated on fixed tasks over the whole horizon, and the best
     weights are kept; where training has gone astray it can go on from them (`backtrack_ratio`), and
     horizons may grow from stage to stage (`horizons`). A meta-step with a non-finite loss or
@@ -52,21 +60,24 @@ class MetaTrainer:
 
     Args:
         rule: the learned rule; its trainable variables are changed in place.
-        problem: the problem that the rule is trained on.
+        problem: the problem that the rule is trained on, or a mixture of several.
         optimizer: the meta-optimizer: any Keras optimizer, with its own clipping and schedule. With
             `use_ema=True`, the moving averages of weights that it keeps are validated and kept as
             the best in place of the weights, which training goes on from.
         settings: the run's settings.
-        validation_problem: the problem of validation tasks, by default the same.
+        validation_problem: the problem of validation tasks, or a mixture, by default the same. Of a
+            mixture, each problem has as many validation tasks, and the mean of their normalised
+            losses counts.
         checkpoint_dir: the folder of checkpoints; None keeps none.
         checkpoint_seconds: seconds between checkpoints, beside those after each validation.
         is_pretrained: whether the rule's weights were learned before. They are then validated
             before the first meta-step, as meta-epoch 0, and are the best until others are better.
+        estimator: how meta-gradients are estimated; by default `TruncatedBackpropagation()`.
 
     Raises:
         TypeError: the rule, the optimizer or the folder is of another kind.
-        ValueError: a rule that is not coordinatewise would run several tasks side by side; the
-            optimizer accumulates gradients, or overwrites weights with averages, under a strategy;
+        ValueError: the optimizer accumulates gradients, or overwrites weights with averages, under
+            a strategy;
             processes train different runs; the tasks of a meta-step can't be shared evenly among
             the replicas; the rule or the optimizer was made outside of the strategy's scope; the
             folder's path is empty or not in UTF-8; the folder holds a checkpoint of another run,
@@ -77,17 +88,20 @@ class MetaTrainer:
     def __init__(
         self,
         rule: keras.layers.Layer,
-        problem: Problem,
+        problem: Problem | MixtureProblem,
         optimizer: keras.optimizers.Optimizer,
         settings: MetaTrainingSettings,
-        validation_problem: Problem | None = None,
+        validation_problem: Problem | MixtureProblem | None = None,
         checkpoint_dir: str | Path | None = None,
         checkpoint_seconds: float = 60.0,
         is_pretrained: bool = False,
+        estimator: GradientEstimator | None = None,
     ):
+        estimator = estimator or TruncatedBackpropagation()
         if checkpoint_dir is not None:
             checkpoint_dir = checked_path(checkpoint_dir, "checkpoint_dir")
-        check_trainable(rule, optimizer, settings)
+        check_trainable(rule, optimizer)
+        check_estimator(estimator, settings)
         strategy = tf.distribute.get_strategy()
         check_strategy(strategy, rule, optimizer, settings)
         replicas = Replicas(strategy)
@@ -97,18 +111,16 @@ class MetaTrainer:
         self.settings = settings
         self.progress = MetaProgress()
         self._replicas = replicas
-        self._tasks = StackedProblem(problem, settings.tasks_per_meta_step // replicas.count)
-        self._trained_rule = bound_memory(
-            on_problem(rule, self._tasks),
-            self._tasks.num_coordinates,
-            settings.unroll_length,
-            0 if settings.second_derivatives else settings.chunk_size,
-        )
+        self.estimator = estimator
+        self._runs = [
+            CompiledRun(self.estimator, rule, component, settings, replicas)
+            for component in problem.components
+        ]
         # Validation tasks that can't be shared evenly are run on every replica.
         self._shares_validation = settings.num_validation_tasks % replicas.count == 0
         self._validation_problem = validation_problem or problem
-        # On each replica, where its tasks stand in the present trajectory.
-        self._iterate: Iterate | None = None
+        # Of each run, the state of its estimator on each replica; None: it is to begin.
+        self._states: list[Any] = [None] * len(self._runs)
         self._stop_requested = False
         self._is_pretrained = is_pretrained
         self._checkpoint_seconds = checkpoint_seconds
@@ -123,12 +135,6 @@ class MetaTrainer:
         ]
         self._best_weights = _copies(self._weights)
         self._best_slots = _copies(self._slots)
-        self._start = tf.function(lambda seeds: replicas.run(self._start_tasks, seeds))
-        self._meta_gradient = tf.function(
-            lambda seeds, iterate, num_steps: replicas.run(
-                self._mean_meta_gradient, seeds, iterate, num_steps
-            )
-        )
         self._apply = tf.function(lambda gradients: replicas.run(self._apply_once, gradients))
         self._validate = tf.function(
             lambda seeds, num_steps: replicas.run(self._validation_losses, seeds, num_steps)
@@ -217,8 +223,9 @@ class MetaTrainer:
         _assign(self._weights, self._best_weights)
 
     def description(self) -> dict[str, Any]:
-        """Returns what the run is and how far it has come, plain enough for JSON."""
-        return self._fingerprint() | {"progress": dataclasses.asdict(self.progress)}
+        """Returns what the run is, how it runs and how far it has come, plain enough for JSON."""
+        progress = dataclasses.asdict(self.progress)
+        return self._fingerprint() | self.estimator.description() | {"progress": progress}
 
     def validate(self) -> tuple[float, np.ndarray]:
         """Returns the rule's validation metric and its curve, float `[T + 1]`.
@@ -235,24 +242,25 @@ class MetaTrainer:
         """Runs one unroll and applies its meta-gradient, or skips it; returns the logs."""
         began = time.monotonic()
         settings, progress = self.settings, self.progress
-        num_tasks = settings.tasks_per_meta_step
-        seeds = task_seeds(settings.seed, "train", progress.num_trajectories * num_tasks, num_tasks)
-        if self._iterate is None:
-            self._iterate = self._start(seeds)
         unroll_lengths = settings.unroll_lengths_of(progress.stage)
+        index, seeds, first_seeds = self._next_tasks(len(unroll_lengths))
+        run = self._runs[index]
+        if self._states[index] is None:
+            self._states[index] = run.begin(first_seeds)
         num_steps = unroll_lengths[progress.num_unrolls]
-        meta_loss, norm, gradients, self._iterate = self._meta_gradient(
-            seeds, self._iterate, num_steps
-        )
-        meta_loss, norm = self._replicas.one(meta_loss), self._replicas.one(norm)
+        estimate, norm = run.estimate(seeds, self._states[index], num_steps)
+        self._states[index] = estimate.state
+        meta_loss, norm = self._replicas.one(estimate.meta_loss), self._replicas.one(norm)
         progress.num_unrolls += 1
         is_finite = bool(np.isfinite(meta_loss) and np.isfinite(norm))
         if is_finite:
-            self._apply(gradients)
+            self._apply(estimate.gradients)
         else:
             progress.num_skipped += 1
+            self._states[index] = None
         if not is_finite or progress.num_unrolls == len(unroll_lengths):
-            self._iterate = None
+            if not self.estimator.has_episodes:
+                self._states[index] = None
             progress.num_unrolls = 0
             progress.num_trajectories += 1
         progress.seconds += time.monotonic() - began
@@ -261,6 +269,25 @@ class MetaTrainer:
             "meta_gradient_norm": float(norm),
             "skipped_steps": progress.num_skipped,
         }
+
+    def _next_tasks(self, num_unrolls: int) -> tuple[int, tf.Tensor, tf.Tensor]:
+        """Returns the run of the next meta-step and the seeds of its tasks, int32 `[M, 2]`.
+
+        The last are those of the tasks that it begins with, if it is to begin.
+        """
+        settings, progress = self.settings, self.progress
+        num_tasks = settings.tasks_per_meta_step
+        # Which trajectory it is; where episodes end by themselves, which meta-step.
+        index = progress.num_trajectories
+        if self.estimator.has_episodes:
+            index = index * num_unrolls + progress.num_unrolls
+        seeds = task_seeds(settings.seed, "train", index * num_tasks, num_tasks)
+        first_seeds = seeds
+        if self.estimator.has_episodes:
+            # Far from all others: a pair's second task is not its first again.
+            first_task = _FIRST_TASK_OF_EPISODES + index * num_tasks
+            first_seeds = task_seeds(settings.seed, "train", first_task, num_tasks)
+        return self.problem.choose(settings.seed, index), seeds, first_seeds
 
     def _has_begun(self) -> bool:
         progress = self.progress
@@ -324,30 +351,7 @@ class MetaTrainer:
         self.load_best()
         _assign(self._slots, self._best_slots)
 
-    # These four run on each replica.
-
-    def _start_tasks(self, seeds):
-        return start(self._trained_rule, self._tasks, self._replicas.share(seeds))
-
-    def _mean_meta_gradient(self, seeds, iterate, num_steps):
-        settings = self.settings
-        step_weights = settings.step_weights
-        if step_weights is not None:
-            # The weights of a shorter last unroll are those of an unroll's last steps.
-            step_weights = tf.constant(step_weights[-num_steps:], iterate.parameters.dtype)
-        result = meta_gradient(
-            self._trained_rule,
-            self._tasks,
-            self._replicas.share(seeds),
-            iterate,
-            num_steps,
-            step_weights,
-            settings.second_derivatives,
-            settings.backpropagation_steps,
-        )
-        # What isn't finite on one replica makes the mean so on all.
-        meta_loss, *gradients = self._replicas.mean([result.meta_loss, *result.gradients])
-        return meta_loss, tf.linalg.global_norm(gradients), gradients, result.iterate
+    # These run on each replica.
 
     def _apply_once(self, gradients):
         # Keras sums gradients over replicas; with one that isn't zero, its clipping is right too.
@@ -356,38 +360,25 @@ class MetaTrainer:
     def _validation_losses(self, seeds, num_steps):
         if self._shares_validation:
             seeds = self._replicas.share(seeds)
-        groups = task_groups(seeds.shape[0], self._validation_problem)
-        tasks = StackedProblem(self._validation_problem, groups.shape[1])
-        rule = arrange(on_problem(self.rule, tasks), tasks.num_coordinates)
-
-        @tf.function
-        def losses_of_group(seeds):
-            first = start(rule, tasks, seeds)
-            steps, _ = unroll(rule, tasks, seeds, first, num_steps)
-            return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
-
-        # Traced first, for the dtype of its losses.
-        run = losses_of_group.get_concrete_function(tf.TensorSpec([groups.shape[1], 2], tf.int32))
-        losses = tf.map_fn(
-            run,
-            tf.gather(seeds, groups),
-            fn_output_signature=run.structured_outputs.dtype,
-            # One group after the other, for memory's sake.
-            parallel_iterations=1,
-        )
-        losses = tf.concat(tf.unstack(losses, groups.shape[0]), axis=1)
-        num_runs = seeds.shape[0] * self._validation_problem.num_functions
-        return self._replicas.mean(tf.reduce_mean(losses[:, :num_runs], axis=1))
+        curves = [
+            _mean_curve(self.rule, component, seeds, num_steps)
+            for component in self._validation_problem.components
+        ]
+        if len(curves) == 1:
+            return self._replicas.mean(curves[0])
+        scales = zip(self._validation_problem.components, curves, strict=True)
+        normalized = [component.normalized(curve) for component, curve in scales]
+        return self._replicas.mean(tf.reduce_mean(tf.stack(normalized), axis=0))
 
     def _fingerprint(self) -> dict[str, Any]:
         return fingerprint(
             self.rule,
-            self._trained_rule,
             self.optimizer,
             self.problem,
             self._validation_problem,
             self._replicas.count,
             self.settings,
+            self.estimator,
         )
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
@@ -396,10 +387,9 @@ class MetaTrainer:
         counters, tensors = restored or ({}, [])
         self.progress = MetaProgress(**counters)
         if tensors:
-            seeds = tf.TensorSpec([self._tasks.num_tasks, 2], tf.int32)
-            begin = tf.function(lambda seeds: start(self._trained_rule, self._tasks, seeds))
-            structure = begin.get_concrete_function(seeds).structured_outputs
-            self._iterate = self._replicas.spread(tensors, structure)
+            are_open, *tensors = tensors
+            for index in np.flatnonzero(are_open):
+                self._states[index], tensors = self._runs[index].spread(tensors)
 
     def _refuse_other_progress(self, counters: dict[str, Any]) -> None:
         progress = MetaProgress(**counters)
@@ -423,7 +413,10 @@ class MetaTrainer:
 
     def _save(self) -> None:
         if self._checkpoint is not None:
-            tensors = [] if self._iterate is None else self._replicas.collect(self._iterate)
+            # Which runs have a state, and what it is.
+            tensors = [np.array([state is not None for state in self._states])]
+            for run, state in zip(self._runs, self._states, strict=True):
+                tensors += [] if state is None else run.collect(state)
             if self._replicas.is_chief:
                 self._checkpoint.save(dataclasses.asdict(self.progress), tensors)
         self._checkpoint_time = time.monotonic()
@@ -438,6 +431,34 @@ class MetaTrainer:
         # A request that came in the meantime stays for the next time.
         self._stop_requested |= agreed
         return agreed
+
+
+def _mean_curve(
+    rule: keras.layers.Layer, problem: Problem, seeds: tf.Tensor, num_steps: int
+) -> tf.Tensor:
+    """Returns the mean losses of a rule on a problem's tasks, float `[T + 1]`."""
+    groups = task_groups(seeds.shape[0], problem)
+    tasks = StackedProblem(problem, groups.shape[1])
+    bound = bind(rule, tasks).for_steps()
+
+    @tf.function
+    def losses_of_group(seeds):
+        first = start(bound, tasks, seeds)
+        steps, _ = unroll(bound, tasks, seeds, first, num_steps)
+        return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
+
+    # Traced first, for the dtype of its losses.
+    run = losses_of_group.get_concrete_function(tf.TensorSpec([groups.shape[1], 2], tf.int32))
+    losses = tf.map_fn(
+        run,
+        tf.gather(seeds, groups),
+        fn_output_signature=run.structured_outputs.dtype,
+        # One group after the other, for memory's sake.
+        parallel_iterations=1,
+    )
+    losses = tf.concat(tf.unstack(losses, groups.shape[0]), axis=1)
+    num_runs = seeds.shape[0] * problem.num_functions
+    return tf.reduce_mean(losses[:, :num_runs], axis=1)
 
 
 def _copies(variables: Sequence[keras.Variable]) -> list[tf.Variable]:

@@ -52,7 +52,7 @@ def tune(
     All rates run on the same tasks, side by side in groups.
 
     Args:
-        make_rule: a coordinatewise rule for a vector of learning rates `[N]`; see `BASELINES`.
+        make_rule: returns a rule for a vector of learning rates `[N]`; see `BASELINES`.
         problem: the problem that the tasks are drawn from.
         seeds: the tasks, int32 `[M, 2]`; not those that results are reported on.
         num_steps: the horizon.
@@ -60,13 +60,13 @@ def tune(
         max_coordinates: how many coordinates run side by side, as in `evaluate`.
 
     Raises:
-        ValueError: fewer than two rates, a rate that is not positive and finite, a rule that is not
-            coordinatewise, at each rate a run diverged, or what `evaluate` refuses.
+        ValueError: fewer than two rates, a rate that is not positive and finite, at each rate a run
+            diverged, or what `evaluate` refuses.
 
     Warns:
         UserWarning: the best rate is the lowest or highest.
     """
-    rates = _checked_rates(make_rule, learning_rates)
+    rates = _checked_rates(learning_rates)
     final_losses = _final_losses(make_rule, problem, seeds, rates, num_steps, max_coordinates)
     best = int(np.argmin(final_losses))
     return _checked_tuning(Tuning(rates[best], rates, tuple(final_losses)))
@@ -103,7 +103,7 @@ def tune_by_halving(
     Warns:
         UserWarning: the best rate is the lowest or highest.
     """
-    rates = _checked_rates(make_rule, learning_rates)
+    rates = _checked_rates(learning_rates)
     runs = _Runs(make_rule, problem, seeds, num_steps, max_coordinates)
     survivors: Sequence[float] = rates
     for share in (_SHARE**2, _SHARE, 1):
@@ -154,7 +154,7 @@ def tune_from(
             "first_rate must be positive and finite. "
             f"Received: first_rate={first_rate}. Give a rate that was good for a problem like it."
         )
-    rates = _checked_rates(make_rule, learning_rates)
+    rates = _checked_rates(learning_rates)
     runs = _Runs(make_rule, problem, seeds, num_steps, max_coordinates)
     nearest = min(rates, key=lambda rate: abs(math.log(rate / first_rate)))
     for rate in reversed(rates[: rates.index(nearest) + 1]):
@@ -217,20 +217,13 @@ class _Runs:
         return rate in self._ends and not np.isfinite(self.loss(rate))
 
 
-def _checked_rates(
-    make_rule: Callable[[tf.Tensor], Rule], learning_rates: Sequence[float]
-) -> tuple[float, ...]:
+def _checked_rates(learning_rates: Sequence[float]) -> tuple[float, ...]:
     """Returns different rates, ascending."""
     rates = tuple(sorted(set(learning_rates)))
     if len(rates) < 2 or not all(0 < rate < math.inf for rate in rates):
         raise ValueError(
             "learning_rates must hold two or more different positive numbers. "
             f"Received: learning_rates={tuple(learning_rates)}. Give a grid, say in half decades."
-        )
-    if not make_rule(tf.constant(rates)).is_coordinatewise:
-        raise ValueError(
-            "make_rule must make coordinatewise rules, for rates to run side by side. "
-            f"Received: make_rule={make_rule!r}. Evaluate another rule at each rate apart."
         )
     return rates
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
-from l2l_tf.rules.routed import on_problem
-from l2l_tf.rules.rule import FlatLayout, Rule
+from l2l_tf.rules.execution.trajectory import cut_off, damped
+from l2l_tf.rules.rule import BoundRule, FlatLayout, Rule, StepInfo
 
 
 class Iterate(NamedTuple):
@@ -42,15 +42,29 @@ class Unroll(NamedTuple):
     deltas: Any = None
 
 
+def bind(rule: Rule, problem: Problem) -> BoundRule:
+    """Returns a rule for all parameters of a problem's task; one that is bound to them, as it is.
+
+    Raises:
+        ValueError: the rule is bound to tensors of other shapes.
+    """
+    return rule.bind(problem.variables, problem.batch_shape)
+
+
 def start(rule: Rule, problem: Problem, seed: tf.Tensor) -> Iterate:
-    """Returns the iterate at step 0 of the task that a seed names."""
-    rule = on_problem(rule, problem)
+    """Returns the iterate at step 0 of the task that a seed names.
+
+    Args:
+        rule: a rule, or one that is bound to the problem's parameters already (`bind`).
+        problem: the problem.
+        seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
+    """
+    bound = bind(rule, problem)
     layout = FlatLayout(problem.parameter_shapes)
     parameters = layout.flatten(problem.initial_parameters(seed))
     step = tf.constant(0)
     losses, gradient = _evaluate(problem, layout, parameters, problem.batch(seed, step))
-    state = rule.initial_state(layout.num_coordinates)
-    return Iterate(step, parameters, tf.stop_gradient(gradient), losses, state)
+    return Iterate(step, parameters, tf.stop_gradient(gradient), losses, bound.initial_state())
 
 
 def unroll(
@@ -71,27 +85,29 @@ def unroll(
     exactly one of 100.
 
     Args:
-        rule: the rule.
+        rule: a rule, or one that is bound to the problem's parameters already (`bind`).
         problem: the problem.
         seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
         iterate: where to begin.
         num_steps: T.
         record: what to return beside the losses, TN numbers each: "gradients", "deltas".
-        second_derivatives: how much of what flows back through a gradient, from the rule that
-            sees it to the parameters where it was taken, a tape around this call lets through. 1
-            is the true derivative; a share of it damps what grows from step to step. With 0,
-            gradients and losses are constants to the tape: the paper's approximation (section 2),
-            under which `l2l_tf.training.meta_gradient` needs no more than the deltas' derivatives.
+        second_derivatives: how much of what flows back through what the rule sees of the problem
+            (gradients, and losses and parameters if it needs them), to the parameters where that
+            was taken, a tape around this call lets through. 1 is the true derivative; a share of
+            it damps what grows from step to step. With 0, all of it is a constant to the tape: the
+            paper's approximation (section 2), under which `l2l_tf.training.meta_gradient` needs no
+            more than the deltas' derivatives.
         backpropagation_steps: after how many steps the rule's state is a constant to a tape; never
             if None.
     """
-    rule = on_problem(rule, problem)
+    bound = bind(rule, problem)
     layout = FlatLayout(problem.parameter_shapes)
     fixed_batch = None if problem.is_stochastic else problem.batch(seed, iterate.step)
 
     def body(index, iterate, records):
         state = cut_off(iterate.rule_state, index, backpropagation_steps)
-        delta, state = rule(iterate.gradient, state)
+        info = _info(bound, iterate, second_derivatives)
+        delta, state = bound(iterate.gradient, state, info)
         parameters = iterate.parameters + delta
         step = iterate.step + 1
         batch = problem.batch(seed, step) if problem.is_stochastic else fixed_batch
@@ -100,7 +116,7 @@ def unroll(
             # Here and not on the parameters: what lies behind would be kept for a backward pass.
             losses, gradient = tf.stop_gradient(losses), tf.stop_gradient(gradient)
         elif second_derivatives < 1:
-            gradient = _damped(gradient, second_derivatives)
+            gradient = damped(gradient, second_derivatives)
         values = {"losses": losses, "gradients": gradient, "deltas": delta}
         records = {name: array.write(index, values[name]) for name, array in records.items()}
         return index + 1, Iterate(step, parameters, gradient, losses, state), records
@@ -116,29 +132,19 @@ def unroll(
     return Unroll(**{name: array.stack() for name, array in records.items()}), iterate
 
 
-def cut_off(state: Any, index: tf.Tensor, every: int | None) -> Any:
-    """Returns a rule's state as it is: a constant to a tape where a step's index says so.
+def _info(rule: BoundRule, iterate: Iterate, second_derivatives: float) -> StepInfo:
+    """Returns what the rule needs to know of a step beside its gradient, and no more."""
 
-    Args:
-        state: tensors in a nest, before the step.
-        index: int32 `[]`, of the step, from 0.
-        every: the state is a constant before each step whose index is a multiple of it; never if
-            None.
-    """
-    if every is None:
-        return state
-    passes = index % every != 0
-    return tf.nest.map_structure(lambda leaf: _damped(leaf, tf.cast(passes, leaf.dtype)), state)
+    def seen(values: tf.Tensor) -> tf.Tensor:
+        if not second_derivatives:
+            return tf.stop_gradient(values)
+        return damped(values, second_derivatives) if second_derivatives < 1 else values
 
-
-def _damped(values: tf.Tensor, share: float | tf.Tensor) -> tf.Tensor:
-    """Returns values as they are; of a gradient with respect to them, a share passes."""
-
-    @tf.custom_gradient
-    def damp(values):
-        return tf.identity(values), lambda upstream: share * upstream
-
-    return damp(values)
+    return StepInfo(
+        iterate.step if "step" in rule.needs else None,
+        seen(iterate.losses) if "losses" in rule.needs else None,
+        seen(iterate.parameters) if "parameters" in rule.needs else None,
+    )
 
 
 def _evaluate(

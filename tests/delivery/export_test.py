@@ -409,8 +409,8 @@ def test_a_configuration_that_is_no_layer_is_refused(copy):
     _accept(copy, "rule.json")
     assert _refused(copy, ValueError) == _cannot_build(
         copy,
-        "config must be that of a rule. Received: [], which is none. Save a rule, with "
-        "is_coordinatewise, initial_state and __call__",
+        "config must be that of a rule. Received: [], which is none. Save a rule, a "
+        "subclass of CoordinatewiseRule or one with is_coordinatewise and bind",
     )
 
 

@@ -424,7 +424,7 @@ def test_a_multi_optimizer_with_it_is_saved_and_goes_on(tmp_path):
 
 
 def test_a_rule_of_the_package_trains_a_model_by_its_name():
-    optimizer = l2l_tf.load("quadratic_lstm", learning_rate=0.5, global_clipnorm=1.0, name="mine")
+    optimizer = l2l_tf.load("mnist_rnnprop", learning_rate=0.5, global_clipnorm=1.0, name="mine")
     assert isinstance(optimizer, LearnedOptimizer)
     assert (optimizer.name, float(optimizer.learning_rate)) == ("mine", 0.5)
     model = _fit(optimizer)

@@ -8,7 +8,18 @@ import tensorflow as tf
 import l2l_tf
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load
 from l2l_tf.delivery.pretrained import load_rule
-from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, RMSprop, Route, RoutedRule
+from l2l_tf.rules import (
+    NO_INFO,
+    SGD,
+    Adam,
+    BoundToTensors,
+    CoordinatewiseLSTM,
+    CoordinatewiseRule,
+    RMSprop,
+    Route,
+    RoutedRule,
+    TensorState,
+)
 from tests.delivery.linear_rule import LinearRule
 
 
@@ -55,12 +66,19 @@ class MeanRule(LinearRule):
 
     is_coordinatewise = False
 
-    def initial_state(self, num_coordinates):
-        return tf.zeros([]), tf.zeros([3])
+    def bind(self, variables, batch_shape=()):
+        return BoundMean(self, variables, batch_shape)
 
-    def call(self, gradient, state):
-        mean = tf.reduce_mean(gradient)
-        return tf.fill(gradient.shape, -mean), (state[0] + mean, state[1] + 1.0)
+
+class BoundMean(BoundToTensors):
+    def initial_state(self):
+        return TensorState((tf.zeros([]), tf.zeros([3])), [()] * len(self.shapes))
+
+    def update(self, gradients, state, info=NO_INFO):
+        mean = tf.reduce_mean(self.layout.flatten(gradients))
+        total, counts = state.shared
+        deltas = [tf.fill(gradient.shape, -mean) for gradient in gradients]
+        return deltas, state._replace(shared=(total + mean, counts + 1.0))
 
 
 # What is updated
@@ -329,7 +347,8 @@ def test_a_rule_of_two_layers_of_20_keeps_80_floats_for_each_coordinate():
 
 @pytest.mark.parametrize("chunk_size", [None, 7])
 def test_with_bfloat16_it_keeps_half_the_bytes(chunk_size):
-    optimizer = load("quadratic_lstm", state_dtype="bfloat16", chunk_size=chunk_size)
+    rule = load_rule("quadratic_lstm")
+    optimizer = LearnedOptimizer(rule, state_dtype="bfloat16", chunk_size=chunk_size)
     optimizer.build(_variables((17, 3), (9,)))
     assert sum(one.nbytes for one in _state(optimizer).values()) == 80 * 60 * 2
 
@@ -529,9 +548,7 @@ def test_weights_of_another_number_are_refused():
 
 
 def test_a_rule_that_cannot_be_saved_trains_and_is_refused_when_it_is_saved():
-    class Plain:
-        is_coordinatewise = True
-
+    class Plain(CoordinatewiseRule):
         def initial_state(self, num_coordinates):
             return ()
 
@@ -573,7 +590,7 @@ def test_any_rule_of_ours_can_be_saved(rule):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: LearnedOptimizer(SGD(0.1)), lambda: load("quadratic_lstm")]
+    "make", [lambda: LearnedOptimizer(SGD(0.1)), lambda: load("mnist_rnnprop")]
 )
 def test_another_backend_of_keras_is_refused(monkeypatch, make):
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")

@@ -5,16 +5,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from l2l_tf.rules import CoordinatewiseRule
+
 
 @keras.saving.register_keras_serializable(package="l2l_tf_tests.delivery")
-class LinearRule(keras.layers.Layer):
+class LinearRule(CoordinatewiseRule, keras.layers.Layer):
     """A weight times the gradient: with a weight of -1, gradient descent with a rate of 1.
 
     Its state has one tensor of each form: the number of steps so far, int32 `[]`; the sum of all
     gradients, float `[N]`; and the last two gradients, float `[N, 2]`.
     """
-
-    is_coordinatewise = True
 
     def __init__(self, weight: float = -1.0, **arguments: Any):
         super().__init__(**{"dtype": "float32", "autocast": False} | arguments)

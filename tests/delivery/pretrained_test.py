@@ -55,7 +55,8 @@ def test_rules_are_looked_for_in_the_package_and_beside_it():
 def test_every_rule_that_comes_with_the_package_can_be_loaded_and_has_a_card():
     for name, (folder, _) in list_rules().items():
         load_rule(name)
-        card = load_card(folder)
+        card = load_card(list_rules()[name])
+        assert load_card(folder) == card
         assert card["name"] == name
         assert card["licence"] == "Apache-2.0"
         assert {"command", "commit", "seed", "problem"} <= card["training"].keys()

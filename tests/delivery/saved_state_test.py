@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_tf.delivery.group_update import Group
+from l2l_tf.delivery.coordinate_group import CoordinateGroup
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer
 from l2l_tf.delivery.rule_config import rules_to_bytes
 from l2l_tf.rules import SGD, Route
@@ -156,7 +156,7 @@ def test_an_optimizer_whose_build_has_failed_refuses_to_go_on(monkeypatch):
 
     optimizer, variables = _optimizer(), _variables((2,))
     with monkeypatch.context() as patched:
-        patched.setattr(Group, "add_state", add_state)
+        patched.setattr(CoordinateGroup, "add_state", add_state)
         with pytest.raises(MemoryError):
             _step(optimizer, variables)
     with pytest.raises(RuntimeError) as raised:

@@ -287,7 +287,7 @@ def test_a_residual_network_is_learned_from_in_chunks(tmp_path):
     card = load_card(tmp_path / "rule")
     assert card["name"] == "cifar_rnnprop"
     assert card["training"]["problem"] == "digits_resnet20"
-    assert card["training"]["state_chunk_size"] == {"conv": 65536, "other": 65536}
+    assert card["training"]["chunk_size"] == 65536
     assert np.isfinite(card["training"]["progress"]["best_validation_loss"])
 
 

@@ -170,6 +170,35 @@ def test_a_wrapped_problem_says_what_it_is(wrap):
         assert wrapped.name != problem.name
 
 
+class _Counting(NoisyBowls):
+    """Counts how often the losses of tasks side by side are asked for."""
+
+    min_tasks_side_by_side = 4
+    num_calls = 0
+
+    def losses_of_tasks(self, parameters, batch):
+        self.num_calls += 1
+        return super().losses_of_tasks(parameters, batch)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=["scaled", "convex", "both"])
+@pytest.mark.parametrize("num_tasks", [1, 3, 9])
+def test_tasks_side_by_side_share_what_those_of_the_problem_share(wrap, num_tasks):
+    problem = _Counting()
+    wrapped = wrap(problem)
+    assert wrapped.min_tasks_side_by_side == 4
+    stacked, seeds = StackedProblem(wrapped, num_tasks), SEEDS[:num_tasks]
+    stacked.loss(stacked.initial_parameters(seeds), stacked.batch(seeds, STEP))
+    assert problem.num_calls == 1
+
+
+def test_the_parameters_of_the_convex_term_are_named_and_have_an_axis_of_their_own():
+    names = [[spec.path for spec in wrap(PROBLEMS[1]).variables] for wrap in WRAPPERS]
+    own = ["parameter_0", "parameter_1"]
+    assert names == [own, [*own, "convex_term/x"], [*own, "convex_term/x"]]
+    assert WithConvexTerm(PROBLEMS[1], 7).variables[-1].shape == (7,)
+
+
 def test_configurations_hold_the_problems_and_every_argument():
     problem = PROBLEMS[0]
     assert WithConvexTerm(RandomlyScaled(problem, 2.0), 7, 0.5).get_config() == {

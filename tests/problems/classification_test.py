@@ -15,6 +15,7 @@ from l2l_tf.problems.datasets import load
 from l2l_tf.problems.networks import ACTIVATIONS, conv_net, mlp
 from l2l_tf.problems.problem import StackedProblem
 from l2l_tf.problems.tasks import task_seeds
+from tests.problems.shapes import assert_variables_are_parameters_without_batch_axes
 from tests.real_data import needs_data
 from tests.reference import mlp as reference
 
@@ -314,6 +315,15 @@ def test_the_model_is_left_as_it_is_and_its_values_play_no_part():
 # What a problem is
 
 
+def test_its_parameters_are_the_variables_of_the_model_without_further_axes():
+    model = mlp((8, 8, 1), units=3, num_layers=2)
+    problem = ClassificationProblem(model, IMAGES, LABELS)
+    assert problem.batch_shape == ()
+    trained = model.trainable_variables
+    assert problem.variables == [(one.path, tuple(one.shape)) for one in trained]
+    assert_variables_are_parameters_without_batch_axes(problem)
+
+
 def test_images_are_no_part_of_a_graph():
     images = RNG.integers(0, 256, (5000, 8, 8, 1), dtype=np.uint8)
     problem = ClassificationProblem(mlp((8, 8, 1)), images, np.zeros(5000, np.int32))
@@ -321,7 +331,7 @@ def test_images_are_no_part_of_a_graph():
     graph = function.get_concrete_function(tf.TensorSpec([2], tf.int32)).graph
     # The images are 320,000 bytes.
     assert len(graph.as_graph_def().SerializeToString()) < 30_000
-    assert any(captured is problem._images for captured in graph.external_captures)
+    assert any(captured is problem._inputs for captured in graph.external_captures)
 
 
 def test_a_config_is_plain_and_tells_problems_apart():
@@ -561,14 +571,4 @@ def test_a_model_that_ends_with_a_softmax_is_refused(last):
     assert str(raised.value) == (
         "model must give logits, float [B, C]. Received: model='model' that ends with a softmax. "
         "Let it end with a Dense layer that has no activation."
-    )
-
-
-def test_a_model_that_draws_random_numbers_is_refused():
-    model = _ends_with(layers.Flatten(), layers.Dropout(0.5), layers.Dense(10))
-    with pytest.raises(ValueError) as raised:
-        ClassificationProblem(model, IMAGES, LABELS)
-    assert str(raised.value) == (
-        "model must not draw random numbers, for a task to be the same for every rule. "
-        "Received: model='model' with a seed generator. Leave out layers like Dropout."
     )

@@ -5,6 +5,8 @@ import tensorflow as tf
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.quadratic import Quadratic
 from l2l_tf.problems.tasks import fold_in, task_seeds
+from tests.problems.shapes import assert_variables_are_parameters_without_batch_axes
+from tests.training.toys import NoisyBowls, Parabolas
 
 
 def _draw(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
@@ -50,6 +52,31 @@ def test_parameter_shapes_are_read_off_without_drawing_any_parameters():
     assert problem.parameter_shapes == [(), (2,)]
     assert problem.num_coordinates == 3
     assert not problem.ran_eagerly
+
+
+@pytest.mark.parametrize(
+    ("problem", "batch_shape", "shapes"),
+    [
+        (_Line(), (), [(), (2,)]),
+        (NoisyBowls(), (2,), [(2,), ()]),
+        (NoisyBowls(num_functions=1), (1,), [(2,), ()]),
+        (Parabolas(), (), [()]),
+    ],
+    ids=lambda case: getattr(case, "name", ""),
+)
+def test_what_a_parameter_is_does_not_depend_on_tasks_and_functions(problem, batch_shape, shapes):
+    assert problem.batch_shape == batch_shape
+    expected = [(f"parameter_{index}", shape) for index, shape in enumerate(shapes)]
+    assert problem.variables == expected
+    assert_variables_are_parameters_without_batch_axes(problem)
+
+
+@pytest.mark.parametrize("num_tasks", NUMBERS_OF_TASKS)
+def test_of_stacked_stacks_both_axes_of_tasks_stand_first(num_tasks):
+    stacked = StackedProblem(StackedProblem(NoisyBowls(), 3), num_tasks)
+    assert stacked.batch_shape == (num_tasks, 3, 2)
+    assert [spec.shape for spec in stacked.variables] == [(2,), ()]
+    assert stacked.parameter_shapes == [(num_tasks, 3, 2, 2), (num_tasks, 3, 2)]
 
 
 def test_a_problem_must_say_how_to_draw_and_what_to_minimise():

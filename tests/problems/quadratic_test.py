@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from l2l_tf.problems.quadratic import FAMILIES, Quadratic
 from l2l_tf.problems.tasks import task_seeds
+from tests.problems.shapes import assert_variables_are_parameters_without_batch_axes
 from tests.reference import quadratic as reference
 
 SEED = (11, 4)
@@ -237,3 +238,11 @@ def test_an_argument_out_of_range_is_refused(arguments, message):
     with pytest.raises(ValueError) as raised:
         Quadratic(**arguments)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("num_functions", [1, 3])
+def test_its_functions_are_batch_axes_of_one_vector(num_functions):
+    problem = Quadratic(num_functions=num_functions, num_dimensions=4)
+    assert problem.batch_shape == (num_functions,)
+    assert [spec.shape for spec in problem.variables] == [(4,)]
+    assert_variables_are_parameters_without_batch_axes(problem)

@@ -6,14 +6,18 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from l2l_tf.problems.problem import StackedProblem
+from l2l_tf.problems.augmented import RandomlyScaled
+from l2l_tf.problems.problem import ParameterSpec, StackedProblem
 from l2l_tf.problems.style_transfer import StyleTransferProblem
 from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES
+from l2l_tf.rules.routed import RoutedRule
+from l2l_tf.rules.routing import Route
 from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.unroll import start
+from tests.problems.shapes import assert_variables_are_parameters_without_batch_axes
 from tests.reference import style as reference
 
 RNG = np.random.default_rng(0)
@@ -264,7 +268,50 @@ def test_a_meta_gradient_is_that_of_the_rules_weights_alone():
     result = meta_gradient(rule, problem, SEED, start(rule, problem, SEED), 3)
     assert len(result.gradients) == len(rule.trainable_variables)
     assert all(np.abs(gradient).max() > 0 for gradient in result.gradients)
-    assert problem.variables[0].shape == (1, 8, 8, 3)
+
+
+# Parameters
+
+
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_its_pictures_are_batch_axes_of_one_tensor_of_pixels(num_images):
+    problem = _problem(num_images=num_images)
+    assert problem.batch_shape == (num_images,)
+    assert problem.variables == [ParameterSpec("pixels", (8, 8, 3))]
+    assert_variables_are_parameters_without_batch_axes(problem)
+
+
+def test_pixels_are_no_kernels_of_convolutions_however_many_tasks_there_are():
+    rule = RoutedRule(CoordinatewiseLSTM((2,)), [Route(CoordinatewiseLSTM((2,)), kind="conv")])
+    problem = _problem(num_images=2)
+    for one in (problem, StackedProblem(problem, 2), RandomlyScaled(problem)):
+        assert list(rule.bind(one.variables, one.batch_shape).parts) == ["other"]
+
+
+def test_scaled_tasks_side_by_side_share_one_call_of_the_network_too(monkeypatch):
+    problem = _problem()
+    scaled = RandomlyScaled(problem)
+    assert scaled.min_tasks_side_by_side == problem.min_tasks_side_by_side > 1
+    stacked, seeds = StackedProblem(scaled, 3), SEEDS[:3]
+    parameters, batch = stacked.initial_parameters(seeds), stacked.batch(seeds, tf.constant(0))
+    calls = []
+
+    def count(name):
+        original = getattr(problem, name)
+
+        def counted(*arguments):
+            calls.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(problem, name, counted)
+
+    count("losses_of_tasks")
+    count("_maps")
+    losses = stacked.loss(parameters, batch)
+    assert calls == ["losses_of_tasks", "_maps"]
+    for index, seed in enumerate(seeds):
+        own = scaled.loss(scaled.initial_parameters(seed), scaled.batch(seed, tf.constant(0)))
+        np.testing.assert_allclose(losses[index], own[0], rtol=1e-4)
 
 
 # Configurations

@@ -34,3 +34,21 @@ def meta_gradient(
             weight = 1.0 if step_weights is None else step_weights[index]
             meta_loss += weight * tf.reduce_mean(losses)
     return meta_loss, tape.gradient(meta_loss, rule.trainable_variables)
+
+
+def gradient_over(rule, state, gradients, step_weights, every=None):
+    """Returns the meta-gradient over stored gradients `[T + 1, N]`, its terms added up one by one.
+
+    That is the derivative of the sum over t of <u_t, sum of w_s g_s over the s after t>, where the
+    u_t are the rule's answers to the gradients. The state before each step whose index is a
+    multiple of `every` is a constant.
+    """
+    with tf.GradientTape() as tape:
+        product = tf.zeros([], gradients.dtype)
+        for step in range(len(step_weights)):
+            if every and step % every == 0:
+                state = tf.nest.map_structure(tf.stop_gradient, state)
+            delta, state = rule(gradients[step], state)
+            for later in range(step, len(step_weights)):
+                product += tf.reduce_sum(step_weights[later] * gradients[later + 1] * delta)
+    return tape.gradient(product, [weight.value for weight in rule.trainable_variables])

@@ -10,17 +10,18 @@ from l2l_tf.problems import task_seeds
 from l2l_tf.rules import (
     SGD,
     CoordinatewiseLSTM,
+    FlatLayout,
     NesterovRNNprop,
     RNNprop,
     Route,
     RoutedRule,
 )
-from l2l_tf.rules.chunks import InChunks
 from l2l_tf.rules.nesterov_rnnprop import with_nesterov
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.unroll import start, unroll
 from tests.reference import rnnprop as reference
 from tests.reference import truncated_backpropagation
+from tests.rules.execution.arrangements import in_chunks
 from tests.rules.run_rule import run_rule
 from tests.training.toys import NoisyBowls
 
@@ -138,10 +139,8 @@ def test_a_rate_or_a_power_out_of_range_is_refused_of_a_rule_too():
 @pytest.mark.parametrize("chunk_size", [1, 2, NUM_COORDINATES])
 def test_deltas_in_chunks_are_those_of_the_rule(chunk_size):
     rule, gradients = _rule(dtype="float64"), _gradients("float64")
-    in_chunks = InChunks(rule, chunk_size)
-    np.testing.assert_allclose(
-        run_rule(in_chunks, gradients), run_rule(rule, gradients), atol=1e-13
-    )
+    cut = in_chunks(rule, FlatLayout([[NUM_COORDINATES]]), chunk_size)
+    np.testing.assert_allclose(run_rule(cut, gradients), run_rule(rule, gradients), atol=1e-13)
 
 
 def test_an_exported_rule_moves_as_the_rule_and_so_does_its_saved_model(tmp_path):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_tf.rules import SGD, CoordinatewiseLSTM, RNNprop, Route, RoutedRule
+from l2l_tf.rules import SGD, CoordinatewiseLSTM, CoordinatewiseRule, RNNprop, Route, RoutedRule
 from l2l_tf.rules.rebuilding import (
     check_registered,
     nested_dictionaries,
@@ -39,10 +39,8 @@ class OfRank:
 
 
 @keras.saving.register_keras_serializable(package="rebuilding")
-class CellRule(keras.layers.Layer):
+class CellRule(CoordinatewiseRule, keras.layers.Layer):
     """A rule with objects of Keras's own in its configuration, which makes its weights late."""
-
-    is_coordinatewise = True
 
     def __init__(self, cell, initializer, rates, **arguments):
         super().__init__(**arguments)

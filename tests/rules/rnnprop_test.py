@@ -7,14 +7,14 @@ import tensorflow as tf
 
 from l2l_tf.delivery.export import export_rule, load_saved_rule
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
-from l2l_tf.rules import CoordinatewiseLSTM, RNNprop, Rule
-from l2l_tf.rules.chunks import InChunks
+from l2l_tf.rules import CoordinatewiseLSTM, CoordinatewiseRule, FlatLayout, RNNprop, Rule
+from l2l_tf.rules.execution.trajectory import answer
 from l2l_tf.rules.rnnprop import next_root_mean_square
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.replay import answer
 from l2l_tf.training.unroll import start, unroll
 from tests.reference import rnnprop as reference
 from tests.reference import truncated_backpropagation
+from tests.rules.execution.arrangements import in_chunks
 from tests.rules.run_rule import run_rule
 from tests.training.toys import NoisyBowls
 
@@ -103,10 +103,8 @@ def test_a_compiled_loop_gives_the_deltas_of_eager_steps(jit_compile):
 @pytest.mark.parametrize("chunk_size", [1, 2, NUM_COORDINATES])
 def test_deltas_in_chunks_are_those_of_the_rule(chunk_size):
     rule, gradients = _rule(dtype="float64"), _gradients("float64")
-    in_chunks = InChunks(rule, chunk_size)
-    np.testing.assert_allclose(
-        run_rule(in_chunks, gradients), run_rule(rule, gradients), atol=1e-14
-    )
+    cut = in_chunks(rule, FlatLayout([[NUM_COORDINATES]]), chunk_size)
+    np.testing.assert_allclose(run_rule(cut, gradients), run_rule(rule, gradients), atol=1e-14)
 
 
 def test_an_exported_rule_moves_as_the_rule_and_so_does_its_saved_model(tmp_path):
@@ -338,7 +336,7 @@ def test_the_rule_is_a_coordinatewise_rule_in_float32_whatever_the_global_policy
     finally:
         keras.config.set_dtype_policy(policy)
     assert isinstance(rule, Rule)
-    assert rule.is_coordinatewise
+    assert isinstance(rule, CoordinatewiseRule)
     assert {str(weight.dtype) for weight in rule.weights} == {"float32"}
     np.testing.assert_array_equal(run_rule(rule, _gradients()), run_rule(_rule(), _gradients()))
 

@@ -2,9 +2,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
-from l2l_tf.rules.hand_designed import BASELINES
+from l2l_tf.parameter_spec import ParameterSpec
+from l2l_tf.rules import (
+    BASELINES,
+    SGD,
+    CoordinatewiseLSTM,
+    CoordinatewiseRule,
+    NesterovRNNprop,
+    RNNprop,
+    Route,
+    RoutedRule,
+)
 from l2l_tf.rules.rule import FlatLayout, Rule
+from l2l_tf.rules.tensors import BoundToTensors
+from tests.training.toys import NormalizedGradient
 
 SHAPES = [(), (3,), (2, 3), (0,), (2, 1, 4), (3, 0, 2), (2, 2, 1, 3), (1,)]
 
@@ -78,24 +89,82 @@ def test_derivatives_flow_through_the_flat_vector():
     np.testing.assert_array_equal(layout.flatten(gradients), weights)
 
 
+# Rules
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_hand_designed_rule_is_a_rule(name):
     rule = BASELINES[name](0.1)
     assert isinstance(rule, Rule)
-    assert rule.is_coordinatewise
+    assert isinstance(rule, CoordinatewiseRule)
 
 
-def test_the_coordinatewise_lstm_is_a_rule():
-    rule = CoordinatewiseLSTM()
+@pytest.mark.parametrize("kind", [CoordinatewiseLSTM, RNNprop, NesterovRNNprop])
+def test_a_learned_rule_is_a_rule(kind):
+    rule = kind()
     assert isinstance(rule, Rule)
-    assert rule.is_coordinatewise
+    assert isinstance(rule, CoordinatewiseRule)
 
 
-def test_what_has_no_initial_state_is_no_rule():
-    class Stateless:
-        is_coordinatewise = True
+def test_what_can_not_be_bound_is_no_rule():
+    class Unbound:
+        def initial_state(self, num_coordinates):
+            return ()
 
         def __call__(self, gradient, state):
             return gradient, state
 
-    assert not isinstance(Stateless(), Rule)
+    assert not isinstance(Unbound(), Rule)
+
+
+# Bound rules
+
+VARIABLES = [ParameterSpec("kernel", (2, 3)), ParameterSpec("bias", (3,))]
+OTHERS = {
+    "another_shape": ([ParameterSpec("kernel", (3, 2)), ParameterSpec("bias", (3,))], [4]),
+    "another_order": (VARIABLES[::-1], [4]),
+    "one_less": (VARIABLES[:1], [4]),
+    "another_batch": (VARIABLES, [2, 2]),
+    "no_batch": (VARIABLES, []),
+}
+BOUND = {
+    "coordinatewise": lambda: SGD(0.1).bind(VARIABLES, [4]),
+    "in_chunks": lambda: CoordinatewiseLSTM((2,)).bind(VARIABLES, [4]).for_training(1, 5),
+    "tensors": lambda: NormalizedGradient().bind(VARIABLES, [4]),
+    "parts": lambda: (
+        RoutedRule(CoordinatewiseLSTM((2,)), [Route(CoordinatewiseLSTM((2,)), kind="vector")])
+    ).bind(VARIABLES, [4]),
+}
+
+
+@pytest.mark.parametrize("kind", BOUND)
+def test_a_bound_rule_is_bound_to_its_tensors_already(kind):
+    bound = BOUND[kind]()
+    assert isinstance(bound, Rule)
+    # Names play no part any more.
+    assert bound.bind([tf.TensorSpec([2, 3]), tf.TensorSpec([3])], (4,)) is bound
+
+
+@pytest.mark.parametrize("kind", BOUND)
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_bound_rule_is_bound_to_no_other_tensors(kind, case):
+    variables, batch_shape = OTHERS[case]
+    with pytest.raises(ValueError) as raised:
+        BOUND[kind]().bind(variables, batch_shape)
+    shapes = [(*batch_shape, *variable.shape) for variable in variables]
+    assert str(raised.value) == (
+        "A bound rule must be run on the tensors that it was bound to. Received: tensors of shapes "
+        f"{shapes} for a rule bound to [(4, 2, 3), (4, 3)]. Bind the rule itself to them."
+    )
+
+
+def test_what_a_rule_needs_must_be_known():
+    with pytest.raises(TypeError) as raised:
+
+        class Misspelt(BoundToTensors):
+            needs = frozenset({"step", "loss"})
+
+    assert str(raised.value) == (
+        "needs must name what a step tells: ['step', 'losses', 'parameters']. "
+        "Received: ['loss'] in Misspelt. Correct the names."
+    )

@@ -5,14 +5,30 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, task_seeds
-from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM
+from l2l_tf.rules import (
+    SGD,
+    Adam,
+    CoordinatewiseLSTM,
+    CoordinatewiseRule,
+    RNNprop,
+    Route,
+    RoutedRule,
+    coordinatewise,
+)
+from l2l_tf.rules.execution.chunks import InChunks
 from l2l_tf.training.evaluation import Evaluation, evaluate, task_groups
 from l2l_tf.training.unroll import start, unroll
 from tests.reference import lstm as lstm_reference
 from tests.reference import optimizers as optimizer_reference
 from tests.reference import quadratic as quadratic_reference
 from tests.reference.trajectory import follow
-from tests.training.toys import NoisyBowls, NormalizedGradient, Parabolas
+from tests.training.toys import (
+    NoisyBowls,
+    NormalizedGradient,
+    Parabolas,
+    WeightDecay,
+    walk_of_weight_decay,
+)
 
 
 def _lstm() -> CoordinatewiseLSTM:
@@ -65,27 +81,62 @@ def test_runs_are_those_of_numpy_task_after_task_and_function_after_function(nam
     assert evaluation.losses.shape == (6, 4)
 
 
-@pytest.mark.slow
-def test_a_rule_that_couples_coordinates_runs_tasks_one_after_the_other():
-    problem = NoisyBowls()
-    seeds = task_seeds(0, "test", 0, 3)
-    rule = NormalizedGradient()
-    together = evaluate(rule, problem, seeds, 5)
-    alone = [evaluate(rule, problem, seeds[i : i + 1], 5).losses for i in range(3)]
-    np.testing.assert_array_equal(together.losses, np.concatenate(alone, axis=1))
-    # Side by side, tasks would share one step length: the test could see it.
-    rule.is_coordinatewise = True
-    coupled = evaluate(rule, problem, seeds, 5).losses
-    assert np.abs(coupled - together.losses).max() > 0.01
-
-
-def test_a_coordinatewise_rule_gives_the_same_with_tasks_one_after_the_other():
-    problem, seeds = NoisyBowls(), task_seeds(0, "test", 0, 3)
-    rule = Adam(0.1)
-    together = evaluate(rule, problem, seeds, 5).losses
-    rule.is_coordinatewise = False
+def test_a_rule_of_whole_tensors_runs_tasks_side_by_side_as_each_runs_alone():
+    problem, seeds = NoisyBowls(num_functions=2), task_seeds(0, "test", 0, 3)
+    together = evaluate(NormalizedGradient(), problem, seeds, 5).losses
+    alone = [evaluate(NormalizedGradient(), problem, seed[np.newaxis], 5).losses for seed in seeds]
     # The same float32 operations but for fused vector instructions.
-    np.testing.assert_allclose(together, evaluate(rule, problem, seeds, 5).losses, rtol=1e-5)
+    np.testing.assert_allclose(together, np.concatenate(alone, axis=1), rtol=1e-5)
+    # A task's functions have nothing to do with each other either: each goes 0.1 in a step.
+    _, last = unroll(
+        NormalizedGradient(), problem, seeds[0], start(NormalizedGradient(), problem, seeds[0]), 1
+    )
+    begin, end = (problem.initial_parameters(seeds[0]), last.parameters)
+    moves = end - np.concatenate([np.reshape(one, -1) for one in begin])
+    lengths = np.linalg.norm(np.column_stack([np.reshape(moves[:4], [2, 2]), moves[4:]]), axis=1)
+    np.testing.assert_allclose(lengths, 0.1, rtol=1e-5)
+
+
+def test_a_rule_that_needs_more_than_gradients_finds_it_in_each_group_of_tasks():
+    problem, seeds = NoisyBowls(dtype="float64"), task_seeds(0, "test", 0, 5)
+    walks = [walk_of_weight_decay(problem, seed, 4).losses for seed in seeds]
+    # All five side by side; in groups of three, the last of which is filled up; one by one.
+    for max_coordinates in (None, 6 * 4, 1):
+        losses = evaluate(WeightDecay(), problem, seeds, 4, max_coordinates).losses
+        np.testing.assert_allclose(losses, np.concatenate(walks, axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("make_rule", [lambda: Adam(0.1), NormalizedGradient])
+@pytest.mark.parametrize("max_coordinates", [6 * 2, 1])
+def test_tasks_in_groups_give_what_they_give_side_by_side_whatever_the_rule(
+    make_rule, max_coordinates
+):
+    problem, seeds = NoisyBowls(), task_seeds(0, "test", 0, 3)
+    together = evaluate(make_rule(), problem, seeds, 5).losses
+    in_groups = evaluate(make_rule(), problem, seeds, 5, max_coordinates).losses
+    # The same float32 operations but for fused vector instructions.
+    np.testing.assert_allclose(in_groups, together, rtol=1e-5)
+
+
+def test_the_parts_of_a_rule_run_in_their_fastest_form(monkeypatch):
+    def rule():
+        parts = (RNNprop((3,), output_stddev=1.0, seed=seed) for seed in range(2))
+        return RoutedRule(next(parts), [Route(next(parts), name="parameter_0")])
+
+    problem, seeds = NoisyBowls(), task_seeds(0, "test", 0, 3)
+    whole = evaluate(rule(), problem, seeds, 4).losses
+    monkeypatch.setattr(coordinatewise, "CHUNK_SIZE", 5)
+    made = []
+
+    class Recorded(InChunks):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append((self.num_coordinates, self.chunk_size))
+
+    monkeypatch.setattr(coordinatewise, "InChunks", Recorded)
+    # Three tasks of two functions: 12 coordinates in one tensor, 6 in the other.
+    np.testing.assert_allclose(evaluate(rule(), problem, seeds, 4).losses, whole, rtol=1e-4)
+    assert set(made) == {(12, 5), (6, 5)}
 
 
 def test_the_same_tasks_start_from_the_same_losses_whatever_the_rule():
@@ -154,7 +205,10 @@ def test_a_run_that_overflows_counts_as_infinite_from_there_on():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_run_does_not_come_back_from_a_loss_that_was_not_finite(value):
-    class Still(NormalizedGradient):
+    class Still(CoordinatewiseRule):
+        def initial_state(self, num_coordinates):
+            return ()
+
         def __call__(self, gradient, state):
             return tf.zeros_like(gradient), state
 
@@ -212,16 +266,9 @@ def test_with_minibatches_the_final_loss_is_that_of_the_last_five_steps(num_step
 
 
 def test_one_trace_serves_all_tasks():
-    class Counting(NormalizedGradient):
-        num_calls = 0
-
-        def __call__(self, gradient, state):
-            self.num_calls += 1
-            return super().__call__(gradient, state)
-
     counts = []
     for num_tasks in (1, 4):
-        rule = Counting()
+        rule = NormalizedGradient()
         evaluate(rule, Parabolas(), task_seeds(0, "test", 0, num_tasks), 3)
         counts.append(rule.num_calls)
     assert counts[0] == counts[1] > 0

@@ -4,14 +4,22 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.problems import Problem, Quadratic, StackedProblem, task_seeds
-from l2l_tf.rules import CoordinatewiseLSTM
+from l2l_tf.rules import CoordinatewiseLSTM, RNNprop, Route, RoutedRule
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.unroll import start, unroll
+from l2l_tf.training.unroll import bind, start, unroll
 from tests.reference import lstm as lstm_reference
 from tests.reference import quadratic as quadratic_reference
 from tests.reference import truncated_backpropagation as reference
 from tests.reference.trajectory import follow
-from tests.training.toys import LinearRule, NoisyBowls, Parabolas
+from tests.rules.execution.arrangements import ARRANGEMENTS, of_problem
+from tests.training.toys import (
+    LearnedLength,
+    LinearRule,
+    NoisyBowls,
+    Parabolas,
+    WeightDecay,
+    walk_of_weight_decay,
+)
 
 SEED = task_seeds(0, "train", 3, 1)[0]
 STEP_WEIGHTS = [0.5, 0.0, 2.0, 1.0]
@@ -21,6 +29,10 @@ def _lstm(units=(3, 2), **arguments) -> CoordinatewiseLSTM:
     """Returns a small float64 rule that moves coordinates by some tenths in each step."""
     defaults = {"preprocessing": "log_and_sign", "output_stddev": 3.0, "seed": 1}
     return CoordinatewiseLSTM(units, **defaults | arguments, dtype="float64")
+
+
+def _rnnprop() -> RNNprop:
+    return RNNprop((4, 3), output_stddev=1.0, seed=0, dtype="float64")
 
 
 def _problems() -> list[Problem]:
@@ -148,7 +160,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(preprocessing, second_d
 
 def _central_differences(function, weight: keras.Variable, width: float = 1e-5) -> np.ndarray:
     """Returns the derivatives of a function with respect to each entry of a weight it reads."""
-    value = weight.numpy()
+    value = np.asarray(weight.numpy())
     result = np.zeros_like(value)
     for index in np.ndindex(value.shape):
         ends = []
@@ -190,6 +202,200 @@ def test_second_derivatives_make_a_difference():
         for choice in (False, True)
     )
     assert tf.linalg.global_norm([a - b for a, b in zip(plain, full, strict=True)]) > 1e-3
+
+
+# Steps of backpropagation
+
+
+@pytest.mark.parametrize("chunk_size", [0, 8])
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("make_rule", [_lstm, _rnnprop], ids=["lstm", "rnnprop"])
+def test_deltas_get_credit_to_the_end_though_states_are_constants_every_few_steps(
+    make_rule, every, chunk_size
+):
+    problem = Quadratic(num_functions=6, initial_stddev=1.0, dtype="float64")
+    step_weights = tf.constant([1.0, 0.5, 2.0, 3.0, 1.5], tf.float64)
+    rule = make_rule()
+    begin = start(rule, problem, SEED)
+    steps, _ = unroll(rule, problem, SEED, begin, 5, ["gradients"])
+    gradients = tf.concat([begin.gradient[tf.newaxis], steps.gradients], axis=0)
+    expected = reference.gradient_over(rule, begin.rule_state, gradients, step_weights / 6, every)
+    bound = bind(rule, problem).for_training(5, chunk_size)
+    assert bound.is_replayed == bool(chunk_size)
+    begin = start(bound, problem, SEED)
+    result = meta_gradient(
+        bound, problem, SEED, begin, 5, step_weights, backpropagation_steps=every
+    )
+    _assert_gradients_agree(result.gradients, expected, rtol=1e-10)
+    np.testing.assert_allclose(result.losses, steps.losses, rtol=1e-12)
+
+
+def test_as_many_steps_of_backpropagation_as_an_unroll_has_are_all():
+    rule, problem = _lstm(), NoisyBowls(dtype="float64")
+    begin = start(rule, problem, SEED)
+
+    def gradients(every):
+        result = meta_gradient(rule, problem, SEED, begin, 4, backpropagation_steps=every)
+        return np.concatenate([tf.reshape(one, [-1]) for one in result.gradients])
+
+    np.testing.assert_array_equal(gradients(4), gradients(None))
+    assert np.abs(gradients(2) - gradients(None)).max() > 1e-3 * np.abs(gradients(None)).max()
+
+
+# Rules cut up
+
+
+# A rule with two tensors of state for each layer, one whose state is empty, and one with a scalar.
+@pytest.mark.parametrize("make_rule", [_lstm, lambda: LinearRule(dtype="float64"), _rnnprop])
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_the_meta_gradient_of_a_rule_cut_up_is_that_of_the_whole(make_rule, arrangement):
+    rule, problem = make_rule(), Quadratic(num_functions=6, initial_stddev=1.0, dtype="float64")
+    # In the middle of a trajectory, with steps that do not count alike.
+    step_weights = tf.constant(STEP_WEIGHTS, tf.float64)
+
+    def gradient_of(rule):
+        iterate = _later(rule, problem, SEED)
+        return meta_gradient(rule, problem, SEED, iterate, 4, step_weights)
+
+    whole = gradient_of(rule)
+    cut = gradient_of(ARRANGEMENTS[arrangement](rule, of_problem(problem)))
+    np.testing.assert_allclose(cut.meta_loss, whole.meta_loss, rtol=1e-12)
+    np.testing.assert_allclose(cut.iterate.parameters, whole.iterate.parameters, rtol=1e-12)
+    _assert_gradients_agree(cut.gradients, whole.gradients, rtol=1e-10)
+
+
+def test_second_derivatives_side_by_side_are_those_of_the_whole():
+    rule, problem = _lstm(), Quadratic(num_functions=6, initial_stddev=1.0, dtype="float64")
+
+    def gradients_of(rule):
+        iterate = start(rule, problem, SEED)
+        return meta_gradient(rule, problem, SEED, iterate, 4, second_derivatives=True).gradients
+
+    cut = ARRANGEMENTS["side_by_side"](rule, of_problem(problem))
+    _assert_gradients_agree(gradients_of(cut), gradients_of(rule), rtol=1e-10)
+
+
+def test_second_derivatives_in_chunks_are_refused():
+    problem = NoisyBowls(dtype="float64")
+    bound = bind(_lstm(), problem).for_training(4, chunk_size=3)
+    with pytest.raises(ValueError) as raised:
+        meta_gradient(bound, problem, SEED, start(bound, problem, SEED), 4, second_derivatives=0.5)
+    assert str(raised.value) == (
+        "second_derivatives need the tape of a whole unroll. "
+        "Received: second_derivatives=0.5 with a rule in chunks. Leave out one of the two."
+    )
+
+
+@pytest.mark.parametrize(("chunk_size", "second_derivatives"), [(0, 0.0), (3, 0.0), (0, 1.0)])
+def test_two_parts_of_equal_weights_learn_together_what_one_rule_learns(
+    chunk_size, second_derivatives
+):
+    rule = _lstm()
+    routes = [Route(_lstm(), name="parameter_0"), Route(_lstm(), kind="conv")]
+    parts = RoutedRule(_lstm(), routes)
+    problem = StackedProblem(NoisyBowls(num_functions=2, dtype="float64"), 3)
+    seeds = task_seeds(0, "train", 0, 3)
+    step_weights = tf.constant(STEP_WEIGHTS, tf.float64)
+
+    def gradient_of(rule):
+        rule = bind(rule, problem).for_training(4, chunk_size)
+        iterate = _later(rule, problem, seeds)
+        return meta_gradient(rule, problem, seeds, iterate, 4, step_weights, second_derivatives)
+
+    whole, routed = gradient_of(rule), gradient_of(parts)
+    np.testing.assert_allclose(routed.losses, whole.losses, rtol=1e-12)
+    np.testing.assert_allclose(routed.iterate.parameters, whole.iterate.parameters, rtol=1e-12)
+    first, conv, other = np.split(np.array(routed.gradients, object), 3)
+    for wanted, *shares in zip(whole.gradients, first, conv, other, strict=True):
+        np.testing.assert_allclose(sum(shares), wanted, rtol=1e-9, atol=1e-12)
+    # Each has a share, but that for which there are no variables.
+    assert all(np.abs(gradient).max() > 0 for gradient in [*first, *other])
+    assert all(np.abs(gradient).max() == 0 for gradient in conv)
+
+
+# Rules of whole tensors, and of more than gradients
+
+
+@pytest.mark.parametrize("second_derivatives", [0.0, 1.0])
+def test_a_rule_of_whole_tensors_learns_from_several_tasks_what_it_learns_from_each(
+    second_derivatives,
+):
+    problem, seeds = NoisyBowls(dtype="float64"), task_seeds(0, "train", 0, 3)
+    for rule in (LearnedLength(0.1, dtype="float64"), WeightDecay()):
+
+        def gradients(problem, seed, rule=rule):
+            iterate = _later(rule, problem, seed)
+            arguments = (4, None, second_derivatives)
+            return meta_gradient(rule, problem, seed, iterate, *arguments).gradients
+
+        together = gradients(StackedProblem(problem, 3), seeds)
+        alone = np.mean([gradients(problem, seed) for seed in seeds], axis=0)
+        _assert_gradients_agree(together, alone, rtol=1e-10)
+
+
+def test_the_meta_gradient_of_a_learned_length_is_that_of_the_unrolled_graph():
+    rule, problem = LearnedLength(0.1, dtype="float64"), NoisyBowls(dtype="float64")
+    iterate = _later(rule, problem, SEED)
+    for second_derivatives in (False, True):
+        arguments = (problem, SEED, iterate, 4, STEP_WEIGHTS, second_derivatives)
+        _, expected = reference.meta_gradient(bind(rule, problem), *arguments)
+        weights = tf.constant(STEP_WEIGHTS, tf.float64)
+        result = meta_gradient(rule, problem, SEED, iterate, 4, weights, second_derivatives)
+        _assert_gradients_agree(result.gradients, expected, rtol=1e-10)
+
+
+def test_losses_and_parameters_that_a_rule_sees_are_constants_without_second_derivatives():
+    rule, problem = WeightDecay(), NoisyBowls(dtype="float64")
+    result = meta_gradient(
+        rule,
+        problem,
+        SEED,
+        start(rule, problem, SEED),
+        4,
+        tf.constant(STEP_WEIGHTS, tf.float64),
+    )
+    walk = walk_of_weight_decay(problem, SEED, 4)
+    # theta_s = theta_0 + w (d_0 + ... + d_(s - 1)), where the directions d are constants.
+    slopes = np.cumsum(walk.directions, axis=0)
+    expected = [
+        weight * (walk.gradients[step + 1] * slopes[step]).sum() / problem.num_functions
+        for step, weight in enumerate(STEP_WEIGHTS)
+    ]
+    _assert_gradients_agree(result.gradients, [sum(expected)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_with_second_derivatives_they_are_differentiated_truly(compiled):
+    rule, problem = WeightDecay(), NoisyBowls(dtype="float64")
+    run = tf.function(meta_gradient) if compiled else meta_gradient
+    weights = tf.constant(STEP_WEIGHTS, tf.float64)
+    result = run(rule, problem, SEED, start(rule, problem, SEED), 4, weights, 1.0)
+
+    def meta_loss() -> float:
+        walk = walk_of_weight_decay(problem, SEED, 4, weight=float(rule.weight.numpy()))
+        return float(np.dot(STEP_WEIGHTS, walk.losses[1:].mean(axis=1)))
+
+    np.testing.assert_allclose(result.meta_loss, meta_loss(), rtol=1e-12)
+    expected = _central_differences(meta_loss, rule.weight)
+    _assert_gradients_agree(result.gradients, [expected], rtol=1e-7)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_of_their_derivatives_too_the_share_passes_that_is_asked_for(share):
+    rule, problem = WeightDecay(0.25, 0.5, dtype="float32"), Parabolas([0.5])
+    first = start(rule, problem, SEED)
+    result = meta_gradient(rule, problem, SEED, first, 6, second_derivatives=share)
+    # x_(t+1) = x_t - w (x_t + k_t f_t x_t) with f_t = x_t^2 / 2 and k_t = 1 / (2 (t + 1)). Of what
+    # flows back to x_t through the rule, the share passes; D_t stands for dx_t/dw.
+    point, derivative, expected = 1.0, 0.0, 0.0
+    for step in range(6):
+        k = 0.5 / (step + 1)
+        seen = 1 + k * 1.5 * point**2
+        direction = -(point + k * point**3 / 2)
+        derivative += direction - share * 0.25 * seen * derivative
+        point += 0.25 * direction
+        expected += point * derivative
+    np.testing.assert_allclose(result.gradients[0], expected, rtol=1e-5)
 
 
 # Agreement

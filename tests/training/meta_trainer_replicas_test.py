@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from l2l_tf.problems import Problem
 from l2l_tf.rules import CoordinatewiseLSTM
+from l2l_tf.training.estimators import TruncatedBackpropagation
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
 from tests.training.recorder import Recorder, StopAfter, fit_recorded
@@ -101,9 +102,13 @@ def test_two_devices_give_the_weights_of_one_with_the_tasks_of_both(lstm_run):
     ids=lambda choice: next(iter(choice)),
 )
 def test_so_they_do_however_the_meta_gradient_is_taken(two_devices, choice):
-    settings = dataclasses.replace(SMALL, num_meta_epochs=1, **choice)
+    num_tasks = {key: choice.pop(key) for key in ["tasks_per_meta_step"] if key in choice}
+    settings = dataclasses.replace(SMALL, num_meta_epochs=1, **num_tasks)
+    estimator = TruncatedBackpropagation(**choice)
     one, both = (
-        fit_recorded(_trainer(strategy, Parabolas(CURVATURES), settings=settings))
+        fit_recorded(
+            _trainer(strategy, Parabolas(CURVATURES), settings=settings, estimator=estimator)
+        )
         for strategy in (ONE_DEVICE, two_devices)
     )
     _assert_same_run(both, one)

@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
-from l2l_tf.rules import SGD, CoordinatewiseLSTM, Route, RoutedRule, side_by_side
+from l2l_tf.rules import SGD, CoordinatewiseLSTM, Route, RoutedRule
+from l2l_tf.rules.execution import side_by_side
+from l2l_tf.training.estimators import TruncatedBackpropagation
 from l2l_tf.training.evaluation import evaluate, task_groups
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
@@ -18,7 +20,7 @@ from l2l_tf.training.meta_trainer import MetaTrainer
 from l2l_tf.training.replicas import Replicas
 from l2l_tf.training.unroll import start
 from tests.training.recorder import Recorder, StopAfter, fit_recorded
-from tests.training.toys import LinearRule, NoisyBowls, Parabolas
+from tests.training.toys import LearnedLength, LinearRule, NoisyBowls, Parabolas, WeightDecay
 
 # Four trajectories of three unrolls (3, 3 and 1 steps) in two meta-epochs.
 SMALL = MetaTrainingSettings(
@@ -120,15 +122,6 @@ def test_a_ratio_that_would_go_back_from_better_weights_is_refused(ratio):
     )
 
 
-def test_another_number_of_step_weights_than_steps_is_refused():
-    with pytest.raises(ValueError) as raised:
-        _settings(step_weights=[1.0, 2.0])
-    assert str(raised.value) == (
-        "step_weights must hold a weight for each step of an unroll. "
-        "Received: 2 weights with unroll_length=3. Give as many weights as steps."
-    )
-
-
 # Horizons of 2, 4 and 8 steps; a meta-epoch has 16.
 GROWING = MetaTrainingSettings(
     num_steps=8,
@@ -195,9 +188,10 @@ def test_one_meta_step_on_a_parabola_gives_the_original_codes_value():
     np.testing.assert_allclose(curve, np.square(points), atol=4e-6)
 
 
-def _expected_changes(problem, settings: MetaTrainingSettings, rate: float) -> list[np.ndarray]:
+def _expected_changes(
+    rule, problem, settings: MetaTrainingSettings, rate: float
+) -> list[np.ndarray]:
     """Returns a rule's weights after each meta-step of gradient descent, written out in a loop."""
-    rule = LinearRule()
     weights = [rule.get_weights()]
     for trajectory in range(settings.num_meta_epochs * settings.trajectories_per_meta_epoch):
         first_task = trajectory * settings.tasks_per_meta_step
@@ -216,36 +210,48 @@ def _expected_changes(problem, settings: MetaTrainingSettings, rate: float) -> l
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_tasks", [1, 3])
-def test_a_meta_step_applies_the_mean_meta_gradient_of_its_tasks(num_tasks):
+# The last two are no coordinatewise rules.
+@pytest.mark.parametrize(
+    ("make_rule", "num_tasks"),
+    [
+        (LinearRule, 1),
+        (LinearRule, 3),
+        (LearnedLength, 3),
+        (lambda: WeightDecay(dtype="float32"), 3),
+    ],
+    ids=["one_task", "three_tasks", "learned_length", "weight_decay"],
+)
+def test_a_meta_step_applies_the_mean_meta_gradient_of_its_tasks(make_rule, num_tasks):
     problem = NoisyBowls()
-    settings = _settings(tasks_per_meta_step=num_tasks, seed=3)
-    recorder = fit_recorded(MetaTrainer(LinearRule(), problem, _sgd(1e-3), settings))
-    expected = _expected_changes(problem, settings, rate=1e-3)
+    settings = _settings(tasks_per_meta_step=num_tasks, num_validation_tasks=2, seed=3)
+    trainer = MetaTrainer(make_rule(), problem, _sgd(1e-3), settings)
+    recorder = fit_recorded(trainer)
+    expected = _expected_changes(make_rule(), problem, settings, rate=1e-3)
     assert len(recorder.weights) == len(expected) == 1 + 12
     # Meta-gradients of order 10 in float32, times 1e-3, 12 times.
     np.testing.assert_allclose(recorder.weights, expected, rtol=1e-4, atol=1e-7)
     # Every meta-step changed the weights by far more than that.
     assert np.abs(np.diff(expected, axis=0)).max(axis=1).min() > 1e-5
+    evaluation = evaluate(trainer.rule, problem, task_seeds(3, "validation", 0, 2), 7)
+    np.testing.assert_allclose(trainer.validate()[1], evaluation.curve, rtol=1e-4)
 
 
 def test_step_weights_weigh_the_steps_of_every_unroll_and_the_last_ones_those_of_a_shorter_one():
-    settings = _settings(
-        step_weights=(1.0, 2.0, 5.0), num_meta_epochs=1, trajectories_per_meta_epoch=1
-    )
-    trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(0.0), settings)
+    settings = _settings(num_meta_epochs=1, trajectories_per_meta_epoch=1)
+    estimator = TruncatedBackpropagation(step_weights=(1.0, 2.0, 5.0))
+    trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(0.0), settings, estimator=estimator)
     # With a rule that stands still, every loss is 1.
     meta_losses = [log["meta_loss"] for log in fit_recorded(trainer).logs("batch")]
     np.testing.assert_allclose(meta_losses, [8.0, 8.0, 5.0])
 
 
-def test_second_derivatives_are_taken_where_the_settings_say_so():
+def test_second_derivatives_are_taken_where_the_estimator_says_so():
     changes = {}
     for choice in (False, True):
         rule = LinearRule()
         rule.slope.assign(-0.3)
-        settings = MetaTrainingSettings(4, 4, 1, 1, second_derivatives=choice)
-        MetaTrainer(rule, Parabolas([0.5]), _sgd(), settings).fit()
+        settings, estimator = MetaTrainingSettings(4, 4, 1, 1), TruncatedBackpropagation(choice)
+        MetaTrainer(rule, Parabolas([0.5]), _sgd(), settings, estimator=estimator).fit()
         changes[choice] = float(rule.slope + 0.3)
     steps = np.arange(1, 5)
     # The closed forms of meta_gradient_test.py.
@@ -737,7 +743,9 @@ def test_a_meta_gradient_that_is_not_finite_is_skipped_though_its_loss_is_finite
 # Stopping and resuming
 
 
-def _lstm_trainer(folder: Path | None, **optimizer_arguments) -> MetaTrainer:
+def _lstm_trainer(
+    folder: Path | None, chunk_size: int | None = None, **optimizer_arguments
+) -> MetaTrainer:
     """Returns a new trainer of a small LSTM, as a new process would make it: 8 meta-steps."""
     return MetaTrainer(
         CoordinatewiseLSTM((2,), "log_and_sign", output_stddev=1.0, seed=0),
@@ -745,6 +753,7 @@ def _lstm_trainer(folder: Path | None, **optimizer_arguments) -> MetaTrainer:
         keras.optimizers.Adam(0.01, **optimizer_arguments),
         _settings(num_steps=6),
         checkpoint_dir=folder,
+        estimator=TruncatedBackpropagation(chunk_size=chunk_size),
     )
 
 
@@ -861,13 +870,12 @@ def _parts_trainer(folder: Path | None, chunk_size: int | None = None) -> MetaTr
         return CoordinatewiseLSTM((2,), "log_and_sign", output_stddev=1.0, seed=seed)
 
     return MetaTrainer(
-        RoutedRule(lstm(0), [Route(lstm(1), kind="vector")]),
+        RoutedRule(lstm(0), [Route(lstm(1), name="parameter_0")]),
         NoisyBowls(),
         keras.optimizers.Adam(0.01),
-        _settings(
-            num_steps=6, tasks_per_meta_step=2, num_validation_tasks=2, chunk_size=chunk_size
-        ),
+        _settings(num_steps=6, tasks_per_meta_step=2, num_validation_tasks=2),
         checkpoint_dir=folder,
+        estimator=TruncatedBackpropagation(chunk_size=chunk_size),
     )
 
 
@@ -891,15 +899,79 @@ def test_a_rule_with_parts_learns_in_all_of_them_and_can_be_stopped_too(
     np.testing.assert_allclose(resumed.validate()[1], evaluation.curve, rtol=1e-4)
 
 
-def test_a_checkpoint_of_a_rule_side_by_side_is_refused_where_it_is_whole(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)
-        patch.setattr(side_by_side, "PART_SIZE", 3)
-        trainer = _lstm_trainer(tmp_path)
-        trainer.fit([StopAfter(trainer, 1)])
-    with pytest.raises(ValueError) as raised:
-        _lstm_trainer(tmp_path)
-    assert "{'state_part_size': 3}, where this one has {'state_part_size': 0}" in str(raised.value)
+def _resumed(make, folder, before, after, monkeypatch) -> MetaTrainer:
+    """Returns a trainer that ended in another form than it began: a chunk and a part size each."""
+    for (chunk_size, part_size), is_first in ((before, True), (after, False)):
+        with monkeypatch.context() as patch:
+            if part_size:
+                patch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)
+                patch.setattr(side_by_side, "PART_SIZE", part_size)
+            trainer = make(folder, chunk_size)
+            if is_first:
+                # Within the first of its trajectories.
+                trainer.fit([StopAfter(trainer, 1)])
+            else:
+                assert trainer.progress.num_unrolls == 1
+                trainer.fit()
+    return trainer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "forms"),
+    [
+        (_lstm_trainer, [((None, 0), (4, 0)), ((4, 0), (None, 2)), ((5, 2), (0, 0))]),
+        (_parts_trainer, [((None, 2), (5, 0))]),
+    ],
+    ids=["lstm", "parts"],
+)
+def test_a_run_goes_on_in_chunks_and_parts_of_another_size(
+    tmp_path, deterministic_operations, make, forms, monkeypatch
+):
+    whole = make(None)
+    whole.fit()
+    expected = _all_values(whole)
+    for index, (before, after) in enumerate(forms):
+        resumed = _resumed(make, tmp_path / str(index), before, after, monkeypatch)
+        assert resumed.progress.num_trajectories == whole.progress.num_trajectories
+        assert resumed.progress.best_meta_epoch == whole.progress.best_meta_epoch
+        for ours, theirs in zip(_all_values(resumed), expected, strict=True):
+            # Sums over coordinates in another order.
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_where_another_size_is_the_same_arithmetic_it_ends_with_the_very_same_values(
+    tmp_path, deterministic_operations, monkeypatch
+):
+    whole = _lstm_trainer(None)
+    whole.fit()
+    # The six coordinates of a task are one chunk or all of them.
+    resumed = _resumed(_lstm_trainer, tmp_path, (None, 0), (0, 6), monkeypatch)
+    for ours, theirs in zip(_all_values(resumed), _all_values(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_description_says_the_size_of_chunks_though_it_makes_no_other_run():
+    descriptions = [_lstm_trainer(None, size).description() for size in (None, 4)]
+    assert [one.pop("chunk_size") for one in descriptions] == [None, 4]
+    assert descriptions[0] == descriptions[1]
+
+
+@pytest.mark.slow
+def test_a_rule_of_whole_tensors_can_be_stopped_too(tmp_path, deterministic_operations):
+    def make(folder):
+        rule, optimizer = WeightDecay(dtype="float32"), keras.optimizers.Adam(0.01)
+        settings = _settings(tasks_per_meta_step=2, num_validation_tasks=3)
+        return MetaTrainer(rule, NoisyBowls(), optimizer, settings, checkpoint_dir=folder)
+
+    whole = make(None)
+    whole.fit()
+    stopped = make(tmp_path)
+    stopped.fit([StopAfter(stopped, 2)])
+    resumed = make(tmp_path)
+    resumed.fit()
+    for ours, theirs in zip(_all_values(resumed), _all_values(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.slow
@@ -1172,17 +1244,10 @@ def test_the_problem_may_hold_several_functions():
 # Arguments of another kind
 
 
-def test_a_rule_that_would_mix_tasks_is_trained_on_one_at_a_time():
-    rule = LinearRule()
-    rule.is_coordinatewise = False
-    with pytest.raises(ValueError) as raised:
-        MetaTrainer(rule, Parabolas(), _sgd(), _settings(tasks_per_meta_step=2))
-    assert str(raised.value) == (
-        "tasks_per_meta_step and num_validation_tasks must be 1 for a rule that is not "
-        "coordinatewise, which would mix tasks that run side by side. Received: "
-        f"tasks_per_meta_step=2, num_validation_tasks={_settings().num_validation_tasks}. "
-        "Set both to 1."
-    )
+def test_chunks_of_a_rule_that_is_not_coordinatewise_are_refused():
+    estimator = TruncatedBackpropagation(chunk_size=2)
+    with pytest.raises(ValueError, match=r"^chunk_size must be None or 0 for a rule that is not"):
+        MetaTrainer(LearnedLength(), Parabolas(), _sgd(), _settings(), estimator=estimator)
 
 
 @pytest.mark.parametrize(
@@ -1240,60 +1305,21 @@ def test_an_optimizer_that_is_none_of_keras_is_refused():
     )
 
 
-@pytest.mark.parametrize("name", ["chunk_size", "backpropagation_steps"])
-def test_what_may_be_left_out_and_is_no_whole_number_is_refused(name):
-    with pytest.raises(TypeError) as raised:
-        _settings(**{name: 2.5})
-    assert str(raised.value) == (
-        f"{name} must be None or an integer. Received: {name}=2.5. Leave it out for the default."
-    )
-
-
-def test_backpropagation_through_no_step_is_refused():
-    with pytest.raises(ValueError) as raised:
-        _settings(backpropagation_steps=0)
-    assert str(raised.value) == (
-        "backpropagation_steps must be None or at least 1. Received: backpropagation_steps=0. "
-        "Leave it out for all steps of an unroll."
-    )
-
-
-def test_the_trainer_cuts_backpropagation_off_as_its_settings_say():
+def test_the_trainer_cuts_backpropagation_off_as_its_estimator_says():
     def weights(**arguments):
         rule = CoordinatewiseLSTM((3,), output_stddev=1.0, seed=0)
-        settings = _settings(num_meta_epochs=1, trajectories_per_meta_epoch=1, **arguments)
-        trainer = MetaTrainer(rule, Quadratic(num_functions=2), keras.optimizers.SGD(1.0), settings)
+        settings = _settings(num_meta_epochs=1, trajectories_per_meta_epoch=1)
+        estimator = TruncatedBackpropagation(**arguments)
+        trainer = MetaTrainer(
+            rule,
+            Quadratic(num_functions=2),
+            keras.optimizers.SGD(1.0),
+            settings,
+            estimator=estimator,
+        )
         trainer.fit()
         return np.concatenate([weight.ravel() for weight in rule.get_weights()])
 
     whole, cut = weights(), weights(backpropagation_steps=1)
     np.testing.assert_array_equal(weights(backpropagation_steps=10**6), whole)
     assert np.abs(cut - whole).max() > 1e-4
-
-
-def test_a_negative_chunk_is_refused():
-    with pytest.raises(ValueError) as raised:
-        _settings(chunk_size=-1)
-    assert str(raised.value) == (
-        "chunk_size must be None or at least 0. Received: chunk_size=-1. "
-        "Leave it out to have it chosen."
-    )
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_of_second_derivatives_that_is_none_is_refused(share):
-    with pytest.raises(ValueError) as raised:
-        _settings(second_derivatives=share)
-    assert str(raised.value) == (
-        f"second_derivatives must be in [0, 1]. Received: second_derivatives={share}. "
-        "0 leaves them out, 1 is the true derivative."
-    )
-
-
-def test_chunks_with_second_derivatives_are_refused():
-    with pytest.raises(ValueError) as raised:
-        _settings(chunk_size=4, second_derivatives=True)
-    assert str(raised.value) == (
-        "chunk_size must be None or 0 with second derivatives, which need the tape of a whole "
-        "unroll. Received: chunk_size=4. Leave out one of the two."
-    )

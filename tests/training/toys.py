@@ -1,5 +1,6 @@
 """Small problems and rules of which tests of training know everything."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.tasks import fold_in, normal
+from l2l_tf.rules import BoundToTensors, CoordinatewiseRule
+from l2l_tf.rules.rule import NO_INFO
 
 
 class Parabolas(Problem):
@@ -72,6 +75,10 @@ class NoisyBowls(Problem):
         self.order = tuple(order)
         self.dtype = dtype
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return (self.num_functions,)
+
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
         start = self._draw(fold_in(seed, 0))
         return [start[:, :2], start[:, 2]]
@@ -98,10 +105,8 @@ class NoisyBowls(Problem):
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf_tests")
-class LinearRule(keras.layers.Layer):
-    """delta = weight * gradient + bias, both zero at first; counts how often it is traced."""
-
-    is_coordinatewise = True
+class LinearRule(CoordinatewiseRule, keras.layers.Layer):
+    """delta = slope * gradient + bias, both zero at first; counts how often it is traced."""
 
     def __init__(self, **arguments):
         super().__init__(**arguments, autocast=False)
@@ -119,12 +124,150 @@ class LinearRule(keras.layers.Layer):
 
 
 class NormalizedGradient:
-    """Steps of one length against the gradient: a rule that is not coordinatewise."""
+    """Steps of one length against the gradient of all tensors of a task: no coordinatewise rule.
+
+    Args:
+        learning_rate: the length, or a tensor `[N]` with one for each coordinate.
+
+    Attributes:
+        num_calls: how often it was traced.
+    """
 
     is_coordinatewise = False
 
-    def initial_state(self, num_coordinates: int) -> tuple[()]:
+    def __init__(self, learning_rate: float | tf.Tensor = 0.1):
+        self.learning_rate = learning_rate
+        self.num_calls = 0
+
+    def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> "_Normalized":
+        return _Normalized(self, variables, batch_shape)
+
+
+class _Normalized(BoundToTensors):
+    def initial_state(self) -> tuple[()]:
         return ()
 
-    def __call__(self, gradient: tf.Tensor, state: tuple[()]) -> tuple[tf.Tensor, tuple[()]]:
-        return -0.1 * gradient / tf.norm(gradient), state
+    def update(self, gradients, state, info=NO_INFO):
+        self.rule.num_calls += 1
+        rates = self.of_tensors(self.rule.learning_rate)
+        return self.against(gradients, rates), state
+
+    def against(self, gradients, rates) -> list[tf.Tensor]:
+        """Returns, for each batch entry, steps of some lengths against its gradient."""
+        squares = [
+            tf.reduce_sum(tf.square(gradient), self.own_axes(index))
+            for index, gradient in enumerate(gradients)
+        ]
+        norms = tf.sqrt(tf.add_n(squares))
+        return [
+            -rate * gradient / tf.reshape(norms, [*self.batch_shape, *[1] * len(shape)])
+            for rate, gradient, shape in zip(rates, gradients, self.shapes, strict=True)
+        ]
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf_tests")
+class LearnedLength(keras.layers.Layer):
+    """`NormalizedGradient` with a length that is learned, the same for all tasks."""
+
+    is_coordinatewise = False
+
+    def __init__(self, length: float = 0.1, **arguments):
+        super().__init__(**arguments, autocast=False)
+        constant = keras.initializers.Constant(length)
+        self.length = self.add_weight(name="length", shape=(), initializer=constant)
+        self.built = True
+
+    def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> "_LearnedLength":
+        return _LearnedLength(self, variables, batch_shape)
+
+
+class _LearnedLength(_Normalized):
+    def update(self, gradients, state, info=NO_INFO):
+        rates = [tf.convert_to_tensor(self.rule.length)] * len(gradients)
+        return self.against(gradients, rates), state
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf_tests")
+class WeightDecay(keras.layers.Layer):
+    """delta = -weight (gradient + shrinkage f / (t + 1) theta): needs all that there is to know.
+
+    f is the loss of a tensor's own batch entry, t the number of steps before, theta the parameters.
+
+    Args:
+        weight: the weight, which is learned.
+        shrinkage: how much parameters count.
+        dtype: of the weight.
+    """
+
+    is_coordinatewise = False
+
+    def __init__(self, weight: float = 0.125, shrinkage: float = 1.0, dtype: str = "float64"):
+        super().__init__(dtype=dtype, autocast=False)
+        constant = keras.initializers.Constant(weight)
+        self.weight = self.add_weight(name="weight", shape=(), initializer=constant)
+        self.shrinkage = shrinkage
+        self.built = True
+
+    def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> "_WeightDecay":
+        return _WeightDecay(self, variables, batch_shape)
+
+
+class _WeightDecay(BoundToTensors):
+    needs = frozenset({"step", "losses", "parameters"})
+
+    def initial_state(self) -> tuple[()]:
+        return ()
+
+    def update(self, gradients, state, info=NO_INFO):
+        num_steps = tf.cast(info.step + 1, info.losses.dtype)
+        factors = self.rule.shrinkage * info.losses / num_steps
+        weight = tf.convert_to_tensor(self.rule.weight)
+        deltas = [
+            -weight
+            * (gradient + tf.reshape(factors, [*self.batch_shape, *[1] * len(shape)]) * theta)
+            for gradient, theta, shape in zip(gradients, info.parameters, self.shapes, strict=True)
+        ]
+        return deltas, state
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """A trajectory in NumPy.
+
+    Attributes:
+        points: float `[T + 1, F, 3]`.
+        losses: float `[T + 1, F]`, at the points.
+        gradients: float `[T + 1, F, 3]`, at the points.
+        directions: float `[T, F, 3]`: the delta of each step is the rule's weight times it.
+    """
+
+    points: np.ndarray
+    losses: np.ndarray
+    gradients: np.ndarray
+    directions: np.ndarray
+
+    def vector(self, step: int) -> np.ndarray:
+        """Returns the point at a step as the vector of a task's parameters."""
+        return np.concatenate([self.points[step][:, :2].reshape(-1), self.points[step][:, 2]])
+
+
+def walk_of_weight_decay(
+    problem: NoisyBowls,
+    seed: tf.Tensor,
+    num_steps: int,
+    weight: float = 0.125,
+    shrinkage: float = 1.0,
+) -> Walk:
+    """Returns the trajectory of `WeightDecay`, computed in NumPy."""
+    pair, single = (one.numpy().astype(np.float64) for one in problem.initial_parameters(seed))
+    point = np.concatenate([pair, single[:, np.newaxis]], axis=1)
+    points, losses, gradients, directions = [], [], [], []
+    for step in range(num_steps + 1):
+        distances = point - problem.batch(seed, tf.constant(step)).numpy()
+        points.append(point)
+        losses.append((problem.curvatures * distances**2).sum(axis=1))
+        gradients.append(2 * problem.curvatures * distances)
+        factors = shrinkage * losses[-1] / (step + 1)
+        directions.append(-(gradients[-1] + factors[:, np.newaxis] * point))
+        point = point + weight * directions[-1]
+    return Walk(*map(np.array, (points, losses, gradients, directions[:-1])))

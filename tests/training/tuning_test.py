@@ -17,14 +17,20 @@ SEEDS = task_seeds(0, "tuning", 0, 3)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("sgd", Quadratic("gaussian", 2, 3)), ("nag", NoisyBowls()), ("adam", NoisyBowls())],
-    ids=["sgd", "nag", "adam"],
+    [
+        ("sgd", Quadratic("gaussian", 2, 3)),
+        ("nag", NoisyBowls()),
+        ("adam", NoisyBowls()),
+        ("normalized", NoisyBowls()),
+    ],
+    ids=["sgd", "nag", "adam", "normalized"],
 )
 @pytest.mark.filterwarnings("ignore:The best learning rate:UserWarning")
 def test_rates_tried_side_by_side_give_what_each_gives_alone(name, problem):
+    make_rule = {**BASELINES, "normalized": NormalizedGradient}[name]
     rates = (0.003, 0.03, 0.3)
-    tuning = tune(BASELINES[name], problem, SEEDS, 6, rates)
-    alone = [evaluate(BASELINES[name](rate), problem, SEEDS, 6).final_loss for rate in rates]
+    tuning = tune(make_rule, problem, SEEDS, 6, rates)
+    alone = [evaluate(make_rule(rate), problem, SEEDS, 6).final_loss for rate in rates]
     assert tuning.learning_rates == rates
     # The same float32 operations, but for fused vector instructions.
     np.testing.assert_allclose(tuning.final_losses, alone, rtol=1e-5)
@@ -246,13 +252,22 @@ def test_rates_run_in_groups_of_bounded_size_give_the_same(max_coordinates, at_o
     assert _Counting.num_coordinates == [at_once]
 
 
-def test_a_rule_that_would_mix_rates_is_refused():
-    def make_rule(learning_rate):
-        return NormalizedGradient()
+def test_a_rule_of_whole_tensors_is_run_at_all_rates_in_one_call_too():
+    made = []
 
-    with pytest.raises(ValueError) as raised:
-        tune(make_rule, Parabolas(), SEEDS, 2)
-    assert str(raised.value) == (
-        "make_rule must make coordinatewise rules, for rates to run side by side. "
-        f"Received: make_rule={make_rule!r}. Evaluate another rule at each rate apart."
-    )
+    def make_rule(learning_rate):
+        made.append(NormalizedGradient(learning_rate))
+        return made[-1]
+
+    # From 1, in steps of one length towards zero.
+    rates = [0.1, 0.3, 0.45, 0.7]
+    tuning = tune(make_rule, Parabolas(), SEEDS, 3, rates)
+    expected = []
+    for rate in rates:
+        x = 1.0
+        for _ in range(3):
+            x -= rate * np.sign(x)
+        expected.append(x**2)
+    np.testing.assert_allclose(tuning.final_losses, expected, rtol=1e-4, atol=1e-6)
+    assert tuning.learning_rate == 0.3
+    assert [rule.num_calls for rule in made] == [1]

@@ -5,13 +5,14 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
-from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM
-from l2l_tf.training.unroll import Iterate, start, unroll
+from l2l_tf.rules import SGD, Adam, BoundToTensors, CoordinatewiseLSTM, StepInfo
+from l2l_tf.rules.rule import NO_INFO
+from l2l_tf.training.unroll import Iterate, bind, start, unroll
 from tests.reference import lstm as lstm_reference
 from tests.reference import optimizers as optimizer_reference
 from tests.reference import quadratic as quadratic_reference
 from tests.reference.trajectory import Trajectory, follow
-from tests.training.toys import LinearRule, NoisyBowls, Parabolas
+from tests.training.toys import LinearRule, NoisyBowls, Parabolas, WeightDecay, walk_of_weight_decay
 
 SEED = task_seeds(0, "train", 3, 1)[0]
 
@@ -298,6 +299,75 @@ def test_a_batch_that_does_not_depend_on_the_step_is_drawn_once_for_an_unroll():
     problem.is_stochastic = True
     unroll(SGD(0.1), problem, SEED, first, 7)
     assert problem.num_draws == 1 + 7
+
+
+# What a rule knows of a step
+
+
+@pytest.mark.parametrize("lengths", [[5], [2, 3]], ids=["at_once", "in_two_unrolls"])
+def test_a_rule_finds_the_step_the_losses_and_the_parameters_that_it_needs(lengths):
+    rule, problem = WeightDecay(), NoisyBowls(dtype="float64")
+    losses, last = _run(rule, problem, SEED, lengths)
+    walk = walk_of_weight_decay(problem, SEED, 5)
+    np.testing.assert_allclose(losses, walk.losses, rtol=1e-12)
+    np.testing.assert_allclose(last.parameters, walk.vector(-1), rtol=1e-12)
+    # It goes elsewhere than without each of them.
+    for shrinkage in (0.0, 2.0):
+        other = walk_of_weight_decay(problem, SEED, 5, shrinkage=shrinkage)
+        assert np.abs(other.vector(-1) - walk.vector(-1)).max() > 1e-3
+
+
+def test_so_it_does_for_each_of_several_tasks():
+    rule, problem = WeightDecay(), NoisyBowls(num_functions=3, dtype="float64")
+    seeds = task_seeds(0, "train", 0, 2)
+    together, _ = _run(rule, StackedProblem(problem, 2), seeds, [5])
+    for index, seed in enumerate(seeds):
+        alone = walk_of_weight_decay(problem, seed, 5).losses
+        np.testing.assert_allclose(together[:, 3 * index : 3 * index + 3], alone, rtol=1e-12)
+
+
+def test_a_rule_that_needs_nothing_of_a_step_is_told_nothing():
+    class Recorded(BoundToTensors):
+        seen = None
+
+        def initial_state(self):
+            return ()
+
+        def update(self, gradients, state, info=NO_INFO):
+            self.seen = info
+            return gradients, state
+
+    problem = NoisyBowls()
+    bound = Recorded(object(), problem.variables, problem.batch_shape)
+    for needs in (set(), {"step"}, {"losses"}, {"parameters"}):
+        bound.needs = frozenset(needs)
+        unroll(bound, problem, SEED, start(bound, problem, SEED), 2)
+        known = {name for name in StepInfo._fields if getattr(bound.seen, name) is not None}
+        assert known == needs
+
+
+# Rules that are bound already
+
+
+def test_a_bound_rule_runs_as_the_rule_does():
+    rule, problem = _lstm(), NoisyBowls()
+    losses, last = _run(rule, problem, SEED, [4])
+    bound_losses, bound_last = _run(bind(rule, problem), problem, SEED, [4])
+    np.testing.assert_array_equal(bound_losses, losses)
+    _assert_same(bound_last, last)
+
+
+@pytest.mark.parametrize(
+    "run", [start, lambda rule, problem, seed: unroll(rule, problem, seed, None, 2)]
+)
+def test_a_rule_that_is_bound_to_another_problem_is_refused(run):
+    bound = bind(_lstm(), NoisyBowls(num_functions=3))
+    with pytest.raises(ValueError) as raised:
+        run(bound, NoisyBowls(), SEED)
+    assert str(raised.value) == (
+        "A bound rule must be run on the tensors that it was bound to. Received: tensors of shapes "
+        "[(2, 2), (2,)] for a rule bound to [(3, 2), (3,)]. Bind the rule itself to them."
+    )
 
 
 # Derivatives

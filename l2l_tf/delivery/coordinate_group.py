@@ -1,34 +1,19 @@
-"""One rule's share of an optimizer's joint update: its state in variables, and one step of it."""
+"""The share of a coordinatewise rule in an optimizer's joint update."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from l2l_tf.delivery.chunk_rows import RowsInArrays, RowsInPlace, rows_of
+from l2l_tf.delivery.group import Group, Request, Step, are_finite, size_of, times
 from l2l_tf.delivery.random_rounding import noise_for, rounded_at_random
-from l2l_tf.rules.rule import FlatLayout, Rule
+from l2l_tf.rules.rule import FlatLayout
 
 
-class Step(NamedTuple):
-    """What a step of a rule would do, before it is known whether it is taken.
-
-    Attributes:
-        delta: float `[N]`.
-        is_finite: bool `[]`, whether the rule's next state is.
-        commit: makes the state the next one. Called in a branch of a `tf.cond`.
-        revert: makes the state what it was. Called in the other branch.
-    """
-
-    delta: tf.Tensor
-    is_finite: tf.Tensor
-    commit: Callable[[], None]
-    revert: Callable[[], None]
-
-
-class Group:
+class CoordinateGroup(Group):
     """Variables that one rule updates in one call, and the rule's state for their N coordinates.
 
     The state of a learned, coordinatewise rule on many coordinates is cut into K chunks of C, and a
@@ -37,7 +22,7 @@ class Group:
     without chunks, in one `[N, H]`. Scalars of the state are one variable each, chunks or not.
 
     Args:
-        rule: what updates the variables.
+        rule: what updates the variables: coordinatewise.
         positions: where the group's variables stand among those of the optimizer.
         shapes: their static shapes.
         chunk_size: C; 0 makes no chunks.
@@ -50,7 +35,7 @@ class Group:
 
     def __init__(
         self,
-        rule: Rule,
+        rule: Any,
         positions: Sequence[int],
         shapes: Sequence[Sequence[int]],
         chunk_size: int,
@@ -61,7 +46,7 @@ class Group:
         self.layout = FlatLayout(shapes)
         self.dtype = tf.as_dtype(getattr(rule, "compute_dtype", "float32"))
         num_coordinates = self.layout.num_coordinates
-        can_be_cut = isinstance(rule, keras.layers.Layer) and rule.is_coordinatewise
+        can_be_cut = isinstance(rule, keras.layers.Layer)
         is_cut = can_be_cut and 0 < 2 * chunk_size <= num_coordinates
         self.num_chunks = num_coordinates // chunk_size - 1 if is_cut else 0
         self.chunk_size = chunk_size if is_cut else 0
@@ -76,12 +61,6 @@ class Group:
         ]
 
     def add_state(self, add_variable: Callable[..., Any], name: str) -> None:
-        """Makes the variables of the state, at the rule's initial state.
-
-        Args:
-            add_variable: `keras.optimizers.Optimizer.add_variable`.
-            name: what their names begin with.
-        """
         made = [
             add_variable(
                 shape=shape,
@@ -94,7 +73,6 @@ class Group:
         self.rest_state, self.chunk_state = made[: len(self._specs)], made[len(self._specs) :]
 
     def state_shapes(self, name: str) -> list[tuple[str, tuple[int, ...]]]:
-        """Returns the names and shapes of the variables that `add_state` makes, in order."""
         return [(f"{name}_{suffix}", shape) for _, _, suffix, shape in self._plan()]
 
     def _plan(self) -> list[tuple[int, int, str, tuple[int, ...]]]:
@@ -124,14 +102,43 @@ class Group:
             [variable.value for variable in self.chunk_state],
         )
 
-    def step(
+    def step(self, request: Request, state: tuple[list[Any], list[Any]]) -> Step:
+        given = zip(request.gradients, self.layout.shapes, strict=True)
+        gradient = self.layout.flatten(
+            [
+                tf.zeros(shape, self.dtype) if one is None else tf.cast(one, self.dtype)
+                for one, shape in given
+            ]
+        )
+        delta, is_finite, commit, revert = self._step(
+            gradient, state, self._present(request.gradients), request.seed
+        )
+        delta = times(delta, request.learning_rate)
+        deltas = zip(self.layout.unflatten(delta), request.gradients, strict=True)
+        return Step(
+            deltas=[None if one is None else own for own, one in deltas],
+            size=size_of(gradient),
+            are_gradients_finite=tf.reduce_all(tf.math.is_finite(gradient)),
+            is_finite=is_finite & tf.reduce_all(tf.math.is_finite(delta)),
+            commit=commit,
+            revert=revert,
+        )
+
+    def _present(self, gradients: Sequence[tf.Tensor | None]) -> tf.Tensor | None:
+        """Returns which coordinates have a gradient, bool `[N]`; None: all."""
+        if all(one is not None for one in gradients):
+            return None
+        sizes = zip(gradients, self.layout.sizes, strict=True)
+        return tf.concat([tf.fill([size], one is not None) for one, size in sizes], axis=0)
+
+    def _step(
         self,
         gradient: tf.Tensor,
         state: tuple[list[Any], list[Any]],
         present: tf.Tensor | None,
         seed: tf.Tensor,
-    ) -> Step:
-        """Returns what one step of the rule would do.
+    ) -> tuple[tf.Tensor, tf.Tensor, Callable[[], None], Callable[[], None]]:
+        """Returns delta, whether the next state is finite, and what makes the state that or not.
 
         Args:
             gradient: float `[N]`, of the rule's dtype.
@@ -155,13 +162,13 @@ class Group:
                 variable.assign(value)
 
         if not self.num_chunks:
-            return Step(delta, is_finite, commit_rest, lambda: None)
+            return delta, is_finite, commit_rest, lambda: None
         shared = [
             variable.read_value() if not spec.shape.rank else None
             for variable, spec in zip(rest_state, self._specs, strict=True)
         ]
         rows = rows_of(chunk_state)
-        chunk_deltas, are_finite, carried = self._step_chunks(
+        chunk_deltas, is_chunks_finite, carried = self._step_chunks(
             gradient[:num_in_chunks],
             shared,
             rows,
@@ -174,7 +181,7 @@ class Group:
             rows.commit(carried)
 
         delta = tf.concat([chunk_deltas, delta], axis=0)
-        return Step(delta, is_finite & are_finite, commit, lambda: rows.revert(carried))
+        return delta, is_finite & is_chunks_finite, commit, lambda: rows.revert(carried)
 
     def _step_chunks(
         self,
@@ -238,14 +245,13 @@ class Group:
         delta, next_state = self.rule(gradient, tf.nest.pack_sequence_as(self._structure, state))
         tf.nest.assert_same_structure(next_state, self._structure)
         next_leaves = tf.nest.flatten(next_state)
-        is_finite = _are_finite([leaf for leaf in next_leaves if leaf.dtype.is_floating])
+        is_finite = are_finite([leaf for leaf in next_leaves if leaf.dtype.is_floating])
         if present is not None:
             delta = tf.where(present, delta, tf.zeros_like(delta))
-            if self.rule.is_coordinatewise:
-                next_leaves = [
-                    tf.where(_as_column(present, new), new, old) if new.shape.rank else new
-                    for new, old in zip(next_leaves, state, strict=True)
-                ]
+            next_leaves = [
+                tf.where(_as_column(present, new), new, old) if new.shape.rank else new
+                for new, old in zip(next_leaves, state, strict=True)
+            ]
         kept = [
             leaf if random is None else rounded_at_random(leaf, random)
             for leaf, random in zip(next_leaves, noise, strict=True)
@@ -274,26 +280,12 @@ class Group:
         return initial_value
 
 
-def _state_spec(rule: Rule, num_coordinates: int) -> Any:
+def _state_spec(rule: Any, num_coordinates: int) -> Any:
     """Returns the specs of a rule's state, without making it."""
     trace = tf.function(lambda: rule.initial_state(num_coordinates), autograph=False)
     return tf.nest.map_structure(
         lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype),
         trace.get_concrete_function().structured_outputs,
-    )
-
-
-def _are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns whether all numbers of all tensors are finite, bool `[]`."""
-    if not tensors:
-        return tf.constant(True)
-    # A sum is finite only if all of its terms are, and quicker than asking each. That of many or
-    # large ones may be infinite though they are not: then each is asked.
-    sums = [tf.math.is_finite(tf.reduce_sum(tensor)) for tensor in tensors]
-    return tf.cond(
-        tf.reduce_all(tf.stack(sums)),
-        lambda: tf.constant(True),
-        lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]),
     )
 
 

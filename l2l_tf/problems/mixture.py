@@ -1,0 +1,84 @@
+"""Several problems in one meta-training."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from l2l_tf.problems.problem import Problem
+
+
+class MixtureProblem:
+    """Problems of different sizes and kinds, one of which each trajectory is drawn from.
+
+    It is what a `MetaTrainer` takes in place of a problem, to train on or to validate on. Which
+    problem a trajectory is drawn from depends on the seed of the run and the trajectory's index
+    alone. Losses are compared, and validations averaged, on the scale of `Problem.normalized`.
+
+    Args:
+        problems: two or more problems, of different names.
+        weights: how often each is drawn, relative to the others; None: all alike.
+        name: the name of the mixture.
+
+    Attributes:
+        components: the problems.
+
+    Raises:
+        TypeError: one of the problems is none.
+        ValueError: there are fewer than two problems, two have one name, or the weights are not as
+            many, negative, not finite or all zero.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        weights: Sequence[float] | None = None,
+        name: str = "mixture",
+    ):
+        problems = list(problems)
+        if not all(isinstance(problem, Problem) for problem in problems):
+            raise TypeError(
+                "problems must hold problems (l2l_tf.problems.Problem). "
+                f"Received: {problems}. Give instances of its subclasses."
+            )
+        names = [problem.name for problem in problems]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(
+                "problems must be two or more of different names. "
+                f"Received: problems named {names}. Take a single one as it is."
+            )
+        weights = [1.0] * len(problems) if weights is None else [*map(float, weights)]
+        are_shares = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
+        if len(weights) != len(problems) or not are_shares:
+            raise ValueError(
+                "weights must hold a finite number from 0 on for each problem, not all of them 0. "
+                f"Received: weights={weights} for {len(problems)} problems. Leave them out to draw "
+                "all alike."
+            )
+        self.components = problems
+        self.weights = weights
+        self.name = name
+
+    def choose(self, seed: int, index: int) -> int:
+        """Returns which of the components the tasks of a trajectory are drawn from.
+
+        Args:
+            seed: of the run.
+            index: of the trajectory, from 0.
+        """
+        shares = np.array(self.weights) / sum(self.weights)
+        # NumPy takes no negative seeds.
+        entropy = [seed % 2**64, index]
+        return int(np.random.default_rng(entropy).choice(len(shares), p=shares))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, plain enough for JSON."""
+        return {
+            "problems": [
+                {"name": problem.name, "config": problem.get_config()}
+                for problem in self.components
+            ],
+            "weights": self.weights,
+            "name": self.name,
+        }

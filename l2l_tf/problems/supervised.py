@@ -1,0 +1,340 @@
+"""Any Keras model on arrays as a problem: minibatches and a loss."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2l_tf.parameter_spec import ParameterSpec
+from l2l_tf.problems.problem import Problem
+from l2l_tf.problems.sublayers import sublayers
+from l2l_tf.problems.tasks import fold_in, integers, normal
+
+# By this name Keras knows the state of what draws random numbers in a layer.
+_SEED_STATE = "seed_generator_state"
+
+
+class SupervisedProblem(Problem):
+    """A Keras model to be trained on examples; tasks differ in start and minibatches.
+
+    The parameters are the model's trainable variables, in its order. They start as the model's own
+    initializers draw them, or, with `initial_stddev`, as draws from N(0, sigma^2); either way a
+    task's seed decides them, and the values that the model has play no part. Scales of
+    normalisation layers are then drawn around the value that their layer starts with, by default 1
+    (`gamma_initializer`), because around 0 they would all but switch their layer off.
+
+    A minibatch is drawn from all examples with replacement. The loss is that of the minibatch and
+    what regularizers of the model add. The model is run as in training: batch normalisation takes
+    the statistics of the minibatch. Moving averages are no parameters: the loss does not depend on
+    them, and what a step would make of them is dropped. Layers that draw random numbers, such as
+    Dropout, draw what the seed of the task and the step decide.
+
+    The model itself is left as it is. The examples are tensors that functions capture: graphs hold
+    no copy.
+
+    Args:
+        model: from the inputs of a minibatch to its outputs. It is built for them, if need be.
+        inputs: an array `[n, ...]` of any dtype that the model takes, or a nest of such arrays, one
+            for each input of the model.
+        targets: the same for what the outputs are compared with.
+        loss: a Keras loss, its name, or a function of targets and outputs that returns a loss for
+            the minibatch or for each example, of which the mean counts.
+        batch_size: B, examples in a minibatch.
+        initial_stddev: sigma, the standard deviation of initial parameters; None leaves them to the
+            model's initializers.
+        loss_unit: a typical loss, by which losses are divided where they are compared with those of
+            other problems (`normalized`).
+        name: the problem's name; without it, the model's.
+
+    Raises:
+        TypeError: the model is no Keras model, or the loss no loss.
+        ValueError: there are no examples or not as many inputs as targets, the model does not take
+            them, the loss does not take the model's outputs, `batch_size` is no integer from 1 on,
+            `initial_stddev` is negative or not finite, `loss_unit` is not positive, or the
+            initializer of a variable is not known.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        inputs: Any,
+        targets: Any,
+        loss: str | Callable[..., Any],
+        batch_size: int = 128,
+        initial_stddev: float | None = None,
+        loss_unit: float = 1.0,
+        name: str | None = None,
+    ):
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                "model must be a keras.Model. "
+                f"Received: model={model!r}. Wrap layers in keras.Sequential."
+            )
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(
+                "batch_size must be an integer from 1 on. "
+                f"Received: batch_size={batch_size}. Give the number of examples in a minibatch."
+            )
+        if initial_stddev is not None and not 0 <= initial_stddev < math.inf:
+            raise ValueError(
+                "initial_stddev must be finite and not negative. Received: initial_stddev="
+                f"{initial_stddev}. Give the standard deviation of the parameters at step 0."
+            )
+        if not 0 < loss_unit < math.inf:
+            raise ValueError(
+                "loss_unit must be positive and finite. "
+                f"Received: loss_unit={loss_unit}. Give the size of a typical loss."
+            )
+        self.model = model
+        self.batch_size = batch_size
+        self.initial_stddev = initial_stddev
+        self.loss_unit = loss_unit
+        self.name = name or model.name
+        self._loss = _checked_loss(loss)
+        self._inputs, self._targets = _tensors(inputs), _tensors(targets)
+        self._num_examples = _checked_count(self._inputs, self._targets)
+        self._check_outputs()
+        # Once the model is built.
+        self._seed_states = [
+            one for one in model.non_trainable_variables if one.name == _SEED_STATE
+        ]
+        self._constants = [
+            (one, tf.constant(one.numpy()))
+            for one in model.non_trainable_variables
+            if one.name != _SEED_STATE
+        ]
+        self._initial_scales = _initial_scales(model)
+        self._initializers = None if initial_stddev is not None else _initializers(model)
+
+    def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the values of the model's trainable variables at step 0."""
+        seed = fold_in(seed, 0)
+        parameters = []
+        for index, variable in enumerate(self.model.trainable_variables):
+            own_seed = fold_in(seed, index)
+            if self._initializers is not None:
+                value = self._initializers[index](own_seed)
+            else:
+                mean = self._initial_scales.get(variable.path, 0.0)
+                value = mean + self.initial_stddev * normal(variable.shape, own_seed)
+            parameters.append(tf.cast(value, variable.dtype))
+        return parameters
+
+    def batch(self, seed: tf.Tensor, step: tf.Tensor) -> Any:
+        """Returns a step's inputs and targets, `[B, ...]`, and what random layers draw from.
+
+        The third is a seed, int32 `[2]`; it is left out where the model draws no random numbers.
+        """
+        step_seed = fold_in(fold_in(seed, 1), step)
+        indices = integers([self.batch_size], self._num_examples, step_seed)
+        examples = tf.nest.map_structure(
+            lambda tensor: tf.gather(tensor, indices), (self._inputs, self._targets)
+        )
+        if not self._seed_states:
+            return examples
+        return *examples, fold_in(fold_in(seed, 2), step)
+
+    def loss(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
+        """Returns the loss of a minibatch and penalties, `[1]`."""
+        inputs, targets, *seeds = batch
+        model = self.model
+        values = [*zip(model.trainable_variables, parameters, strict=True), *self._constants]
+        for index, state in enumerate(self._seed_states):
+            values.append((state, tf.bitcast(fold_in(seeds[0], index), tf.uint32)))
+        # What `model.stateless_call` does, but that it calls `model.call`: layers in a model whose
+        # `call` takes no `training` would then not hear of it.
+        with keras.StatelessScope(state_mapping=values, collect_losses=True):
+            outputs = model(self._prepared(inputs), training=True)
+            penalties = model.losses
+        dtype = parameters[0].dtype
+        losses = tf.cast(self._loss_of(targets, outputs, dtype), dtype)
+        return tf.reshape(tf.reduce_mean(losses) + sum(penalties), [1])
+
+    def normalized(self, losses: tf.Tensor) -> tf.Tensor:
+        return losses / tf.cast(self.loss_unit, losses.dtype)
+
+    @property
+    def variables(self) -> list[ParameterSpec]:
+        """The paths and shapes of the model's trainable variables."""
+        return [ParameterSpec(v.path, tuple(v.shape)) for v in self.model.trainable_variables]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments; in place of the examples, their shape and digest."""
+        return {
+            "model": keras.saving.serialize_keras_object(self.model),
+            "examples": self._description_of_examples(),
+            "loss": _loss_config(self._loss),
+            "batch_size": self.batch_size,
+            "initial_stddev": self.initial_stddev,
+            "loss_unit": self.loss_unit,
+            "name": self.name,
+        }
+
+    def _prepared(self, inputs: Any) -> Any:
+        """Returns what the model is given for the inputs of a minibatch."""
+        return inputs
+
+    def _loss_of(self, targets: Any, outputs: Any, dtype: tf.DType) -> tf.Tensor:
+        """Returns the losses of a minibatch, of any shape."""
+        return self._loss(targets, outputs)
+
+    def _description_of_examples(self) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        tensors = tf.nest.flatten((self._inputs, self._targets))
+        for tensor in tensors:
+            digest.update(tensor.numpy())
+        return {
+            "shapes": [list(tensor.shape) for tensor in tensors],
+            "dtypes": [tensor.dtype.name for tensor in tensors],
+            "sha256": digest.hexdigest(),
+        }
+
+    def _check_outputs(self) -> None:
+        """Builds the model, if need be, and makes sure that it goes with the examples."""
+        inputs, targets = tf.nest.map_structure(lambda one: one[:1], (self._inputs, self._targets))
+        model = f"model={self.model.name!r}"
+        try:
+            outputs = self.model(self._prepared(inputs))
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"model must take the inputs of a minibatch. Received: {model}, which refuses "
+                f"inputs of shapes {_shapes(inputs)}. Build it for these inputs, or give others."
+            ) from error
+        try:
+            loss = self._loss_of(targets, outputs, tf.float32)
+            is_real = tf.convert_to_tensor(loss).dtype.is_floating
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"loss must take targets and the model's outputs. Received: {model} with outputs "
+                f"of shapes {_shapes(outputs)} and targets of shapes {_shapes(targets)}, which it "
+                "refuses. Give another loss, or other targets."
+            ) from error
+        if not is_real:
+            raise ValueError(
+                "loss must return floating-point numbers. Received: a loss of dtype "
+                f"{loss.dtype.name} from {model}. Give another loss."
+            )
+
+
+class _Initializer:
+    """Draws the initial value of a variable, as its layer does, from a seed.
+
+    Args:
+        initializer: of the layer.
+        variable: the variable.
+    """
+
+    def __init__(self, initializer: Any, variable: keras.Variable):
+        config = initializer.get_config()
+        self._generator = None
+        if "seed" in config:
+            # Its state is what the initializer draws from: it takes the place of a number.
+            self._generator = keras.random.SeedGenerator(0)
+            initializer = type(initializer).from_config(config | {"seed": 0})
+            initializer.seed = self._generator
+        self._initializer = initializer
+        self._shape = tuple(variable.shape)
+        self._dtype = variable.dtype
+
+    def __call__(self, seed: tf.Tensor) -> tf.Tensor:
+        state = []
+        if self._generator is not None:
+            state = [(self._generator.state, tf.bitcast(seed, tf.uint32))]
+        with keras.StatelessScope(state_mapping=state):
+            return tf.convert_to_tensor(self._initializer(self._shape, dtype=self._dtype))
+
+
+def _initializers(model: keras.Model) -> list[Callable[[tf.Tensor], tf.Tensor]]:
+    """Returns what draws the initial value of each trainable variable from a seed.
+
+    Raises:
+        ValueError: the initializer of a variable is not known.
+    """
+    known = {id(variable): initializer for variable, initializer in _known_initializers(model)}
+    drawn: list[Callable[[tf.Tensor], tf.Tensor]] = []
+    for variable in model.trainable_variables:
+        value = variable.numpy()
+        if (initializer := known.get(id(variable))) is not None:
+            drawn.append(_Initializer(initializer, variable))
+        elif value.ndim < 2 or (value == value.flat[:1]).all():
+            # Biases and scales start at values that no seed changes.
+            drawn.append(_constant(value))
+        else:
+            raise ValueError(
+                "A model's variables must have initializers that their layers name, such as "
+                f"kernel_initializer. Received: {variable.path!r} without one. Give initial_stddev."
+            )
+    return drawn
+
+
+def _known_initializers(model: keras.Model) -> Iterator[tuple[keras.Variable, Any]]:
+    for layer in sublayers(model):
+        for name, value in vars(layer).items():
+            # That of a `recurrent_kernel` is called `recurrent_initializer`.
+            names = name.strip("_"), name.strip("_").removesuffix("_kernel")
+            found = (getattr(layer, f"{one}_initializer", None) for one in names)
+            initializer = next(filter(callable, found), None)
+            # An LSTM's bias starts at one for forget gates, of which its initializer knows nothing.
+            adds_forget_bias = name == "bias" and getattr(layer, "unit_forget_bias", False)
+            if isinstance(value, keras.Variable) and initializer and not adds_forget_bias:
+                yield value, initializer
+
+
+def _constant(value: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    return lambda seed: tf.constant(value)
+
+
+def _initial_scales(model: keras.Model) -> dict[str, Any]:
+    """Returns what the scales of normalisation layers start with, by the variables' paths."""
+    scales: dict[str, Any] = {}
+    for layer in sublayers(model):
+        initializer, gamma = (getattr(layer, one, None) for one in ("gamma_initializer", "gamma"))
+        if isinstance(layer, keras.layers.RMSNormalization):
+            scales[layer.scale.path] = 1.0
+        elif initializer is not None and gamma is not None:
+            scales[gamma.path] = initializer(gamma.shape, dtype=gamma.dtype)
+    return scales
+
+
+def _tensors(arrays: Any) -> Any:
+    return tf.nest.map_structure(lambda array: tf.constant(np.asarray(array)), arrays)
+
+
+def _shapes(tensors: Any) -> Any:
+    return tf.nest.map_structure(lambda tensor: tuple(tensor.shape), tensors)
+
+
+def _checked_count(inputs: Any, targets: Any) -> int:
+    tensors = tf.nest.flatten((inputs, targets))
+    counts = {tensor.shape[0] if tensor.shape.rank else 0 for tensor in tensors}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(
+            "inputs and targets must be arrays of as many examples, one at least. Received: "
+            f"inputs of shapes {_shapes(inputs)}, targets of shapes {_shapes(targets)}. Give a "
+            "target for each input."
+        )
+    return counts.pop()
+
+
+def _checked_loss(loss: Any) -> Callable[..., Any]:
+    try:
+        found = keras.losses.get(loss)
+    except (ValueError, TypeError):
+        found = None
+    if not callable(found):
+        raise TypeError(
+            "loss must be a Keras loss, the name of one, or a function of targets and outputs. "
+            f"Received: loss={loss!r}. Give, say, 'mean_squared_error'."
+        )
+    return found
+
+
+def _loss_config(loss: Any) -> Any:
+    """Returns what a loss is, plain enough for JSON; of a function, its name."""
+    if isinstance(loss, keras.losses.Loss):
+        return keras.saving.serialize_keras_object(loss)
+    return getattr(loss, "__name__", type(loss).__name__)

@@ -1,0 +1,1 @@
+"""How bound rules run: in chunks, side by side, over known gradients."""

@@ -1,0 +1,88 @@
+"""What an estimator does on one problem, compiled, on each replica."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2l_tf.problems.problem import Problem
+from l2l_tf.training.estimators.estimator import Estimate, GradientEstimator, Run
+from l2l_tf.training.meta_settings import MetaTrainingSettings
+from l2l_tf.training.replicas import Replicas
+
+
+class CompiledRun:
+    """An estimator on the tasks of one problem, different ones on each replica.
+
+    Args:
+        estimator: how meta-gradients are estimated.
+        rule: the learned rule.
+        problem: the problem.
+        settings: of the meta-training.
+        replicas: which share the tasks of a meta-step.
+    """
+
+    def __init__(
+        self,
+        estimator: GradientEstimator,
+        rule: keras.layers.Layer,
+        problem: Problem,
+        settings: MetaTrainingSettings,
+        replicas: Replicas,
+    ):
+        self._estimator = estimator
+        self._replicas = replicas
+        num_tasks = settings.tasks_per_meta_step // replicas.count
+        self._run = Run(rule, problem, num_tasks, settings.num_steps, settings.unroll_length)
+        estimator.check(self._run)
+        self._begin = tf.function(lambda seeds: replicas.run(self._begin_share, seeds))
+        self._estimate = tf.function(
+            lambda seeds, state, num_steps: replicas.run(
+                self._mean_estimate, seeds, state, num_steps
+            )
+        )
+        self._to_checkpoint = tf.function(lambda state: replicas.run(self._saved, state))
+        self._from_checkpoint = tf.function(lambda state: replicas.run(self._restored, state))
+
+    def begin(self, seeds: tf.Tensor) -> Any:
+        """Returns the estimator's state on each replica, given the seeds of all tasks."""
+        return self._begin(seeds)
+
+    def estimate(self, seeds: tf.Tensor, state: Any, num_steps: int) -> tuple[Estimate, tf.Tensor]:
+        """Returns the mean estimate over replicas and the norm of its gradients, on each."""
+        return self._estimate(seeds, state, num_steps)
+
+    def collect(self, state: Any) -> list[np.ndarray]:
+        """Returns a state as arrays for a checkpoint, on all processes."""
+        return self._replicas.collect(self._to_checkpoint(state))
+
+    def spread(self, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+        """Returns the state of which `collect` made the first of some arrays, and the others."""
+        seeds = tf.TensorSpec([self._run.num_tasks, 2], tf.int32)
+        begin = tf.function(lambda seeds: self._saved(self._estimator.begin(self._run, seeds)))
+        structure = begin.get_concrete_function(seeds).structured_outputs
+        count = len(tf.nest.flatten(structure))
+        state = self._from_checkpoint(self._replicas.spread(arrays[:count], structure))
+        return state, arrays[count:]
+
+    # These run on each replica.
+
+    def _begin_share(self, seeds: tf.Tensor) -> Any:
+        return self._estimator.begin(self._run, self._replicas.share(seeds))
+
+    def _mean_estimate(
+        self, seeds: tf.Tensor, state: Any, num_steps: int
+    ) -> tuple[Estimate, tf.Tensor]:
+        estimate = self._estimator.estimate(
+            self._run, self._replicas.share(seeds), state, num_steps
+        )
+        # What isn't finite on one replica makes the mean so on all.
+        meta_loss, *gradients = self._replicas.mean([estimate.meta_loss, *estimate.gradients])
+        return Estimate(meta_loss, gradients, estimate.state), tf.linalg.global_norm(gradients)
+
+    def _saved(self, state: Any) -> Any:
+        return self._estimator.to_checkpoint(self._run, state)
+
+    def _restored(self, state: Any) -> Any:
+        return self._estimator.from_checkpoint(self._run, state)

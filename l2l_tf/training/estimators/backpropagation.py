@@ -1,0 +1,135 @@
+"""Back-propagation through unrolls: the paper's way."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from l2l_tf.rules.rule import BoundRule
+from l2l_tf.training.estimators.estimator import Estimate, GradientEstimator, Run
+from l2l_tf.training.meta_gradient import meta_gradient
+from l2l_tf.training.unroll import Iterate, bind, start
+
+
+class TruncatedBackpropagation(GradientEstimator):
+    """The gradient of each unroll's loss, with what came before the unroll taken as constant.
+
+    The meta-loss is the sum over the unroll's steps of the mean loss over functions and tasks,
+    each step with its weight.
+    Source: Andrychowicz et al. 2016, section 3 (arXiv 1606.04474).
+
+    Args:
+        second_derivatives: how much to differentiate through the optimizee's gradients too, in
+            [0, 1]: 0 is the paper's approximation, 1 the true derivative
+            (`l2l_tf.training.meta_gradient`).
+        backpropagation_steps: through at most how many steps of the rule itself gradients flow;
+            None for all steps of an unroll.
+        chunk_size: coordinates that are taken at once in the backward pass; chosen by size if None,
+            all if 0 (`BoundRule.for_training`).
+        step_weights: w_t of each step of a whole unroll; all ones if None. A shorter last unroll
+            takes the last of them.
+
+    Raises:
+        TypeError: `backpropagation_steps` or `chunk_size` is no integer.
+        ValueError: an argument is out of range, or chunks are asked for with second derivatives.
+    """
+
+    def __init__(
+        self,
+        second_derivatives: float = 0.0,
+        backpropagation_steps: int | None = None,
+        chunk_size: int | None = None,
+        step_weights: Sequence[float] | None = None,
+    ):
+        # Written so that NaN is out of range.
+        if not 0 <= second_derivatives <= 1:
+            raise ValueError(
+                "second_derivatives must be in [0, 1]. Received: "
+                f"second_derivatives={second_derivatives}. 0 leaves them out, 1 is the true "
+                "derivative."
+            )
+        for name, value in (
+            ("chunk_size", chunk_size),
+            ("backpropagation_steps", backpropagation_steps),
+        ):
+            if not isinstance(value, int | None):
+                raise TypeError(
+                    f"{name} must be None or an integer. "
+                    f"Received: {name}={value!r}. Leave it out for the default."
+                )
+        if backpropagation_steps is not None and backpropagation_steps < 1:
+            raise ValueError(
+                "backpropagation_steps must be None or at least 1. Received: "
+                f"backpropagation_steps={backpropagation_steps}. Leave it out for all steps of an "
+                "unroll."
+            )
+        if chunk_size is not None and chunk_size < 0:
+            raise ValueError(
+                "chunk_size must be None or at least 0. "
+                f"Received: chunk_size={chunk_size}. Leave it out to have it chosen."
+            )
+        if chunk_size and second_derivatives:
+            raise ValueError(
+                "chunk_size must be None or 0 with second derivatives, which need the tape of a "
+                f"whole unroll. Received: chunk_size={chunk_size}. Leave out one of the two."
+            )
+        self.second_derivatives = second_derivatives
+        self.backpropagation_steps = backpropagation_steps
+        self.chunk_size = chunk_size
+        self.step_weights = None if step_weights is None else [*map(float, step_weights)]
+
+    def begin(self, run: Run, seeds: tf.Tensor) -> Iterate:
+        return start(self._rule(run), run.tasks, seeds)
+
+    def estimate(self, run: Run, seeds: tf.Tensor, state: Iterate, num_steps: int) -> Estimate:
+        step_weights = None
+        if self.step_weights is not None:
+            step_weights = tf.constant(self.step_weights[-num_steps:], state.parameters.dtype)
+        result = meta_gradient(
+            self._rule(run),
+            run.tasks,
+            seeds,
+            state,
+            num_steps,
+            step_weights,
+            self.second_derivatives,
+            self.backpropagation_steps,
+        )
+        return Estimate(result.meta_loss, result.gradients, result.iterate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "second_derivatives": self.second_derivatives,
+            "backpropagation_steps": self.backpropagation_steps,
+            "chunk_size": self.chunk_size,
+            "step_weights": self.step_weights,
+        }
+
+    def check(self, run: Run) -> None:
+        if self.step_weights is not None and len(self.step_weights) != run.unroll_length:
+            raise ValueError(
+                "step_weights must hold a weight for each step of an unroll. Received: "
+                f"{len(self.step_weights)} weights with unroll_length={run.unroll_length}. "
+                "Give as many weights as steps."
+            )
+        self._rule(run)  # Refuses chunks of a rule that has none.
+
+    def fingerprint(self) -> dict[str, Any]:
+        # Under the names by which cards have always had them. The size of chunks is a way to run,
+        # not a part of what is run.
+        config = self.get_config()
+        del config["chunk_size"]
+        return config
+
+    def description(self) -> dict[str, Any]:
+        return self.get_config()
+
+    def to_checkpoint(self, run: Run, state: Iterate) -> Iterate:
+        return state._replace(rule_state=self._rule(run).whole_state(state.rule_state))
+
+    def from_checkpoint(self, run: Run, state: Iterate) -> Iterate:
+        return state._replace(rule_state=self._rule(run).cut_state(state.rule_state))
+
+    def _rule(self, run: Run) -> BoundRule:
+        chunk_size = 0 if self.second_derivatives else self.chunk_size
+        return bind(run.rule, run.tasks).for_training(run.unroll_length, chunk_size)

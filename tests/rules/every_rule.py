@@ -1,0 +1,51 @@
+"""Every rule that there is, made small: what the conformance suite runs over."""
+
+from collections.abc import Callable
+from typing import Any
+
+from l2l_tf.rules import (
+    BASELINES,
+    CoordinatewiseLSTM,
+    NesterovRNNprop,
+    RNNprop,
+    Route,
+    RoutedRule,
+)
+from tests.rules.tensor_rule import TensorRule
+
+
+def _lstm(seed: int, dtype: str) -> CoordinatewiseLSTM:
+    return CoordinatewiseLSTM((4, 3), output_stddev=0.3, seed=seed, dtype=dtype)
+
+
+# Learned rules of a seed and a dtype.
+LEARNED: dict[str, Callable[[int, str], Any]] = {
+    "lstm": _lstm,
+    "log_and_sign_lstm": lambda seed, dtype: CoordinatewiseLSTM(
+        (4,), "log_and_sign", p=5.0, output_stddev=0.3, seed=seed, dtype=dtype
+    ),
+    "rnnprop": lambda seed, dtype: RNNprop(
+        (4,), input_units=3, output_stddev=0.3, epsilon=1e-3, seed=seed, dtype=dtype
+    ),
+    "nesterov_rnnprop": lambda seed, dtype: NesterovRNNprop(
+        (4,), input_units=3, output_stddev=0.3, epsilon=1e-3, seed=seed, dtype=dtype
+    ),
+    "routed": lambda seed, dtype: RoutedRule(
+        _lstm(seed, dtype), [Route(_lstm(seed + 1, dtype), name="kernel|parameter_0|pair")]
+    ),
+    "tensor": lambda seed, dtype: TensorRule(dtype=dtype),
+    "routed_to_tensors": lambda seed, dtype: RoutedRule(
+        _lstm(seed, dtype), [Route(TensorRule(dtype=dtype), name="kernel|parameter_0|pair")]
+    ),
+}
+HAND_DESIGNED: dict[str, Callable[[], Any]] = {
+    name: lambda make=make: make(0.05) for name, make in BASELINES.items()
+}
+
+
+def make(name: str, seed: int = 0, dtype: str = "float32") -> Any:
+    """Returns a rule by its name; hand-designed ones have no seed and no dtype."""
+    return LEARNED[name](seed, dtype) if name in LEARNED else HAND_DESIGNED[name]()
+
+
+EVERY_RULE = [*LEARNED, *HAND_DESIGNED]

@@ -1,0 +1,104 @@
+"""Meta-training on problems of different sizes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_tf.problems import MixtureProblem, Quadratic, task_seeds
+from l2l_tf.rules import CoordinatewiseLSTM
+from l2l_tf.training import (
+    EvolutionStrategies,
+    MetaTrainer,
+    MetaTrainingSettings,
+    TruncatedBackpropagation,
+    evaluate,
+)
+from tests.training.recorder import StopAfter
+from tests.training.toys import NoisyBowls
+
+SETTINGS = MetaTrainingSettings(
+    num_steps=6,
+    unroll_length=2,
+    num_meta_epochs=2,
+    trajectories_per_meta_epoch=6,
+    tasks_per_meta_step=2,
+    num_validation_tasks=4,
+)
+ESTIMATORS = {"backpropagation": TruncatedBackpropagation, "evolution": EvolutionStrategies}
+
+
+class HundredfoldBowls(NoisyBowls):
+    """Bowls whose losses count a hundredth beside those of others."""
+
+    name = "hundredfold_bowls"
+
+    def normalized(self, losses: tf.Tensor) -> tf.Tensor:
+        return losses / 100
+
+
+def _mixture() -> MixtureProblem:
+    quadratic = Quadratic(num_functions=3, initial_stddev=1.0)
+    return MixtureProblem([quadratic, HundredfoldBowls(num_functions=2)])
+
+
+def _trainer(checkpoint_dir=None, estimator="backpropagation") -> MetaTrainer:
+    return MetaTrainer(
+        CoordinatewiseLSTM((3,), seed=0, output_stddev=0.1),
+        _mixture(),
+        keras.optimizers.Adam(0.01, clipnorm=1.0),
+        SETTINGS,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=0,
+        estimator=ESTIMATORS[estimator](),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("deterministic_operations")
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(tmp_path, estimator):
+    whole = _trainer(estimator=estimator)
+    whole.fit()
+    stopped = _trainer(tmp_path, estimator)
+    # In the middle of a trajectory.
+    stopped.fit([StopAfter(stopped, 14)])
+    resumed = _trainer(tmp_path, estimator)
+    assert resumed.progress.num_unrolls == 2
+    resumed.fit()
+    for one, same in zip(resumed.rule.get_weights(), whole.rule.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert resumed.progress.best_validation_loss == whole.progress.best_validation_loss
+
+
+def test_validation_is_the_mean_over_problems_of_normalized_losses():
+    trainer = _trainer()
+    loss, curve = trainer.validate()
+    seeds = task_seeds(0, "validation", 0, 4)
+    bowls, quadratic = (
+        evaluate(trainer.rule, problem, seeds, 6).losses.mean(axis=1)
+        for problem in reversed(trainer.problem.components)
+    )
+    np.testing.assert_allclose(curve, (quadratic + bowls / 100) / 2, rtol=1e-5)
+    assert loss == pytest.approx(curve[-1])
+
+
+def test_a_mixture_can_be_trained_on_and_one_of_it_validated():
+    rule = CoordinatewiseLSTM((3,), seed=0)
+    bowls = _mixture().components[1]
+    trainer = MetaTrainer(rule, _mixture(), keras.optimizers.Adam(0.01), SETTINGS, bowls)
+    alone = MetaTrainer(rule, bowls, keras.optimizers.Adam(0.01), SETTINGS)
+    assert trainer.validate()[0] == alone.validate()[0]
+
+
+def test_another_mixture_is_another_run(tmp_path):
+    _trainer(tmp_path).fit()
+    other = MixtureProblem(_mixture().components, [1, 2])
+    with pytest.raises(ValueError, match=r"problem_config\.weights"):
+        MetaTrainer(
+            CoordinatewiseLSTM((3,), seed=0, output_stddev=0.1),
+            other,
+            keras.optimizers.Adam(0.01, clipnorm=1.0),
+            SETTINGS,
+            checkpoint_dir=tmp_path,
+        )
