@@ -131,4 +131,4 @@ def test_the_figure_is_drawn_of_those_variants_that_the_papers_has(reported):
     picture = matplotlib.image.imread(folder / "figure7.png")
     assert picture.std() > 0.05
     # Two panels beside each other, not three.
-    assert 1.9 < picture.shape[1] / picture.shape[0] < 2.4
+    assert 1.6 < picture.shape[1] / picture.shape[0] < 2.0
