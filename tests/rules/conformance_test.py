@@ -99,8 +99,10 @@ def test_tensors_and_one_flat_vector_of_them_are_answered_alike(name):
     _assert_close(deltas, by_tensors, rtol=1e-6)
 
 
-@every_rule
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [*((name, False) for name in EVERY_RULE), *((name, True) for name in LEARNED)],
+)
 def test_compiled_it_is_what_it_is_eagerly(name, jit_compile):
     bound = make(name).bind(VARIABLES)
     run = tf.function(lambda: _run(bound, _gradients()), jit_compile=jit_compile)
@@ -311,8 +313,11 @@ class _Model(keras.Model):
 
 
 @pytest.mark.slow
-@every_rule
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    # Compiling takes long; one rule of each kind will do.
+    [*((name, False) for name in EVERY_RULE), ("lstm", True), ("tensor", True), ("adam", True)],
+)
 def test_as_a_keras_optimizer_it_takes_the_steps_of_the_unroll(name, jit_compile):
     problem = NoisyBowls(num_functions=1)
     rule = make(name)
