@@ -40,11 +40,11 @@ class MetaTrainer:
 
     A meta-step runs one unroll of one or more tasks and applies the meta-gradient that an estimator
     makes of it. The trajectory goes on through further unrolls to its horizon; then the next tasks
-    are drawn, of a `MixtureProblem` perhaps those of another problem. After each
-    meta-epoch the frozen rule is validated on fixed tasks over the whole horizon, and the best
-    weights are kept; where training has gone astray it can go on from them (`backtrack_ratio`), and
-    horizons may grow from stage to stage (`horizons`). A meta-step with a non-finite loss or
-    gradient is never applied: it is counted, and its trajectory is given up.
+    are drawn, of a `MixtureProblem` perhaps those of another problem. After each meta-epoch the
+    frozen rule is validated on fixed tasks over the whole horizon, and the best weights are kept;
+    where training has gone astray it can go on from them (`backtrack_ratio`), and horizons may grow
+    from stage to stage (`horizons`). A meta-step with a non-finite loss or gradient is never
+    applied: it is counted, and its trajectory is given up.
     Source: Andrychowicz et al. 2016, section 3 (arXiv 1606.04474).
 
     Tasks, and so the whole run, are a function of the settings. With a checkpoint folder, a run
