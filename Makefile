@@ -42,7 +42,7 @@ MNIST_LONG_TABLES = $(addprefix results/mnist/,steps2000 relu_steps2000)
 reproduce-mnist: env ## Remake MNIST tables and figures from the saved rules (TFDS_DATA_DIR).
 	$(MAKE) --jobs=2 --output-sync=target \
 		results/mnist/figure6 $(MNIST_LONG_TABLES) $(MNIST_TABLES)
-	.venv/bin/python -m experiments.mnist_report --output_dir=results/mnist $(MNIST_REFERENCES)
+	.venv/bin/python -m experiments.mnist.report --output_dir=results/mnist $(MNIST_REFERENCES)
 
 $(MNIST_TABLES): env
 	$(MNIST) --variant=$(notdir $@) $(MNIST_FLAGS) --output_dir=$@

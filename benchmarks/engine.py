@@ -20,8 +20,8 @@ from benchmarks.machine import describe_machine, describe_software, memory_bytes
 from benchmarks.measurement import measure
 from benchmarks.plan import PLANS
 from benchmarks.report import Results, check_bars, format_results, write_json
-from experiments.path_flags import define_path
-from experiments.places import check_output
+from experiments.harness.path_flags import define_path
+from experiments.harness.places import check_output
 
 _OUTPUT = define_path("output", "benchmarks/results.json", "Where results are written.")
 _WORKLOADS = flags.DEFINE_list("workloads", list(PLANS), "What is run.")

@@ -28,8 +28,8 @@ from benchmarks.machine import describe_machine, describe_software
 from benchmarks.networks import MLP
 from benchmarks.report import write_json
 from benchmarks.timing import peak_bytes, time_steps
-from experiments.path_flags import define_path
-from experiments.places import check_output
+from experiments.harness.path_flags import define_path
+from experiments.harness.places import check_output
 
 _NETWORKS = {
     "mlp_10k": MLP((100, 90, 10)),

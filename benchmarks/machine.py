@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from experiments.revision import find_commit
+from experiments.harness.revision import find_commit
 
 _PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "torch", "numpy")
 

@@ -23,11 +23,12 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks.timing import forget_peak, peak_bytes, time_steps
+from l2l_tf.data.photos import bundled_photos
+from l2l_tf.evaluation import bind, start
 from l2l_tf.problems import Problem, StyleTransferProblem, task_seeds
 from l2l_tf.problems.feature_networks import FEATURE_NETWORKS, feature_model
-from l2l_tf.problems.photos import bundled_photos
 from l2l_tf.rules import CoordinatewiseLSTM
-from l2l_tf.training import bind, meta_gradient, start
+from l2l_tf.training import meta_gradient
 
 LARGEST_RATIO = 1.3
 PARTS = ("pass", "rule", "meta_step")

@@ -14,8 +14,8 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from experiments import common
-from experiments.places import RUN_LOCK
+from experiments.harness import common
+from experiments.harness.places import RUN_LOCK
 from l2l_tf.delivery.export import check_destination, load_card, update_card
 from l2l_tf.delivery.pretrained import find_rule, load_rule
 from l2l_tf.files import move_into_place, partial_path

@@ -6,8 +6,8 @@ Andrychowicz et al. 2016, section 3.1 and figure 4 (left), arXiv 1606.04474.
 import tensorflow as tf
 from absl import flags
 
-from experiments import common, pipeline
-from experiments.references import reference_curves
+from experiments.harness import common, pipeline
+from experiments.harness.references import reference_curves
 from l2l_tf.problems.quadratic import FAMILIES, Quadratic
 from l2l_tf.reporting.figures import ReferenceCurve
 

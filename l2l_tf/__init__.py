@@ -8,10 +8,11 @@
     state = rule.initial_state(num_coordinates)
     delta, state = rule(gradient, state)
 
-The subpackages stand in the order in which they build on each other: `problems` (what is
-optimised), `rules` (what updates), `training` (how a rule is learned and judged), `delivery` (how a
-rule is saved, loaded and used), `reporting` (how results are read). They, and TensorFlow, are
-imported when they are first used, or when Keras is, which loads files that hold them.
+The subpackages build on each other in this order: `data` (what is learned from), `problems` (what
+is optimised), `rules` (what updates), `evaluation` (how a rule is judged), `training` (how a rule
+is learned), `delivery` (how a rule is saved, loaded and used), `reporting` (how results are read).
+They, and TensorFlow, are imported when they are first used, or when Keras is, which loads files
+that hold them.
 """
 
 import importlib
@@ -21,7 +22,8 @@ from l2l_tf.startup import prepare_imports
 
 if TYPE_CHECKING:
     from l2l_tf.delivery import LearnedOptimizer, export_rule, list_rules, load, load_rule
-    from l2l_tf.training import MetaTrainer, MetaTrainingSettings, evaluate, tune
+    from l2l_tf.evaluation import evaluate, tune
+    from l2l_tf.training import MetaTrainer, MetaTrainingSettings
 
 __version__ = "0.1.0"
 
@@ -42,14 +44,14 @@ _HOMES = {
     "LearnedOptimizer": "l2l_tf.delivery",
     "MetaTrainer": "l2l_tf.training",
     "MetaTrainingSettings": "l2l_tf.training",
-    "evaluate": "l2l_tf.training",
+    "evaluate": "l2l_tf.evaluation",
     "export_rule": "l2l_tf.delivery",
     "list_rules": "l2l_tf.delivery",
     "load": "l2l_tf.delivery",
     "load_rule": "l2l_tf.delivery",
-    "tune": "l2l_tf.training",
+    "tune": "l2l_tf.evaluation",
 }
-_SUBPACKAGES = ("delivery", "problems", "reporting", "rules", "training")
+_SUBPACKAGES = ("data", "delivery", "evaluation", "problems", "reporting", "rules", "training")
 
 prepare_imports()
 

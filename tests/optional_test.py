@@ -26,13 +26,17 @@ sys.meta_path.insert(0, Missing())
             "import l2l_tf.reporting.figures",
             "matplotlib must be installed for figures.",
         ),
-        ("PIL", "import l2l_tf.problems.photos", "pillow must be installed for pictures."),
+        ("PIL", "import l2l_tf.data.photos", "pillow must be installed for pictures."),
         (
             "sklearn",
             "from l2l_tf.problems import datasets; datasets.load('digits')",
             "scikit-learn must be installed for the digits that come with it.",
         ),
-        ("filelock", "import experiments.places", "filelock must be installed for experiments."),
+        (
+            "filelock",
+            "import experiments.harness.places",
+            "filelock must be installed for experiments.",
+        ),
     ],
 )
 def test_what_needs_a_package_that_is_missing_says_how_to_install_it(package, statement, message):

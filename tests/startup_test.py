@@ -77,7 +77,7 @@ def test_who_asks_whether_tensorflow_is_there_changes_nothing():
 
 @pytest.mark.slow
 def test_a_command_prints_its_own_lines_alone():
-    program = "import experiments.common, tensorflow as tf; tf.zeros([1]) + 1"
+    program = "import experiments.harness.common, tensorflow as tf; tf.zeros([1]) + 1"
     assert _standard_error(program) == ""
 
 

@@ -17,10 +17,11 @@ from benchmarks.workloads import (
     P,
     rule_weights,
 )
+from l2l_tf.evaluation import bind, start
 from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules import CoordinatewiseLSTM
-from l2l_tf.training import bind, meta_gradient, start
+from l2l_tf.training import meta_gradient
 
 
 class FixedProblem(Problem):

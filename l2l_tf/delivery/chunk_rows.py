@@ -5,8 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# There is no public way to ask; TensorFlow Probability asks like this as well.
-from tensorflow.python.ops import control_flow_util
+from l2l_tf.keras_internals import is_compiled_by_xla
 
 
 class RowsInPlace:
@@ -114,6 +113,6 @@ def _kept_as(dtype: tf.DType) -> tf.DType:
 
 def rows_of(variables: Sequence[Any]) -> RowsInPlace | RowsInArrays:
     """Returns the rows of variables, in the way that is fast where it is called."""
-    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+    if is_compiled_by_xla():
         return RowsInArrays(variables)
     return RowsInPlace(variables)

@@ -46,6 +46,7 @@ from l2l_tf.delivery.saved_state import (
     mismatch,
 )
 from l2l_tf.delivery.use import RuleUse
+from l2l_tf.keras_internals import JointOptimizer
 from l2l_tf.rules.execution.chunks import CHUNK_SIZE
 from l2l_tf.rules.routing import Route, assign_routes
 from l2l_tf.rules.rule import Rule
@@ -87,7 +88,7 @@ def load(
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
-class LearnedOptimizer(keras.optimizers.Optimizer):
+class LearnedOptimizer(JointOptimizer):
     """A Keras optimizer that updates all variables of a model by a rule, in one call.
 
     It flattens the gradients of all variables into one vector, in the rule's precision, has the
@@ -241,7 +242,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         updated = [
             position
             for position, variable in enumerate(variables)
-            if not self._overwrite_variable_with_gradient(variable)
+            if not self.is_overwritten(variable)
         ]
         assignment = assign(
             hidden.routes,
@@ -265,8 +266,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def rule_for(self, variable: Any) -> Rule:
         """Returns the rule that updates a variable of the model: the optimizer's own copy."""
-        if self._hidden.plan and self._var_key(variable) in self._trainable_variables_indices:
-            route = self._hidden.plan.route_of.get(self._get_variable_index(variable))
+        if self._hidden.plan and self.is_built_with(variable):
+            route = self._hidden.plan.route_of.get(self.index_of(variable))
         else:
             (route,) = assign_routes(self._hidden.routes, [variable])
         return self._hidden.rules[0 if route is None else route + 1]
@@ -277,7 +278,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
-        variables = trainable_variables or self._trainable_variables
+        variables = trainable_variables or self.built_variables
         if not self.built:
             check_variables(variables)
         # Keras says what is wrong where there are not as many.
@@ -288,36 +289,16 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             ]
         super().apply(grads, trainable_variables)
 
-    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        """Leaves it to the update, which may be skipped as a whole."""
-
-    def _backend_update_step(
-        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
-    ) -> None:
-        variables = [
-            variable.value if isinstance(variable, keras.Variable) else variable
-            for variable in trainable_variables
-        ]
-        reduced = self._all_reduce_sum_gradients(list(zip(grads, variables, strict=True)))
-        tf.__internal__.distribute.interim.maybe_merge_call(
-            self._update_on_each_device,
-            self._distribution_strategy,
-            [gradient for gradient, _ in reduced],
-            variables,
-            learning_rate,
-        )
-
-    def _update_on_each_device(
+    def update_on_devices(
         self,
         strategy: tf.distribute.Strategy,
         gradients: list[Any],
         variables: list[Any],
         learning_rate: Any,
     ) -> None:
-        positions = [self._get_variable_index(variable) for variable in variables]
+        positions = [self.index_of(variable) for variable in variables]
         decays = [
-            self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else None
-            for variable in variables
+            self.weight_decay if self.is_decayed(variable) else None for variable in variables
         ]
 
         states = [group.state for group in self._groups()]
@@ -331,7 +312,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 (
                     variables,
                     states,
-                    (self._iterations.value, self.num_skipped_steps.value),
+                    (self.num_steps, self.num_skipped_steps.value),
                     self._gradient_history.values,
                 ),
             )
@@ -449,7 +430,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             own = [variable is self.num_skipped_steps for variable in self.variables].index(True)
             saved.check_count(own + 1)
             # All that `build` has made is still as it would be.
-            if self.built and int(self._iterations.numpy()):
+            if self.built and int(self.iterations.numpy()):
                 what = "was saved before it was built, for one that has taken steps"
                 raise mismatch(self.name, what)
         elif self._hidden.plan:
@@ -482,7 +463,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         """Makes all that a state has changed before `build` what it was."""
         pending, self._hidden.pending = self._hidden.pending, None
         if pending is not None:
-            pending.put_back(self._distribution_strategy)
+            pending.put_back(self.strategy)
             self._hidden.num_reported = pending.num_reported
 
     def set_weights(self, weights: Sequence[Any]) -> None:

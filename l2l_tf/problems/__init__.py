@@ -8,9 +8,9 @@ from l2l_tf.problems.classification import ClassificationProblem
 from l2l_tf.problems.mixture import MixtureProblem
 from l2l_tf.problems.problem import Problem, StackedProblem, WrappedProblem
 from l2l_tf.problems.quadratic import Quadratic
+from l2l_tf.problems.seeds import task_seeds
 from l2l_tf.problems.style_transfer import StyleTransferProblem
 from l2l_tf.problems.supervised import SupervisedProblem
-from l2l_tf.problems.tasks import task_seeds
 
 __all__ = [
     "ClassificationProblem",

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.keras_internals import sublayers
 from l2l_tf.problems.classification import ClassificationProblem
-from l2l_tf.problems.sublayers import sublayers
 
 # Images that are classified at once.
 _BATCH_SIZE = 500

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.problem import Problem, WrappedProblem
-from l2l_tf.problems.tasks import fold_in, uniform
+from l2l_tf.problems.seeds import fold_in, uniform
 
 # What the seed of a task is folded with, far from the small numbers of the problems themselves:
 # the task within stays the one that its seed names.

@@ -20,7 +20,7 @@ class Problem(abc.ABC):
 
     A task is named by its seed, an integer tensor of shape `[2]`, and is the same whatever the
     device, the rule or the length of an unroll: every draw depends on the seed and the step alone
-    (`l2l_tf.problems.tasks` hands seeds out).
+    (`l2l_tf.problems.seeds` hands seeds out).
 
     A task may hold several functions, F of them, that do not depend on each other, each with its
     own parameters. Their losses stay apart, and gradients are those of their sum, so that the

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
-from l2l_tf.problems.tasks import fold_in, normal, uniform
+from l2l_tf.problems.seeds import fold_in, normal, uniform
 
 # How the entries of W and y are drawn. The paper's text (section 3.1) says Gaussian; the curves of
 # its figure 4 are those of entries uniform on [0, 1): they start at E||y||^2 = 10/3.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.feature_networks import weights_digest
 from l2l_tf.problems.problem import Problem
-from l2l_tf.problems.tasks import fold_in, integers, uniform
+from l2l_tf.problems.seeds import fold_in, integers, uniform
 
 # The size at which a loss is the weighted sum of its terms: that of the paper's pictures.
 _REFERENCE_PIXELS = 64 * 64

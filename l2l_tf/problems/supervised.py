@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.keras_internals import sublayers
 from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.problem import Problem
-from l2l_tf.problems.sublayers import sublayers
-from l2l_tf.problems.tasks import fold_in, integers, normal
+from l2l_tf.problems.seeds import fold_in, integers, normal
 
 # By this name Keras knows the state of what draws random numbers in a layer.
 _SEED_STATE = "seed_generator_state"

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from l2l_tf.training.evaluation import Evaluation
-from l2l_tf.training.tuning import Tuning
+from l2l_tf.evaluation.evaluation import Evaluation
+from l2l_tf.evaluation.tuning import Tuning
 
 Row = dict[str, Any]
 
@@ -39,7 +39,7 @@ def result_row(
     row: Row = {
         "rule": name,
         "learned": learned,
-        "learning_rate": None if tuning is None else tuning.learning_rate,
+        "learning_rate": None if tuning is None else tuning.best,
         "final_loss": evaluation.final_loss,
         "final_loss_stderr": evaluation.final_loss_stderr,
         "mean_loss": evaluation.mean_loss,
@@ -56,8 +56,8 @@ def result_row(
 def search_entry(tuning: Tuning) -> dict[str, Any]:
     """Returns what a row says of the search for its rule's learning rate."""
     return {
-        "learning_rates": list(tuning.learning_rates),
-        "final_losses": list(tuning.final_losses),
+        "learning_rates": list(tuning.candidates),
+        "final_losses": list(tuning.losses),
         "is_at_edge": tuning.is_at_edge,
         **({"num_steps": list(tuning.num_steps)} if tuning.num_steps else {}),
     }

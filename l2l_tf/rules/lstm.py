@@ -68,6 +68,9 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
         TypeError: units that are no sequence of integers.
     """
 
+    # The arguments of the constructor that deltas are proportional to.
+    _scales: tuple[str, ...] = ("output_scale",)
+
     def __init__(
         self,
         num_inputs: int,
@@ -191,10 +194,27 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
                 "(l2l_tf.rules.FlatLayout)."
             )
 
-    def scale_deltas(self, factor: float) -> None:
-        """Multiplies all further deltas by a factor, rounded to six digits with what was before."""
-        # So that 0.1 times 3 is 0.3, as someone who goes on with the rule would write it.
-        self.output_scale = float(f"{factor * self.output_scale:.6g}")
+    def rescaled(self, factor: float) -> "LSTMRule":
+        """Returns a copy whose deltas are `factor` times those of this rule.
+
+        Args:
+            factor: a positive, finite number.
+
+        Raises:
+            ValueError: the factor is not positive and finite.
+        """
+        if not 0 < factor < math.inf:
+            raise ValueError(
+                "factor must be positive and finite. "
+                f"Received: factor={factor}. Give, say, 2 for steps twice as large."
+            )
+        config = self.get_config() | {"dtype": self.compute_dtype}
+        for name in self._scales:
+            # Six digits make 0.3 of 0.1 times 3, as someone who goes on with the rule would write.
+            config[name] = float(f"{factor * config[name]:.6g}")
+        copy = type(self)(**config)
+        copy.set_weights(self.get_weights())
+        return copy
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

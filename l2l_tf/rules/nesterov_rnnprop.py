@@ -1,6 +1,5 @@
 """Nesterov momentum that an RNNprop corrects, the less the smaller the gradients become."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.rules.rnnprop import RNNprop
-from l2l_tf.rules.routed import OTHER, RoutedRule
+from l2l_tf.rules.routed import RoutedRule
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
@@ -27,7 +26,7 @@ class NesterovRNNprop(RNNprop):
     never falls: after one gradient far above all others, what RNNprop has learned counts little.
     The rule answers whatever it is given; `l2l_tf.LearnedOptimizer` leaves such gradients out.
     The weights are those of an RNNprop, and may be learned as such (`NesterovRNNprop.of`,
-    `l2l_tf.training.add_nesterov`). Source: our own.
+    `with_nesterov`). Source: our own.
 
     Args:
         units: H of each LSTM layer.
@@ -49,6 +48,8 @@ class NesterovRNNprop(RNNprop):
             1, or what `RNNprop` refuses.
         TypeError: what `RNNprop` refuses.
     """
+
+    _scales = ("output_scale", "nesterov_rate")
 
     def __init__(
         self,
@@ -122,10 +123,6 @@ class NesterovRNNprop(RNNprop):
                 "rule.initial_state(N) for a gradient of N coordinates."
             )
 
-    def scale_deltas(self, factor: float) -> None:
-        super().scale_deltas(factor)
-        self.nesterov_rate = float(f"{factor * self.nesterov_rate:.6g}")
-
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
             "nesterov_rate": self.nesterov_rate,
@@ -143,10 +140,5 @@ def with_nesterov(
         ValueError: the rate or the power is out of range.
     """
     if isinstance(rule, RoutedRule):
-        routes = [
-            dataclasses.replace(route, rule=with_nesterov(route.rule, nesterov_rate, damping_power))
-            for route in rule.routes
-        ]
-        other = with_nesterov(rule.parts[OTHER], nesterov_rate, damping_power)
-        return RoutedRule(other, routes, rule.name, rule.trainable)
+        return rule.of_each_part(lambda part: with_nesterov(part, nesterov_rate, damping_power))
     return NesterovRNNprop.of(rule, nesterov_rate, damping_power)

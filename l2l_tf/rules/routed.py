@@ -1,5 +1,6 @@
 """Several learned rules in one, each for some of the variables of a problem or a model."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -119,10 +120,18 @@ class RoutedRule(keras.layers.Layer):
                 parts[name] = bound
         return BoundParts(self, parts, owners, batched_layout(variables, batch_shape))
 
-    def scale_deltas(self, factor: float) -> None:
-        """Multiplies all further deltas of all parts by a factor."""
-        for part in self.parts.values():
-            part.scale_deltas(factor)
+    def of_each_part(self, function: Callable[[Any], Any]) -> "RoutedRule":
+        """Returns a rule with the same routes, each part being what a function makes of it."""
+        routes = [dataclasses.replace(route, rule=function(route.rule)) for route in self.routes]
+        return RoutedRule(function(self.parts[OTHER]), routes, self.name, self.trainable)
+
+    def rescaled(self, factor: float) -> "RoutedRule":
+        """Returns a copy whose deltas are `factor` times those of this rule.
+
+        Raises:
+            ValueError: the factor is not positive and finite.
+        """
+        return self.of_each_part(lambda part: part.rescaled(factor))
 
     def _check_names(self, given: Any) -> None:
         if not isinstance(given, Mapping) or not set(given) <= set(self._part_names):

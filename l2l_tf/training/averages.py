@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
+from l2l_tf.keras_internals import moving_averages
+
 
 @contextlib.contextmanager
 def averaged(
@@ -46,5 +48,5 @@ def begin_averages(
         weights: what it optimises.
     """
     if optimizer.use_ema:
-        for average, weight in zip(optimizer._model_variables_moving_average, weights, strict=True):
+        for average, weight in zip(moving_averages(optimizer), weights, strict=True):
             average.assign(weight)

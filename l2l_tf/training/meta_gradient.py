@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from l2l_tf.evaluation.unroll import Iterate, bind, unroll
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules.rule import Rule
-from l2l_tf.training.unroll import Iterate, bind, unroll
 
 
 class MetaGradient(NamedTuple):

@@ -3,10 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from l2l_tf.problems.tasks import check_seed
-
-# Which number of a validation decides whether a rule is the best so far.
-VALIDATION_METRICS = ("final_loss", "mean_loss")
+from l2l_tf.evaluation.evaluation import check_metric
+from l2l_tf.problems.seeds import check_seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +20,8 @@ class MetaTrainingSettings:
             count as one trajectory.
         tasks_per_meta_step: tasks that run side by side; the meta-gradient is their mean.
         num_validation_tasks: fixed held-out tasks on which the rule is validated over the horizon.
-        validation_metric: one of `VALIDATION_METRICS`; the lowest decides which rule is kept. The
-            final loss is here that of the last minibatch alone, averaged over tasks.
+        validation_metric: "final_loss" or "mean_loss", as `l2l_tf.evaluation.Evaluation` has them;
+            the lowest decides which rule is kept.
         backtrack_ratio: where a validation's loss exceeds this multiple of the best so far,
             training goes on from the weights of the best; 0 never goes back.
         horizons: a curriculum: the steps of a trajectory in each of its stages, ascending to
@@ -72,11 +70,7 @@ class MetaTrainingSettings:
                     f"Received: {field.name}={value}. Give a positive count."
                 )
         check_seed(self.seed)
-        if self.validation_metric not in VALIDATION_METRICS:
-            raise ValueError(
-                f"validation_metric must be one of {sorted(VALIDATION_METRICS)}. Received: "
-                f"validation_metric={self.validation_metric!r}. Choose one of them."
-            )
+        check_metric(self.validation_metric, "validation_metric")
         # Written so that NaN is out of range.
         if not (self.backtrack_ratio == 0 or self.backtrack_ratio >= 1):
             raise ValueError(

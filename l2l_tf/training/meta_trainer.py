@@ -12,14 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.evaluation.evaluation import num_final_losses, task_groups
+from l2l_tf.evaluation.unroll import bind, start, unroll
 from l2l_tf.files import checked_path
 from l2l_tf.problems.mixture import MixtureProblem
 from l2l_tf.problems.problem import Problem, StackedProblem
-from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.problems.seeds import task_seeds
 from l2l_tf.training.averages import averaged, begin_averages
 from l2l_tf.training.compiled_run import CompiledRun
 from l2l_tf.training.estimators import GradientEstimator, TruncatedBackpropagation
-from l2l_tf.training.evaluation import task_groups
 from l2l_tf.training.meta_arguments import (
     check_estimator,
     check_strategy,
@@ -29,7 +30,6 @@ from l2l_tf.training.meta_arguments import (
 from l2l_tf.training.meta_checkpoint import MetaCheckpoint
 from l2l_tf.training.meta_settings import MetaProgress, MetaTrainingSettings
 from l2l_tf.training.replicas import Replicas
-from l2l_tf.training.unroll import bind, start, unroll
 
 # From which task on episodes take those that they begin with, when the estimator begins.
 _FIRST_TASK_OF_EPISODES = 2**30
@@ -234,9 +234,11 @@ class MetaTrainer:
         """
         num_steps = self.settings.validation_horizon(self.progress.stage)
         seeds = task_seeds(self.settings.seed, "validation", 0, self.settings.num_validation_tasks)
-        curve = self._replicas.one(self._validate(seeds, num_steps)).numpy()
-        metric = curve[-1] if self.settings.validation_metric == "final_loss" else curve[1:].mean()
-        return float(metric), curve
+        curve, final_loss = (
+            self._replicas.one(one).numpy() for one in self._validate(seeds, num_steps)
+        )
+        is_final = self.settings.validation_metric == "final_loss"
+        return float(final_loss if is_final else curve[1:].mean()), curve
 
     def _meta_step(self) -> dict[str, float]:
         """Runs one unroll and applies its meta-gradient, or skips it; returns the logs."""
@@ -358,17 +360,21 @@ class MetaTrainer:
         self.optimizer.apply(self._replicas.on_first(gradients), self._weights)
 
     def _validation_losses(self, seeds, num_steps):
+        """Returns the curve and the final loss; of a mixture, the means of normalised ones."""
         if self._shares_validation:
             seeds = self._replicas.share(seeds)
-        curves = [
-            _mean_curve(self.rule, component, seeds, num_steps)
-            for component in self._validation_problem.components
-        ]
-        if len(curves) == 1:
-            return self._replicas.mean(curves[0])
-        scales = zip(self._validation_problem.components, curves, strict=True)
-        normalized = [component.normalized(curve) for component, curve in scales]
-        return self._replicas.mean(tf.reduce_mean(tf.stack(normalized), axis=0))
+        components = self._validation_problem.components
+        curves, final_losses = [], []
+        for component in components:
+            curve = _mean_curve(self.rule, component, seeds, num_steps)
+            if len(components) > 1:
+                curve = component.normalized(curve)
+            curves.append(curve)
+            num_final = num_final_losses(component, num_steps)
+            final_losses.append(tf.reduce_mean(curve[-num_final:]))
+        return self._replicas.mean(
+            [tf.reduce_mean(tf.stack(one), axis=0) for one in (curves, final_losses)]
+        )
 
     def _fingerprint(self) -> dict[str, Any]:
         return fingerprint(

@@ -3,7 +3,8 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.cifar_input import MadeUp, compare
-from l2l_tf.problems import datasets, task_seeds
+from l2l_tf.data import datasets
+from l2l_tf.problems import task_seeds
 from l2l_tf.problems.networks import conv_net
 
 

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from l2l_tf.data import datasets
 from l2l_tf.delivery.export import export_rule
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load
-from l2l_tf.problems import datasets
+from l2l_tf.evaluation.unroll import start, unroll
 from l2l_tf.problems.classification import ClassificationProblem
 from l2l_tf.problems.networks import mlp
-from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.problems.seeds import task_seeds
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import FlatLayout
-from l2l_tf.training.unroll import start, unroll
 
 # Nearly all of these compile a model.
 pytestmark = pytest.mark.slow

@@ -18,10 +18,12 @@ import os
 import sys
 import traceback
 
-from experiments import common
+from experiments.harness import common
 
 name = sys.argv[1]
 binary = importlib.import_module(f"experiments.{name}")
+if hasattr(binary, "__path__"):
+    binary = importlib.import_module(f"experiments.{name}.__main__")
 
 
 def interrupted(strategy):

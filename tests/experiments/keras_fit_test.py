@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import keras_fit
-from experiments.fit_workloads import WORKLOADS
+from experiments.keras_fit import __main__ as keras_fit
+from experiments.keras_fit.workloads import WORKLOADS
+from l2l_tf.data import datasets
 from l2l_tf.delivery.pretrained import PretrainedRule, list_rules
 from l2l_tf.delivery.use import RuleUse
-from l2l_tf.problems import datasets
 
 ROOT = Path(__file__).resolve().parents[2]
 

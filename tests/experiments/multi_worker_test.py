@@ -63,7 +63,8 @@ def _work(files: str, arguments: list[str], environment: dict[str, str]) -> None
     os.environ.pop("TF_CONFIG", None)
     os.environ.update(environment)
     sys.argv = ["quadratic.py", *arguments]
-    from experiments import common, quadratic
+    from experiments import quadratic
+    from experiments.harness import common
 
     common.run(quadratic.main)
 

@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.places import locked
+from experiments.harness.places import locked
 from l2l_tf.delivery.export import export_rule, load_card, update_card
 from l2l_tf.delivery.pretrained import list_rules, load_rule
+from l2l_tf.evaluation.tuning import DEFAULT_LEARNING_RATES, tune
 from l2l_tf.problems.quadratic import Quadratic
-from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.problems.seeds import task_seeds
 from l2l_tf.reporting.results import COMPARED
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES
-from l2l_tf.training.tuning import DEFAULT_LEARNING_RATES, tune
 from tests.experiments.binaries import (
     ROOT,
     Refusal,
@@ -418,9 +418,9 @@ def test_rates_are_tuned_on_other_tasks_than_results_are_of(trained):
             expected = tune(make_rule, problem, tuning, NUM_STEPS)
             searched = row["tuning"]["final_losses"]
             assert row["learning_rate"] == expected.learning_rate
-            np.testing.assert_allclose(_finite(searched), _finite(expected.final_losses), 1e-5)
+            np.testing.assert_allclose(_finite(searched), _finite(expected.losses), 1e-5)
             # The same search on the reported tasks would have found other losses.
-            other = tune(make_rule, problem, test, NUM_STEPS).final_losses
+            other = tune(make_rule, problem, test, NUM_STEPS).losses
             assert not np.allclose(_finite(searched), _finite(other), 1e-2)
 
 

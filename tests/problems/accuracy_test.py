@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_tf.problems import ClassificationProblem, datasets, task_seeds
+from l2l_tf.data import datasets
+from l2l_tf.problems import ClassificationProblem, task_seeds
 from l2l_tf.problems.accuracy import accuracy
 from l2l_tf.problems.networks import conv_net, mlp
 

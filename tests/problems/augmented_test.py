@@ -8,7 +8,7 @@ import tensorflow as tf
 from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
 from l2l_tf.problems.problem import StackedProblem
 from l2l_tf.problems.quadratic import Quadratic
-from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.problems.seeds import task_seeds
 from tests.reference import quadratic as reference
 from tests.training.toys import NoisyBowls
 

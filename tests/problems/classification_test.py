@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from l2l_tf.data.datasets import load
 from l2l_tf.problems.classification import ClassificationProblem
-from l2l_tf.problems.datasets import load
 from l2l_tf.problems.networks import ACTIVATIONS, conv_net, mlp
 from l2l_tf.problems.problem import StackedProblem
-from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.problems.seeds import task_seeds
 from tests.problems.shapes import assert_variables_are_parameters_without_batch_axes
 from tests.real_data import needs_data
 from tests.reference import mlp as reference
@@ -415,7 +415,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from l2l_tf.problems.classification import ClassificationProblem
 from l2l_tf.problems.networks import conv_net
-from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.problems.seeds import task_seeds
 
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)

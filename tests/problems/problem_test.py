@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.problems.quadratic import Quadratic
-from l2l_tf.problems.tasks import fold_in, task_seeds
+from l2l_tf.problems.seeds import fold_in, task_seeds
 from tests.problems.shapes import assert_variables_are_parameters_without_batch_axes
 from tests.training.toys import NoisyBowls, Parabolas
 

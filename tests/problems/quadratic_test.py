@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.problems.quadratic import FAMILIES, Quadratic
-from l2l_tf.problems.tasks import task_seeds
+from l2l_tf.problems.seeds import task_seeds
 from tests.problems.shapes import assert_variables_are_parameters_without_batch_axes
 from tests.reference import quadratic as reference
 

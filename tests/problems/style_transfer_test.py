@@ -6,17 +6,17 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from l2l_tf.evaluation.evaluation import evaluate
+from l2l_tf.evaluation.unroll import start
 from l2l_tf.problems.augmented import RandomlyScaled
 from l2l_tf.problems.problem import ParameterSpec, StackedProblem
+from l2l_tf.problems.seeds import task_seeds
 from l2l_tf.problems.style_transfer import StyleTransferProblem
-from l2l_tf.problems.tasks import task_seeds
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
-from l2l_tf.training.evaluation import evaluate
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.unroll import start
 from tests.problems.shapes import assert_variables_are_parameters_without_batch_axes
 from tests.reference import style as reference
 

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from l2l_tf.evaluation import bind, start, unroll
 from l2l_tf.problems import StackedProblem, SupervisedProblem, task_seeds
 from l2l_tf.rules import SGD
-from l2l_tf.training import bind, start, unroll
 
 SEED = tf.constant([11, 4])
 RNG = np.random.default_rng(0)

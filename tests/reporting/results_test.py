@@ -4,14 +4,14 @@ import math
 import numpy as np
 import pytest
 
+from l2l_tf.evaluation.evaluation import Evaluation
+from l2l_tf.evaluation.tuning import Tuning
 from l2l_tf.files import write_json
 from l2l_tf.reporting.results import (
     compare_with_baselines,
     format_table,
     result_row,
 )
-from l2l_tf.training.evaluation import Evaluation
-from l2l_tf.training.tuning import Tuning
 
 # Three iterates of two runs: the numbers below are worked out by hand.
 LOSSES = np.array([[4.0, 2.0], [2.0, 1.0], [1.0, 0.0]])

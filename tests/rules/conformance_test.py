@@ -10,18 +10,11 @@ import tensorflow as tf
 import l2l_tf
 from l2l_tf.delivery.export import load_saved_rule
 from l2l_tf.delivery.rule_config import copy_rule, rule_from_config, rule_to_config
+from l2l_tf.evaluation import bind, evaluate, start, unroll
 from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems import StackedProblem, task_seeds
 from l2l_tf.rules import BoundRule, Rule, StepInfo
-from l2l_tf.training import (
-    MetaTrainer,
-    MetaTrainingSettings,
-    bind,
-    evaluate,
-    meta_gradient,
-    start,
-    unroll,
-)
+from l2l_tf.training import MetaTrainer, MetaTrainingSettings, meta_gradient
 from tests.rules.every_rule import EVERY_RULE, HAND_DESIGNED, LEARNED, make
 from tests.training.toys import NoisyBowls
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.delivery.export import export_rule, load_saved_rule
+from l2l_tf.evaluation.unroll import start, unroll
 from l2l_tf.problems import task_seeds
 from l2l_tf.rules import (
     SGD,
@@ -18,7 +19,6 @@ from l2l_tf.rules import (
 )
 from l2l_tf.rules.nesterov_rnnprop import with_nesterov
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.unroll import start, unroll
 from tests.reference import rnnprop as reference
 from tests.reference import truncated_backpropagation
 from tests.rules.execution.arrangements import in_chunks
@@ -196,9 +196,9 @@ def test_weights_have_finite_derivatives_at_gradients_of_zero(damping_power):
 def test_a_factor_scales_all_that_it_adds_up():
     rule, gradients = _rule(), _gradients()
     before = run_rule(rule, gradients)
-    rule.scale_deltas(3)
-    assert (rule.output_scale, rule.nesterov_rate) == (0.3, 0.09)
-    np.testing.assert_allclose(run_rule(rule, gradients), 3 * before, rtol=1e-4, atol=1e-7)
+    scaled = rule.rescaled(3)
+    assert (scaled.output_scale, scaled.nesterov_rate) == (0.3, 0.09)
+    np.testing.assert_allclose(run_rule(scaled, gradients), 3 * before, rtol=1e-4, atol=1e-7)
 
 
 CONFIG = {

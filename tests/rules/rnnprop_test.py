@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.delivery.export import export_rule, load_saved_rule
+from l2l_tf.evaluation.unroll import start, unroll
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
 from l2l_tf.rules import CoordinatewiseLSTM, CoordinatewiseRule, FlatLayout, RNNprop, Rule
 from l2l_tf.rules.execution.trajectory import answer
 from l2l_tf.rules.rnnprop import next_root_mean_square
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.unroll import start, unroll
 from tests.reference import rnnprop as reference
 from tests.reference import truncated_backpropagation
 from tests.rules.execution.arrangements import in_chunks

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from l2l_tf.evaluation.unroll import bind, start, unroll
 from l2l_tf.problems import Problem, Quadratic, StackedProblem, task_seeds
 from l2l_tf.rules import CoordinatewiseLSTM, RNNprop, Route, RoutedRule
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.unroll import bind, start, unroll
 from tests.reference import lstm as lstm_reference
 from tests.reference import quadratic as quadratic_reference
 from tests.reference import truncated_backpropagation as reference

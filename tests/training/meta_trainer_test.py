@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from l2l_tf.evaluation.evaluation import evaluate, task_groups
+from l2l_tf.evaluation.unroll import start
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
 from l2l_tf.rules import SGD, CoordinatewiseLSTM, Route, RoutedRule
 from l2l_tf.rules.execution import side_by_side
 from l2l_tf.training.estimators import TruncatedBackpropagation
-from l2l_tf.training.evaluation import evaluate, task_groups
 from l2l_tf.training.meta_gradient import meta_gradient
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
 from l2l_tf.training.replicas import Replicas
-from l2l_tf.training.unroll import start
 from tests.training.recorder import Recorder, StopAfter, fit_recorded
 from tests.training.toys import LearnedLength, LinearRule, NoisyBowls, Parabolas, WeightDecay
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from l2l_tf.evaluation import evaluate
 from l2l_tf.problems import MixtureProblem, Quadratic, task_seeds
 from l2l_tf.rules import CoordinatewiseLSTM
 from l2l_tf.training import (
@@ -12,7 +13,6 @@ from l2l_tf.training import (
     MetaTrainer,
     MetaTrainingSettings,
     TruncatedBackpropagation,
-    evaluate,
 )
 from tests.training.recorder import StopAfter
 from tests.training.toys import NoisyBowls

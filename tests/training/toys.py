@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
-from l2l_tf.problems.tasks import fold_in, normal
+from l2l_tf.problems.seeds import fold_in, normal
 from l2l_tf.rules import BoundToTensors, CoordinatewiseRule
 from l2l_tf.rules.rule import NO_INFO
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from l2l_tf.evaluation.unroll import Iterate, bind, start
 from l2l_tf.rules.rule import BoundRule
 from l2l_tf.training.estimators.estimator import Estimate, GradientEstimator, Run
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.unroll import Iterate, bind, start
 
 
 class TruncatedBackpropagation(GradientEstimator):

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from l2l_tf.evaluation.unroll import Iterate, bind, start, unroll
 from l2l_tf.problems.problem import StackedProblem
-from l2l_tf.problems.tasks import fold_in, normal, uniform
+from l2l_tf.problems.seeds import fold_in, normal, uniform
 from l2l_tf.rules.rule import BoundRule
 from l2l_tf.training.estimators.estimator import Estimate, GradientEstimator, Run
-from l2l_tf.training.unroll import Iterate, bind, start, unroll
 
 # What the seed of an estimate is folded with: far from the small numbers of problems, so that no
 # draw of a task is one of its perturbation.

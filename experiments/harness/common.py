@@ -1,0 +1,282 @@
+"""What all experiment binaries share: flags, how they run, what they leave of themselves."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+from absl import app, flags, logging
+
+from experiments.harness.path_flags import define_path, define_paths
+from experiments.harness.places import kept_folder
+from experiments.harness.revision import find_commit
+from l2l_tf.evaluation.evaluation import METRICS
+from l2l_tf.files import write_text
+
+MODES = ("train", "evaluate", "train_and_evaluate")
+STEP_WEIGHTS = ("all", "last")
+STRATEGIES = ("default", "mirrored", "multi_worker")
+# Keras takes 32 bits, and some experiments count on from the seed.
+MAX_SEED = 2**31 - 1
+
+flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
+define_path("output_dir", None, "Folder of everything that is written.")
+define_paths(
+    "rule",
+    "Saved rules to evaluate, by name or path; without it, the one trained in output_dir.",
+)
+flags.DEFINE_string(
+    "rule_name", None, "Name of the rule that is trained; by default, of experiment and kind."
+)
+define_path(
+    "use", None, "JSON file that says what the rule is for, for its card (l2l_tf.delivery.RuleUse)."
+)
+flags.DEFINE_bool("update_card", False, "Add the scores to the cards of rules given by --rule.")
+flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0, MAX_SEED)
+flags.DEFINE_integer("num_steps", 100, "Horizon: steps of a trajectory.", 1)
+flags.DEFINE_integer("num_tasks", 8, "Fresh tasks that rules are compared on.", 1)
+flags.DEFINE_integer(
+    "num_other_tasks",
+    None,
+    "Those of further tables, such as that of images rules are trained on; by default as many.",
+    1,
+)
+
+define_path(
+    "initial_rule",
+    None,
+    "Saved rule, by name or path, from whose weights training begins in place of random ones; they "
+    "are kept where no meta-epoch is better.",
+)
+flags.DEFINE_integer("unroll_length", 20, "Steps that a meta-gradient flows through.", 1)
+flags.DEFINE_integer(
+    "backpropagation_steps",
+    None,
+    "Through at most how many steps of the rule itself it flows; by default all of an unroll.",
+    1,
+)
+flags.DEFINE_integer("num_meta_epochs", 20, "Meta-epochs, each ended by a validation.", 1)
+flags.DEFINE_integer("trajectories_per_meta_epoch", 100, "Trajectories of each.", 1)
+flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta-step.", 1)
+flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
+flags.DEFINE_list(
+    "horizons",
+    [],
+    "Curriculum: steps of a trajectory in each stage of training, ascending to num_steps, such as "
+    "100,200,500,1000; a stage is validated over the horizon of the next.",
+)
+flags.DEFINE_integer("patience", 1, "Validations without improvement that end its stage.", 1)
+flags.DEFINE_enum("validation_metric", "final_loss", METRICS, "What chooses the best.")
+flags.DEFINE_list(
+    "delta_factors",
+    [],
+    "Factors for the deltas of the best rule, which are tried on the validation tasks over the "
+    "whole horizon once training has ended; the best one is kept.",
+)
+flags.DEFINE_list(
+    "nesterov_rates",
+    [],
+    "rnnprop: rates of a Nesterov momentum to add to the best rule, tried after --delta_factors on "
+    "the same tasks; 0 tries the rule without.",
+)
+flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
+flags.DEFINE_float(
+    "random_scale_range",
+    0,
+    "In training alone, each coordinate is scaled by exp(U(-range, range)); 0: none is.",
+    0,
+)
+flags.DEFINE_integer(
+    "num_convex_dimensions",
+    0,
+    "In training alone, coordinates of a convex term that is added to the loss; 0: no term.",
+    0,
+)
+flags.DEFINE_float(
+    "backtrack_ratio",
+    0,
+    "Go on from the best weights so far where a validation is so many times worse; 0: never.",
+    0,
+)
+flags.DEFINE_float(
+    "second_derivatives",
+    0,
+    "How much to differentiate through optimizee gradients: 0 is the paper's approximation, 1 the "
+    "true derivative, which can explode; a share lies between.",
+    0,
+    1,
+)
+flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once in training; 0: all.", 0)
+flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
+flags.DEFINE_float(
+    "final_meta_learning_rate_share", 0.02, "What a cosine decay leaves of that rate.", 0, 1
+)
+flags.DEFINE_float("meta_clipnorm", 1, "Largest norm of a meta-gradient; 0 clips none.", 0)
+flags.DEFINE_float(
+    "weight_average",
+    0,
+    "Momentum of a moving average of the weights over meta-steps, which is validated and exported "
+    "in their place; 0: they are themselves.",
+    0,
+    0.999999,
+)
+flags.DEFINE_float("checkpoint_seconds", 60, "Seconds between checkpoints.", 0)
+
+flags.DEFINE_enum(
+    "strategy",
+    "default",
+    STRATEGIES,
+    "Where tasks of a meta-step run: on one device, on all devices of this machine, or on those of "
+    "all workers in TF_CONFIG.",
+)
+flags.DEFINE_integer("logical_cpus", 1, "Devices that the CPU is split into, where no GPU is.", 1)
+
+flags.DEFINE_integer(
+    "threads_per_operation",
+    1,
+    "Threads of each operation on the CPU. With 1, a rule's coordinates are cut into parts that "
+    "run side by side, which is faster where cores are few; 0: as many as TensorFlow likes.",
+    0,
+)
+
+FLAGS = flags.FLAGS
+
+flags.register_multi_flags_validator(
+    ["mode", "output_dir"],
+    # A mode that one experiment alone has says itself what it needs.
+    lambda values: values["mode"] not in MODES or values["output_dir"] is not None,
+    "Flag --output_dir must have a value other than None.",
+)
+
+# What TensorFlow raises where the fault is not in a program: what must be, and what to do.
+_FULL = (
+    "There must be memory, and space on the disk, for the run.",
+    "Free some, or run fewer tasks at once; the same command goes on from the last checkpoint.",
+)
+_ADVICE = {
+    tf.errors.ResourceExhaustedError: _FULL,
+    tf.errors.OutOfRangeError: _FULL,
+    tf.errors.UnavailableError: (
+        "All workers must stay reachable.",
+        "Give the same command on every host again; it goes on from the last checkpoint.",
+    ),
+    tf.errors.PermissionDeniedError: (
+        "--output_dir must be a folder that may be written to.",
+        "Change its permissions, or choose another; the same command goes on from there.",
+    ),
+    tf.errors.UnknownError: (
+        "TensorFlow must be able to use this machine's files and ports.",
+        "Look whether the disk is full or the port of this worker in TF_CONFIG is taken.",
+    ),
+}
+
+
+def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
+    """Runs an experiment under absl; wrong input ends it with one sentence on standard error.
+
+    The folder of `--output_dir` is made before, if need be, must be one that can be written to, and
+    is kept from other runs until this one has ended. Of several workers, the chief, who alone
+    writes, sees to that.
+
+    Args:
+        experiment: does everything; gets the strategy that `--strategy` names.
+    """
+
+    def main(arguments: Sequence[str]) -> None:
+        # absl has raised its default to INFO, at which TensorFlow tells of every file it writes.
+        if not FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
+        tf.get_logger().setLevel("WARNING")
+        # So that a run that was stopped and resumed ends with the same weights, bit for bit.
+        tf.config.experimental.enable_op_determinism()
+        try:
+            if len(arguments) > 1:
+                raise ValueError(
+                    "Arguments must be flags. "
+                    f"Received: {arguments[1:]}. Write --name=value; --helpfull lists the names."
+                )
+            tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads_per_operation)
+            _make_logical_cpus()
+            strategy = _make_strategy()
+            writes = FLAGS.output_dir is not None and strategy.extended.should_checkpoint
+            with (
+                kept_folder("output_dir", Path(FLAGS.output_dir))
+                if writes
+                else contextlib.nullcontext()
+            ):
+                experiment(strategy)
+        except tuple(_ADVICE) as error:
+            logging.debug("Where it came from:", exc_info=True)
+            reason = error.message.partition("\n")[0].split("}} ")[-1].rstrip(".")
+            rule, advice = _ADVICE[type(error)]
+            sys.exit(f"\nerror: {rule} Received: {reason}. {advice}")
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        except (ValueError, TypeError, OSError) as error:
+            logging.debug("Where it came from:", exc_info=True)
+            sys.exit(f"error: {error}")
+
+    app.run(main)
+
+
+def origin(experiment: str) -> dict[str, str]:
+    """Returns the command that runs, but for what is drawn only, and the commit it runs from."""
+    arguments = [one for one in sys.argv[1:] if not one.startswith("--reference_curves=")]
+    command = shlex.join(["python", "-m", f"experiments.{experiment}", *arguments])
+    return {"command": command, "commit": find_commit() or "unknown"}
+
+
+def write_flags(path: Path) -> None:
+    """Writes the experiment's flags, in the format that `--flagfile` reads."""
+    own = [
+        flag
+        for module, module_flags in FLAGS.flags_by_module_dict().items()
+        # absl knows the module that runs as a program by the path of its file.
+        if module == sys.argv[0] or module.startswith("experiments.")
+        for flag in module_flags
+    ]
+    write_text(path, "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize()))
+
+
+def _make_logical_cpus() -> None:
+    if FLAGS.logical_cpus > 1 and FLAGS.strategy != "mirrored":
+        raise ValueError(
+            "--logical_cpus must go with --strategy=mirrored, which alone uses several devices of "
+            f"one process. Received: --logical_cpus={FLAGS.logical_cpus} with "
+            f"--strategy={FLAGS.strategy}. Leave it out, or choose that strategy."
+        )
+    devices = [tf.config.LogicalDeviceConfiguration()] * FLAGS.logical_cpus
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+
+
+def _make_strategy() -> tf.distribute.Strategy:
+    if FLAGS.strategy == "mirrored":
+        gpus = tf.config.list_logical_devices("GPU")
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if FLAGS.strategy == "multi_worker":
+        _check_cluster()
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def _check_cluster() -> None:
+    cluster = os.environ.get("TF_CONFIG", "")
+    try:
+        parts = json.loads(cluster)
+        workers, task = parts["cluster"], parts["task"]
+        known = 0 <= task["index"] < len(workers[task["type"]])
+    except (ValueError, LookupError, TypeError):
+        known = False
+    if not known:
+        raise ValueError(
+            "--strategy=multi_worker must find the cluster in the environment variable TF_CONFIG. "
+            f"Received: TF_CONFIG={cluster!r}. Give, say, "
+            '\'{"cluster": {"worker": ["host0:5000", "host1:5000"]}, '
+            '"task": {"type": "worker", "index": 0}}\', with another index on each host.'
+        )

@@ -1,0 +1,272 @@
+"""Meta-training as the flags say."""
+
+import contextlib
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from experiments.harness.common import FLAGS, origin, write_flags
+from experiments.harness.learned_rules import LEARNED_RULES, make_learned_rule
+from l2l_tf.delivery.export import check_destination, export_rule, load_card
+from l2l_tf.delivery.pretrained import find_rule
+from l2l_tf.delivery.use import RuleUse
+from l2l_tf.evaluation.tuning import search
+from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
+from l2l_tf.problems.problem import Problem
+from l2l_tf.problems.seeds import task_seeds
+from l2l_tf.rules.nesterov_rnnprop import with_nesterov
+from l2l_tf.training.callbacks import MetaProgressBar, MetaTensorBoard
+from l2l_tf.training.estimators import GradientEstimator, TruncatedBackpropagation
+from l2l_tf.training.meta_settings import MetaTrainingSettings
+from l2l_tf.training.meta_trainer import MetaTrainer
+
+
+def meta_train(
+    experiment: str,
+    problem: Problem,
+    validation_problem: Problem,
+    strategy: tf.distribute.Strategy,
+    output_dir: Path,
+) -> None:
+    """Meta-trains a rule, or goes on with it, and exports its best weights to `<output_dir>/rule`.
+
+    Of several workers, the chief alone writes anything.
+
+    Args:
+        experiment: the binary's name; its rule is called `<experiment>_<learned_rule>`.
+        problem: what the rule is trained on, with scales and a convex term where flags ask for it.
+        validation_problem: what its weights are chosen on.
+        strategy: on which devices.
+        output_dir: where checkpoints, logs, flags and the rule go.
+    """
+    # Before hours are spent on a rule that has no place.
+    check_destination(output_dir / "rule")
+    initial_training = _initial_training()
+    factors, rates, use = _delta_factors(), _nesterov_rates(), _use()
+    settings = MetaTrainingSettings(
+        num_steps=FLAGS.num_steps,
+        unroll_length=FLAGS.unroll_length,
+        num_meta_epochs=FLAGS.num_meta_epochs,
+        trajectories_per_meta_epoch=FLAGS.trajectories_per_meta_epoch,
+        tasks_per_meta_step=FLAGS.tasks_per_meta_step,
+        num_validation_tasks=FLAGS.num_validation_tasks,
+        validation_metric=FLAGS.validation_metric,
+        backtrack_ratio=FLAGS.backtrack_ratio,
+        horizons=_horizons(),
+        patience=FLAGS.patience,
+        seed=FLAGS.seed,
+    )
+    with strategy.scope():
+        trainer = MetaTrainer(
+            make_learned_rule(),
+            _augmented(problem),
+            _meta_optimizer(settings),
+            settings,
+            validation_problem,
+            checkpoint_dir=output_dir / "checkpoints",
+            checkpoint_seconds=FLAGS.checkpoint_seconds,
+            is_pretrained=FLAGS.initial_rule is not None,
+            estimator=_estimator(),
+        )
+    is_chief = strategy.extended.should_checkpoint
+    callbacks: list[keras.callbacks.Callback] = []
+    if is_chief:
+        write_flags(output_dir / "train_flags.txt")
+        callbacks = [MetaProgressBar(), MetaTensorBoard(output_dir / "logs")]
+    with _stop_on_signals(trainer):
+        trainer.fit(callbacks)
+    if not math.isfinite(trainer.progress.best_validation_loss):
+        raise ValueError(
+            "A validation must end with a finite loss for a rule to be kept. Received: "
+            f"none of {settings.num_meta_epochs} did. Lower --meta_learning_rate or --output_scale."
+        )
+    if not is_chief:
+        return
+    trainer.load_best()
+    learned = trainer.rule
+    learned, tried_factors = _with_best(
+        "delta_factors", factors, learned.rescaled, learned, validation_problem
+    )
+    rule, tried_rates = _with_best(
+        "nesterov_rates",
+        rates,
+        lambda rate: with_nesterov(learned, rate) if rate else learned,
+        learned,
+        validation_problem,
+    )
+    is_added = rule is not learned
+    card = {
+        "name": FLAGS.rule_name or f"{experiment}_{FLAGS.learned_rule}",
+        "licence": "Apache-2.0",
+        "source": LEARNED_RULES["nesterov_rnnprop" if is_added else FLAGS.learned_rule].source,
+        "training": {
+            **trainer.description(),
+            **tried_factors,
+            **tried_rates,
+            **initial_training,
+            **origin(experiment),
+        },
+        **use,
+    }
+    path = export_rule(rule, output_dir / "rule", card)
+    best = trainer.progress.best_meta_epoch
+    which = f"rule of meta-epoch {best}" if best else "initial rule, which none was better than,"
+    print(f"Wrote the {which} to {path}")
+
+
+def _use() -> dict[str, Any]:
+    """Returns what the file that `--use` names has the card say, if it names one."""
+    if FLAGS.use is None:
+        return {}
+    try:
+        entry = json.loads(Path(FLAGS.use).read_text(encoding="utf-8"))
+        RuleUse.from_json(entry)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            "--use must be a JSON file that says what a rule is for. "
+            f"Received: --use={FLAGS.use}, where {error}"
+        ) from error
+    return {"use": entry}
+
+
+def _delta_factors() -> list[float]:
+    try:
+        factors = [float(factor) for factor in FLAGS.delta_factors]
+    except ValueError:
+        factors = [math.nan]
+    if not all(0 < factor < math.inf for factor in factors):
+        raise ValueError(
+            "--delta_factors must be positive, finite numbers. Received: "
+            f"--delta_factors={','.join(FLAGS.delta_factors)}. Give, say, --delta_factors=1,2,4."
+        )
+    return factors
+
+
+def _nesterov_rates() -> list[float]:
+    try:
+        rates = [float(rate) for rate in FLAGS.nesterov_rates]
+    except ValueError:
+        rates = [math.nan]
+    if not all(0 <= rate < math.inf for rate in rates):
+        raise ValueError(
+            "--nesterov_rates must be finite numbers from 0 on. Received: "
+            f"--nesterov_rates={','.join(FLAGS.nesterov_rates)}. Give, say, "
+            "--nesterov_rates=0,0.005,0.01."
+        )
+    if rates and FLAGS.learned_rule != "rnnprop":
+        raise ValueError(
+            "--nesterov_rates must be left out where --learned_rule is not rnnprop. Received: "
+            f"--nesterov_rates={','.join(FLAGS.nesterov_rates)} with "
+            f"--learned_rule={FLAGS.learned_rule}. Leave one of the two out."
+        )
+    return rates
+
+
+def _with_best(
+    flag: str,
+    candidates: list[float],
+    make_rule: Callable[[float], keras.layers.Layer],
+    rule: keras.layers.Layer,
+    problem: Problem,
+) -> tuple[keras.layers.Layer, dict[str, Any]]:
+    """Returns what is made of a rule by the best candidate, and what the card says of the search.
+
+    Where runs diverge with every candidate, the rule stays as it is.
+
+    Args:
+        flag: the name of the flag that the candidates come from.
+        candidates: what to try; nothing is tried where there are none.
+        make_rule: returns the rule for a candidate.
+        rule: the rule as it is.
+        problem: the problem of the validation tasks.
+    """
+    if not candidates:
+        return rule, {}
+    seeds = task_seeds(FLAGS.seed, "validation", 0, FLAGS.num_validation_tasks)
+    tuning = search(make_rule, problem, seeds, FLAGS.num_steps, candidates, FLAGS.validation_metric)
+    tried = zip(tuning.candidates, tuning.losses, strict=True)
+    losses = {f"{candidate:g}": loss for candidate, loss in tried}
+    print(f"Validation losses by --{flag}: ", end="")
+    print(", ".join(f"{name}: {loss:.4g}" for name, loss in losses.items()))
+    return rule if tuning.has_diverged else make_rule(tuning.best), {flag: losses}
+
+
+def _initial_training() -> dict[str, Any]:
+    """Returns how the initial weights were learned, if they were; None where no card says it."""
+    if FLAGS.initial_rule is None:
+        return {}
+    return {"initial_rule": load_card(find_rule(FLAGS.initial_rule)).get("training")}
+
+
+def _augmented(problem: Problem) -> Problem:
+    if FLAGS.random_scale_range > 0:
+        problem = RandomlyScaled(problem, FLAGS.random_scale_range)
+    if FLAGS.num_convex_dimensions > 0:
+        problem = WithConvexTerm(problem, FLAGS.num_convex_dimensions)
+    return problem
+
+
+def _estimator() -> GradientEstimator:
+    return TruncatedBackpropagation(
+        FLAGS.second_derivatives, FLAGS.backpropagation_steps, FLAGS.chunk_size, _step_weights()
+    )
+
+
+def _step_weights() -> list[float] | None:
+    if FLAGS.step_weights == "all":
+        return None
+    return [0.0] * (FLAGS.unroll_length - 1) + [1.0]
+
+
+def _horizons() -> list[int]:
+    try:
+        return [int(horizon) for horizon in FLAGS.horizons]
+    except ValueError as error:
+        raise ValueError(
+            "--horizons must be integers that ascend to --num_steps. "
+            f"Received: --horizons={','.join(FLAGS.horizons)}. Give, say, "
+            "--horizons=100,200,500,1000 with --num_steps=1000."
+        ) from error
+
+
+def _meta_optimizer(settings: MetaTrainingSettings) -> keras.optimizers.Optimizer:
+    schedule = keras.optimizers.schedules.CosineDecay(
+        FLAGS.meta_learning_rate, settings.num_meta_steps, FLAGS.final_meta_learning_rate_share
+    )
+    averages = {"use_ema": True, "ema_momentum": FLAGS.weight_average}
+    return keras.optimizers.Adam(
+        schedule,
+        global_clipnorm=FLAGS.meta_clipnorm or None,
+        **averages if FLAGS.weight_average > 0 else {},
+    )
+
+
+@contextlib.contextmanager
+def _stop_on_signals(trainer: MetaTrainer) -> Iterator[None]:
+    """Makes Ctrl-C and SIGTERM end training with a checkpoint and exit status 128 + signal."""
+    received = []
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        trainer.request_stop()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if received or not trainer.finished:
+        print(
+            f"\nStopped after {trainer.progress.num_trajectories} trajectories; "
+            "the same command goes on from here."
+        )
+        # Where another worker got the signal, this one ends as if it had been SIGTERM.
+        sys.exit(128 + (received or [signal.SIGTERM])[-1])

@@ -1,0 +1,168 @@
+"""The baselines' learning rates: searched, or taken from the file of an earlier search."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from absl import flags
+
+from experiments.harness.common import FLAGS
+from experiments.harness.json_lines import add_line, check_lines_file, identity, read_lines
+from experiments.harness.path_flags import define_path
+from l2l_tf.evaluation.tuning import Tuning, tune, tune_by_halving, tune_from
+from l2l_tf.problems.problem import Problem
+from l2l_tf.problems.seeds import task_seeds
+from l2l_tf.rules.hand_designed import BASELINES
+
+# How rates are searched for.
+SEARCHES = {"all": tune, "halving": tune_by_halving}
+
+flags.DEFINE_list("baselines", sorted(BASELINES), "Hand-designed rules to tune and compare with.")
+flags.DEFINE_integer("num_tuning_tasks", 8, "Tasks that baselines' rates are chosen on.", 1)
+flags.DEFINE_enum(
+    "tuning",
+    "all",
+    sorted(SEARCHES),
+    "Whether all rates run to the end, or hopeless ones are left out early (successive halving); "
+    "the best rate's neighbours on the grid run to the end either way.",
+)
+flags.DEFINE_list(
+    "first_rates",
+    [],
+    "baseline:rate, such as adam:0.1: where that baseline's search begins, in place of what "
+    "--tuning says. From there it goes to the neighbour that is better at the end, until none is, "
+    "and down where it diverges; for costly problems, where the best rate for one like them is "
+    "known. A search that --tuned_rates holds is taken as it is.",
+)
+define_path(
+    "tuned_rates",
+    None,
+    "JSON Lines file of searches for baselines' rates: those that it holds are not done again, "
+    "others are added to it.",
+)
+
+
+def chosen_baselines() -> list[str]:
+    """Returns the names that `--baselines` holds.
+
+    Raises:
+        ValueError: one of them is unknown.
+    """
+    unknown = sorted(set(FLAGS.baselines) - BASELINES.keys())
+    if unknown:
+        raise ValueError(
+            f"--baselines must be among {sorted(BASELINES)}. Received: {unknown}. "
+            "Check the spelling, or leave the flag out for all."
+        )
+    return list(dict.fromkeys(FLAGS.baselines))
+
+
+def first_rates() -> dict[str, float]:
+    """Returns where the searches of some baselines begin, as `--first_rates` says.
+
+    Raises:
+        ValueError: an entry is not a baseline's name and a positive number, or one is there twice.
+    """
+    rates: dict[str, float] = {}
+    for entry in FLAGS.first_rates:
+        name, _, number = entry.partition(":")
+        try:
+            rate = float(number)
+        except ValueError:
+            rate = math.nan
+        if name not in BASELINES or name in rates or not 0 < rate < math.inf:
+            raise ValueError(
+                f"--first_rates must be different ones of {sorted(BASELINES)}, each with a "
+                f"positive, finite rate. Received: --first_rates={','.join(FLAGS.first_rates)}. "
+                "Give, say, adam:0.1,nag:0.03."
+            )
+        rates[name] = rate
+    return rates
+
+
+def tune_baselines(problem: Problem) -> dict[str, Tuning]:
+    """Returns, by name, the searches for the rates of the chosen baselines.
+
+    Args:
+        problem: what rates are chosen on.
+
+    Raises:
+        ValueError: a baseline is unknown, a first rate is none, or `--tuned_rates` is no file of
+            searches.
+    """
+    baselines = chosen_baselines()
+    known = check_searches(problem)
+    what = identity(problem, FLAGS.num_tuning_tasks)
+    seeds = task_seeds(FLAGS.seed, "tuning", 0, FLAGS.num_tuning_tasks)
+    progress = keras.utils.Progbar(len(baselines), unit_name="baseline")
+    tunings = {}
+    for index, name in enumerate(baselines):
+        if name in known:
+            tunings[name] = known[name]
+        else:
+            tunings[name] = _search(name)(BASELINES[name], problem, seeds, FLAGS.num_steps)
+            _add_search({"baseline": name, **what}, tunings[name])
+        progress.update(index + 1)
+    return tunings
+
+
+def check_searches(problem: Problem) -> dict[str, Tuning]:
+    """Returns, by name, those searches for the chosen baselines that `--tuned_rates` holds.
+
+    If there are others to add to it, makes sure that it can be written.
+
+    Args:
+        problem: what rates are chosen on.
+
+    Raises:
+        ValueError: a baseline is unknown, or the file holds something else or can't be written.
+    """
+    what = identity(problem, FLAGS.num_tuning_tasks)
+    known = {
+        search["baseline"]: _tuning(search)
+        # Of several, the first.
+        for search in reversed(known_searches())
+        if what.items() <= search.items()
+    }
+    if not known.keys() >= set(chosen_baselines()):
+        check_lines_file("tuned_rates")
+    return known
+
+
+def known_searches() -> list[dict[str, Any]]:
+    """Returns what the file holds that `--tuned_rates` names.
+
+    Raises:
+        ValueError: it holds something else than searches.
+    """
+    return read_lines("tuned_rates", "searches", _tuning)
+
+
+def _search(baseline: str) -> Callable[..., Tuning]:
+    first = first_rates()
+    if baseline in first:
+        return functools.partial(tune_from, first_rate=first[baseline])
+    return SEARCHES[FLAGS.tuning]
+
+
+def _tuning(search: dict[str, Any]) -> Tuning:
+    losses = [float("inf") if loss is None else float(loss) for loss in search["final_losses"]]
+    rates = [float(rate) for rate in search["learning_rates"]]
+    steps = [int(count) for count in search.get("num_steps_of_rates", [])]
+    # Without them, all ran to the end.
+    to_the_end = [count == search["num_steps"] for count in steps] or [True] * len(rates)
+    runs = zip(losses, rates, to_the_end, strict=True)
+    _, best = min((loss, rate) for loss, rate, is_complete in runs if is_complete)
+    return Tuning(best, tuple(rates), tuple(losses), tuple(steps))
+
+
+def _add_search(what: dict[str, Any], tuning: Tuning) -> None:
+    search = {
+        **what,
+        "learning_rates": tuning.candidates,
+        "final_losses": tuning.losses,
+        **({"num_steps_of_rates": tuning.num_steps} if tuning.num_steps else {}),
+    }
+    add_line("tuned_rates", search)

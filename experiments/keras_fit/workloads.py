@@ -1,0 +1,63 @@
+"""What `keras_fit` trains: networks, their losses and what they are given."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+from l2l_tf.data.datasets import Dataset, Examples
+from l2l_tf.problems.networks import conv_net, mlp
+
+
+class Workload(NamedTuple):
+    """A network and what it is to learn.
+
+    Attributes:
+        build: returns the network for the images of a data set.
+        loss: a Keras loss.
+        is_classification: whether the network is to tell the class of an image, rather than to
+            give the image back.
+    """
+
+    build: Callable[[Dataset], keras.Model]
+    loss: Any
+    is_classification: bool = True
+
+    def examples(self, part: Examples) -> tuple[np.ndarray, np.ndarray]:
+        """Returns images, float32 in [0, 1], and targets: classes, or the images themselves."""
+        images = part.images.astype(np.float32) / 255
+        return images, part.labels if self.is_classification else images
+
+
+def _autoencoder(dataset: Dataset) -> keras.Model:
+    num_pixels = int(np.prod(dataset.image_shape))
+    return keras.Sequential(
+        [
+            layers.Input(dataset.image_shape),
+            layers.Flatten(),
+            *[layers.Dense(units, activation="relu") for units in (128, 24, 128)],
+            layers.Dense(num_pixels, activation="sigmoid"),
+            layers.Reshape(dataset.image_shape),
+        ],
+        name="autoencoder",
+    )
+
+
+_CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+# By the name that a flag gives.
+WORKLOADS = {
+    "mlp20_sigmoid": Workload(
+        lambda dataset: mlp(dataset.image_shape, num_classes=dataset.num_classes), _CROSS_ENTROPY
+    ),
+    "mlp64x2_relu": Workload(
+        lambda dataset: mlp(dataset.image_shape, 64, 2, "relu", dataset.num_classes),
+        _CROSS_ENTROPY,
+    ),
+    "conv_net": Workload(
+        lambda dataset: conv_net(dataset.image_shape, dataset.num_classes), _CROSS_ENTROPY
+    ),
+    "autoencoder": Workload(_autoencoder, "mean_squared_error", is_classification=False),
+}

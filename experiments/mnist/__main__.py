@@ -1,0 +1,101 @@
+"""Does a rule learned on one small network beat tuned hand-designed ones on it, and on others?
+
+Andrychowicz et al. 2016, section 3.2 and figures 4 (centre, right), 5 and 6, arXiv 1606.04474.
+"""
+
+import tensorflow as tf
+from absl import flags
+
+from experiments.harness import common, pipeline
+from experiments.harness.images import classification, load_dataset
+from experiments.harness.references import reference_curves
+from experiments.mnist.figure6 import figure6
+from experiments.mnist.variants import VARIANTS, Variant, network
+from l2l_tf.data.datasets import Dataset
+from l2l_tf.problems.networks import ACTIVATIONS
+from l2l_tf.reporting.figures import ReferenceCurve
+
+flags.DEFINE_enum(
+    "variant", "base", sorted(VARIANTS), "Network and horizon; the next three flags change it."
+)
+flags.DEFINE_integer("num_hidden_units", None, "Units of each hidden layer.", 1)
+flags.DEFINE_integer("num_hidden_layers", None, "Hidden layers.", 1)
+flags.DEFINE_enum("activation", None, ACTIVATIONS, "Activation of the hidden layers.")
+flags.DEFINE_float("initial_stddev", 0.01, "Standard deviation of initial parameters.", 0)
+flags.DEFINE_bool(
+    "figure6",
+    False,
+    "Evaluate rules on networks of 5 to 50 units in one and in two layers, in place of --variant.",
+)
+
+FLAGS = flags.FLAGS
+
+
+def main(strategy: tf.distribute.Strategy) -> None:
+    """Runs the experiment as the flags say."""
+    if FLAGS.figure6:
+        _check_figure6()
+        dataset = load_dataset()
+        figure6(lambda *layers: _problems(dataset, Variant("figure 6", *layers)))
+        return
+    variant = _variant()
+    FLAGS.set_default("num_steps", variant.num_steps)
+    references = _references(variant)
+    problems = _problems(load_dataset(), variant)
+    title = problems.train.name.replace("_", ", ", 1)
+    pipeline.train_and_evaluate("mnist", problems, strategy, title, references)
+
+
+def _variant() -> Variant:
+    named = VARIANTS[FLAGS.variant]
+    return named._replace(
+        units=FLAGS.num_hidden_units or named.units,
+        num_layers=FLAGS.num_hidden_layers or named.num_layers,
+        activation=FLAGS.activation or named.activation,
+    )
+
+
+def _references(variant: Variant) -> list[ReferenceCurve]:
+    published = VARIANTS[FLAGS.variant]
+    if FLAGS.reference_curves is None:
+        return []
+    if variant != published or FLAGS.dataset != "mnist" or FLAGS.downsampling != 1:
+        raise ValueError(
+            "--reference_curves must go with MNIST and a network that the paper's figures show. "
+            f"Received: --reference_curves={FLAGS.reference_curves} with other images or another "
+            f"network than --variant={FLAGS.variant} names. Leave out the one or the other."
+        )
+    return reference_curves(*published.figures)
+
+
+def _check_figure6() -> None:
+    if FLAGS.mode != "evaluate" or FLAGS.update_card:
+        raise ValueError(
+            "--figure6 must go with --mode=evaluate, and without --update_card: it is of rules "
+            f"that are trained, and a figure of its own. Received: --mode={FLAGS.mode}, "
+            f"--update_card={FLAGS.update_card}. Train and score rules in another run."
+        )
+    contradicting = [
+        f"--{name}={FLAGS[name].value}"
+        for name in ("variant", "num_hidden_units", "num_hidden_layers", "activation")
+        if FLAGS[name].present
+    ]
+    if contradicting:
+        raise ValueError(
+            "--figure6 must go without flags that choose a network: it is of twenty. "
+            f"Received: {', '.join(contradicting)}. Leave one or the other out."
+        )
+
+
+def _problems(dataset: Dataset, variant: Variant) -> pipeline.Problems:
+    model = network(variant, dataset)
+    parts = (dataset.train, dataset.validation, dataset.test)
+    train, validation, test = (
+        classification(model, dataset, part, FLAGS.initial_stddev) for part in parts
+    )
+    # The paper does not say which images its curves are of.
+    return pipeline.Problems(train, validation, {"test images": test, "training half": train})
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,1 @@
+"""What is learned from: data sets, and pictures from files."""

@@ -1,0 +1,320 @@
+"""Searches for the best of some candidates: a rule's learning rate, or any other number in it."""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from l2l_tf.evaluation.evaluation import Evaluation, check_metric, evaluate, evaluate_rates
+from l2l_tf.problems.problem import Problem
+from l2l_tf.rules.rule import Rule
+
+# Quarter decades from 1e-6 to 10: 29 rates.
+DEFAULT_LEARNING_RATES = tuple(float(f"{10 ** (k / 4):.4g}") for k in range(-24, 5))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """The outcome of a search.
+
+    Attributes:
+        best: the candidate with the lowest loss of those that ran to the end.
+        candidates: all that were tried, ascending.
+        losses: the loss of each, averaged over runs; infinite where a run diverged.
+        num_steps: after how many steps that was, for each candidate; empty or all the horizon where
+            all ran to the end.
+    """
+
+    best: float
+    candidates: tuple[float, ...]
+    losses: tuple[float, ...]
+    num_steps: tuple[int, ...] = ()
+
+    @property
+    def is_at_edge(self) -> bool:
+        """Whether the best is the lowest or highest tried, so that a better may lie beyond."""
+        return self.best in (self.candidates[0], self.candidates[-1])
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether a run diverged with every candidate; `best` then means nothing."""
+        return not np.isfinite(self.losses).any()
+
+
+def search(
+    make_rule: Callable[[float], Rule],
+    problem: Problem,
+    seeds: tf.Tensor,
+    num_steps: int,
+    candidates: Sequence[float],
+    metric: str = "final_loss",
+) -> Tuning:
+    """Returns the candidate whose rule is best over the whole horizon.
+
+    It serves any number in any rule: rules run one after the other. For the rates of hand-designed
+    rules, `tune` is faster. A search for how far a learned rule should go in each step:
+
+        tuning = search(rule.rescaled, problem, seeds, 1000, [1, 2, 4])
+        rule = rule.rescaled(tuning.best)
+
+    A rule that was trained on short unrolls may take steps that are too small for long
+    trajectories: an unroll sees at once what the noise of minibatches costs, but sees only a part
+    of what a step gains (short-horizon bias: Wu et al. 2018, arXiv 1803.02021).
+
+    Args:
+        make_rule: returns the rule for a candidate.
+        problem: the problem that the tasks are drawn from.
+        seeds: the tasks, int32 `[M, 2]`: those of validation, not those that results are of.
+        num_steps: the horizon.
+        candidates: what to try: finite numbers, in any order.
+        metric: one of `METRICS`, as `Evaluation` has them. The candidate with the lowest value
+            wins; of equal ones, the lowest candidate.
+
+    Raises:
+        ValueError: there are no candidates, one is not finite, the metric is unknown, or what
+            `make_rule` and `evaluate` refuse.
+    """
+    tried = tuple(sorted(set(candidates)))
+    if not tried or not all(math.isfinite(one) for one in tried):
+        raise ValueError(
+            "candidates must hold finite numbers. "
+            f"Received: candidates={list(candidates)}. Give, say, [1, 2, 4]."
+        )
+    check_metric(metric)
+    # All rules are made before the first runs, so that a bad candidate is refused at once.
+    rules = [make_rule(one) for one in tried]
+    losses = tuple(getattr(evaluate(rule, problem, seeds, num_steps), metric) for rule in rules)
+    return Tuning(tried[int(np.argmin(losses))], tried, losses)
+
+
+def tune(
+    make_rule: Callable[[tf.Tensor], Rule],
+    problem: Problem,
+    seeds: tf.Tensor,
+    num_steps: int,
+    learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
+    max_coordinates: int | None = None,
+) -> Tuning:
+    """Returns the learning rate with the lowest final loss on validation tasks.
+
+    All rates run on the same tasks, side by side in groups.
+
+    Args:
+        make_rule: returns a rule for a vector of learning rates `[N]`; see `BASELINES`.
+        problem: the problem that the tasks are drawn from.
+        seeds: the tasks, int32 `[M, 2]`; not those that results are reported on.
+        num_steps: the horizon.
+        learning_rates: what to try: positive numbers, two or more, in any order.
+        max_coordinates: how many coordinates run side by side, as in `evaluate`.
+
+    Raises:
+        ValueError: fewer than two rates, a rate that is not positive and finite, at each rate a run
+            diverged, or what `evaluate` refuses.
+
+    Warns:
+        UserWarning: the best rate is the lowest or highest.
+    """
+    rates = _checked_rates(learning_rates)
+    final_losses = _final_losses(make_rule, problem, seeds, rates, num_steps, max_coordinates)
+    best = int(np.argmin(final_losses))
+    return _checked_tuning(Tuning(rates[best], rates, tuple(final_losses)))
+
+
+def tune_by_halving(
+    make_rule: Callable[[tf.Tensor], Rule],
+    problem: Problem,
+    seeds: tf.Tensor,
+    num_steps: int,
+    learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
+    max_coordinates: int | None = None,
+) -> Tuning:
+    """Returns the learning rate with the lowest final loss, without running hopeless ones far.
+
+    All rates run for a ninth of the horizon, the best third of them for a third of it, and the best
+    third of those to the end: successive halving, by thirds. What does well early need not do so
+    late. So, as long as the best rate has a neighbour on the grid that was not run to the end, that
+    is run too: the rate returned is better at the end than both of its neighbours, and so the best
+    of all where losses at the end have one minimum over rates, whatever they were before.
+    Source: Jamieson and Talwalkar 2016 (arXiv 1502.07943).
+
+    Args:
+        make_rule: as in `tune`.
+        problem: as in `tune`.
+        seeds: as in `tune`.
+        num_steps: the horizon.
+        learning_rates: as in `tune`.
+        max_coordinates: as in `tune`.
+
+    Raises:
+        ValueError: as in `tune`.
+
+    Warns:
+        UserWarning: the best rate is the lowest or highest.
+    """
+    rates = _checked_rates(learning_rates)
+    runs = _Runs(make_rule, problem, seeds, num_steps, max_coordinates)
+    survivors: Sequence[float] = rates
+    for share in (_SHARE**2, _SHARE, 1):
+        runs.run(survivors, math.ceil(num_steps / share))
+        finite = [rate for rate in survivors if np.isfinite(runs.loss(rate))]
+        if share > 1:
+            num_kept = math.ceil(len(survivors) / _SHARE)
+            survivors = sorted(sorted(finite, key=runs.loss)[:num_kept])
+        if not survivors:
+            break
+    return _checked_tuning(runs.search_neighbours(rates))
+
+
+def tune_from(
+    make_rule: Callable[[tf.Tensor], Rule],
+    problem: Problem,
+    seeds: tf.Tensor,
+    num_steps: int,
+    first_rate: float,
+    learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
+    max_coordinates: int | None = None,
+) -> Tuning:
+    """Returns the learning rate at which a search ends that begins at a likely one.
+
+    For costly problems, where it is known which rate is best for one like them. The rate on the
+    grid that is nearest to the first one, in ratio, runs to the end; where that diverges, the next
+    lower one, until one does not. As long as the best so far has a neighbour that was not run, that
+    runs to the end too: the rate returned is better than both of its neighbours, and so the best of
+    all where losses have one minimum over rates.
+
+    Args:
+        make_rule: as in `tune`.
+        problem: as in `tune`.
+        seeds: as in `tune`.
+        num_steps: the horizon.
+        first_rate: where the search begins: a positive number.
+        learning_rates: as in `tune`.
+        max_coordinates: as in `tune`.
+
+    Raises:
+        ValueError: the first rate is not positive and finite, or as in `tune`.
+
+    Warns:
+        UserWarning: the best rate is the lowest or highest.
+    """
+    if not 0 < first_rate < math.inf:
+        raise ValueError(
+            "first_rate must be positive and finite. "
+            f"Received: first_rate={first_rate}. Give a rate that was good for a problem like it."
+        )
+    rates = _checked_rates(learning_rates)
+    runs = _Runs(make_rule, problem, seeds, num_steps, max_coordinates)
+    nearest = min(rates, key=lambda rate: abs(math.log(rate / first_rate)))
+    for rate in reversed(rates[: rates.index(nearest) + 1]):
+        runs.run([rate], num_steps)
+        if np.isfinite(runs.loss(rate)):
+            break
+    return _checked_tuning(runs.search_neighbours(rates))
+
+
+# A run of each round of successive halving is so many times as long as one of the round before.
+_SHARE = 3
+
+
+class _Runs:
+    """What is known of each rate: after how many steps its last run ended, and at which loss."""
+
+    def __init__(
+        self,
+        make_rule: Callable[[tf.Tensor], Rule],
+        problem: Problem,
+        seeds: tf.Tensor,
+        num_steps: int,
+        max_coordinates: int | None,
+    ):
+        self._arguments = make_rule, problem, seeds
+        self._num_steps = num_steps
+        self._max_coordinates = max_coordinates
+        self._ends: dict[float, tuple[int, float]] = {}
+
+    def run(self, rates: Sequence[float], num_steps: int) -> None:
+        losses = _final_losses(*self._arguments, rates, num_steps, self._max_coordinates)
+        for rate, loss in zip(rates, losses, strict=True):
+            self._ends[rate] = (num_steps, loss)
+
+    def loss(self, rate: float) -> float:
+        return self._ends[rate][1]
+
+    def search_neighbours(self, rates: Sequence[float]) -> Tuning:
+        """Runs neighbours of the best to the end until both are worse; returns all that was run."""
+        while True:
+            complete = [rate for rate in rates if self._num_steps_of(rate) == self._num_steps]
+            best = min(complete, key=self.loss, default=math.inf)
+            if complete and np.isfinite(self.loss(best)):
+                index = rates.index(best)
+                candidates = list(rates[max(0, index - 1) : index + 2])
+            else:
+                candidates = [rate for rate in rates if not self._has_diverged(rate)]
+            missing = [rate for rate in candidates if rate not in complete]
+            if not missing:
+                break
+            self.run(missing, self._num_steps)
+        tried = tuple(rate for rate in rates if rate in self._ends)
+        num_steps, losses = zip(*(self._ends[rate] for rate in tried), strict=True)
+        return Tuning(best, tried, losses, num_steps)
+
+    def _num_steps_of(self, rate: float) -> int:
+        return self._ends.get(rate, (0, math.inf))[0]
+
+    def _has_diverged(self, rate: float) -> bool:
+        return rate in self._ends and not np.isfinite(self.loss(rate))
+
+
+def _checked_rates(learning_rates: Sequence[float]) -> tuple[float, ...]:
+    """Returns different rates, ascending."""
+    rates = tuple(sorted(set(learning_rates)))
+    if len(rates) < 2 or not all(0 < rate < math.inf for rate in rates):
+        raise ValueError(
+            "learning_rates must hold two or more different positive numbers. "
+            f"Received: learning_rates={tuple(learning_rates)}. Give a grid, say in half decades."
+        )
+    return rates
+
+
+def _final_losses(
+    make_rule: Callable[[tf.Tensor], Rule],
+    problem: Problem,
+    seeds: tf.Tensor,
+    rates: Sequence[float],
+    num_steps: int,
+    max_coordinates: int | None,
+) -> list[float]:
+    """Returns the final loss of each rate on the same tasks."""
+    num_rates, num_tasks = len(rates), seeds.shape[0]
+    # All tasks at the first rate, all tasks at the second, ...
+    runs = evaluate_rates(
+        make_rule,
+        problem,
+        tf.tile(seeds, [num_rates, 1]),
+        np.repeat(rates, num_tasks).tolist(),
+        num_steps,
+        max_coordinates,
+    )
+    per_rate = np.split(runs.losses, num_rates, axis=1)
+    return [Evaluation(losses, runs.num_final).final_loss for losses in per_rate]
+
+
+def _checked_tuning(tuning: Tuning) -> Tuning:
+    """Returns a tuning, if a rate was good for anything, and warns of one at the edge."""
+    rates = tuning.candidates
+    if tuning.has_diverged:
+        raise ValueError(
+            "learning_rates must hold a rate at which no run diverges. "
+            f"Received: learning_rates={rates}. Try lower ones."
+        )
+    if tuning.is_at_edge:
+        warnings.warn(
+            f"The best learning rate, {tuning.best:g}, is at the edge of the {len(rates)} "
+            f"rates tried, {rates[0]:g} to {rates[-1]:g}; a better one may lie beyond.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return tuning

@@ -1,0 +1,134 @@
+"""Runs of `python -m experiments.cifar.report` on results that are made up."""
+
+import json
+import os
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+from tests.experiments.binaries import run
+from tests.experiments.made_up_results import results, row, write_results
+
+pytestmark = pytest.mark.slow
+
+
+def _falling(at_100: float, at_200: float, num_steps: int = 200) -> list[float]:
+    """A curve whose last five losses are at these numbers after 100 and 200 steps, on average."""
+    # On a straight line, the mean of five losses is the one in their middle.
+    return [at_100 + (at_200 - at_100) * (step - 98) / 100 for step in range(num_steps + 1)]
+
+
+DIVERGED = [None] * 201
+RESULTS = {
+    "cifar10/results.json": results(
+        200,
+        row("mine", _falling(1.0, 0.5)),
+        row("other", _falling(1.5, 1.0)),
+        # The one is the best early, the other late.
+        row("adam", _falling(1.25, 0.8), 0.00316227),
+        row("nag", _falling(2.0, 0.625), 0.1, at_edge=True),
+    ),
+    "cifar2/results.json": results(200, row("mine", DIVERGED), row("adam", _falling(1, 0.5), 0.1)),
+    # Too short for a loss at step 100, and no figure of the paper's.
+    "resnet20/results.json": results(50, row("mine", [2.0] * 51), row("adam", [4.0] * 51, 0.1)),
+    "cifar10/results_training_half.json": results(
+        200,
+        row("mine", _falling(1.0, 0.5)) | {"test_accuracy": 0.5},
+        row("nag", _falling(2.0, 1.0), 0.1) | {"test_accuracy": 0.625},
+    ),
+}
+CURVES = {
+    "fig7_cifar10": {
+        "LSTM": {"step": [10, 98, 195], "loss": [2.0, 1.4, 0.8]},
+        # Its curve ends before the last step.
+        "ADAM": {"step": [10, 99], "loss": [2.2, 2.1]},
+    },
+    "fig7_cifar2": {"LSTM-sub": {"step": [199], "loss": [0.04]}},
+}
+TABLES = """\
+## Loss at step 100, tasks of test images
+
+|  | CIFAR-10 | CIFAR-2 |
+| --- | --- | --- |
+| **mine** | **1** | diverged on 3 of 64 |
+| **other** | 1.5 |  |
+| adam | 1.25 | **1** |
+| nag | 2 |  |
+| mine over the best baseline | 0.800 (adam) |  |
+| other over the best baseline | 1.200 (adam) |  |
+| *paper: lstm* | *1.4* |  |
+| *paper: adam* | *2.1* |  |
+
+## Final loss, tasks of test images
+
+|  | CIFAR-10 | CIFAR-2 | CIFAR-10, ResNet-20 |
+| --- | --- | --- | --- |
+| **mine** | **0.5** | diverged on 3 of 64 | **2** |
+| **other** | 1 |  |  |
+| adam | 0.8 | **0.5** | 4 |
+| nag | 0.625 |  |  |
+| mine over the best baseline | 0.800 (nag) |  | 0.500 (adam) |
+| other over the best baseline | 1.600 (nag) |  |  |
+| *paper: lstm* | *0.8* |  |  |
+| *paper: lstm-sub* |  | *0.04* |  |
+
+## Loss at step 100, fresh tasks of the training half
+
+|  | CIFAR-10 |
+| --- | --- |
+| **mine** | **1** |
+| nag | 2 |
+| mine over the best baseline | 0.500 (nag) |
+| *paper: lstm* | *1.4* |
+| *paper: adam* | *2.1* |
+
+## Final loss, fresh tasks of the training half
+
+|  | CIFAR-10 |
+| --- | --- |
+| **mine** | **0.5** |
+| nag | 1 |
+| mine over the best baseline | 0.500 (nag) |
+| *paper: lstm* | *0.8* |
+
+## Accuracy on test images, after training on the training half
+
+|  | CIFAR-10 |
+| --- | --- |
+| **mine** | 0.5 |
+| nag | **0.625** |
+
+## Learning rates of the baselines
+
+|  | CIFAR-10 | CIFAR-2 | CIFAR-10, ResNet-20 |
+| --- | --- | --- | --- |
+| adam | 0.00316 | 0.1 | 0.1 |
+| nag | 0.1 (edge) |  |  |
+"""
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a report, and what it printed."""
+    folder = tmp_path_factory.mktemp("reported")
+    write_results(folder, RESULTS)
+    curves = folder / "curves.json"
+    curves.write_text(json.dumps(CURVES))
+    output = run("cifar.report", f"--output_dir={folder}", f"--reference_curves={curves}")
+    return folder, output
+
+
+def test_the_tables_hold_losses_early_and_late_beside_the_papers(reported):
+    folder, output = reported
+    assert (folder / "tables.md").read_text() == TABLES
+    assert output == f"{TABLES}\nWrote tables.md and figure7.png to {folder}\n"
+
+
+def test_the_figure_is_drawn_of_those_variants_that_the_papers_has(reported):
+    folder, _ = reported
+    assert [name for name in os.listdir(folder) if name.endswith(".png")] == ["figure7.png"]
+    picture = matplotlib.image.imread(folder / "figure7.png")
+    assert picture.std() > 0.05
+    # Two panels beside each other, not three.
+    assert 1.6 < picture.shape[1] / picture.shape[0] < 2.0
