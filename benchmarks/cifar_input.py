@@ -15,9 +15,7 @@ import tensorflow as tf
 from benchmarks.timing import time_steps
 from l2l_tf.data import datasets
 from l2l_tf.evaluation import bind, start
-from l2l_tf.problems import ClassificationProblem, task_seeds
-from l2l_tf.problems.networks import conv_net
-from l2l_tf.problems.problem import Problem
+from l2l_tf.problems import ClassificationProblem, Problem, conv_net, task_seeds
 from l2l_tf.rules import CoordinatewiseLSTM, Route, RoutedRule
 from l2l_tf.training import meta_gradient
 

@@ -20,7 +20,7 @@ from absl import app, flags
 
 from benchmarks.timing import forget_peak, peak_bytes, time_steps
 from l2l_tf import LearnedOptimizer
-from l2l_tf.problems.networks import resnet20
+from l2l_tf.problems import resnet20
 from l2l_tf.rules import CoordinatewiseLSTM, RNNprop, Route, RoutedRule
 
 

@@ -25,8 +25,8 @@ from absl import app, flags
 from benchmarks.timing import forget_peak, peak_bytes, time_steps
 from l2l_tf.data.photos import bundled_photos
 from l2l_tf.evaluation import bind, start
-from l2l_tf.problems import Problem, StyleTransferProblem, task_seeds
-from l2l_tf.problems.feature_networks import FEATURE_NETWORKS, feature_model
+from l2l_tf.problems import Problem, StyleTransferProblem, feature_model, task_seeds
+from l2l_tf.problems.feature_networks import FEATURE_NETWORKS
 from l2l_tf.rules import CoordinatewiseLSTM
 from l2l_tf.training import meta_gradient
 

@@ -16,10 +16,9 @@ from absl import flags
 
 from experiments.harness import common
 from experiments.harness.places import RUN_LOCK
-from l2l_tf.delivery.export import check_destination, load_card, update_card
-from l2l_tf.delivery.pretrained import find_rule, load_rule
+from l2l_tf.delivery import check_destination, find_rule, load_card, load_rule, update_card
 from l2l_tf.files import move_into_place, partial_path
-from l2l_tf.reporting.results import format_markdown
+from l2l_tf.reporting import format_markdown
 
 FLAGS = flags.FLAGS
 

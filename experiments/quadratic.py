@@ -8,7 +8,8 @@ from absl import flags
 
 from experiments.harness import common, pipeline
 from experiments.harness.references import reference_curves
-from l2l_tf.problems.quadratic import FAMILIES, Quadratic
+from l2l_tf.problems import Quadratic
+from l2l_tf.problems.quadratic import FAMILIES
 from l2l_tf.reporting.figures import ReferenceCurve
 
 flags.DEFINE_enum("variant", "uniform", sorted(FAMILIES), "How W and y are drawn.")

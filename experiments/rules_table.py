@@ -2,9 +2,8 @@
 
 from absl import app
 
-from l2l_tf.delivery.pretrained import list_rules
-from l2l_tf.delivery.use import RuleUse
-from l2l_tf.reporting.results import format_markdown
+from l2l_tf.delivery import RuleUse, list_rules
+from l2l_tf.reporting import format_markdown
 
 
 def table() -> str:

@@ -19,7 +19,7 @@ from benchmarks.workloads import (
 )
 from l2l_tf.evaluation import bind, start
 from l2l_tf.parameter_spec import ParameterSpec
-from l2l_tf.problems.problem import Problem
+from l2l_tf.problems import Problem
 from l2l_tf.rules import CoordinatewiseLSTM
 from l2l_tf.training import meta_gradient
 

@@ -14,12 +14,11 @@ from experiments.cifar.variants import HELD_OUT, VARIANTS, Variant, of_classes
 from experiments.harness import common, pipeline
 from experiments.harness.images import classification, load_dataset
 from experiments.harness.references import reference_curves
-from l2l_tf.data.datasets import Dataset, Examples
-from l2l_tf.evaluation.evaluation import Evaluation
-from l2l_tf.problems.accuracy import accuracy
-from l2l_tf.problems.classification import ClassificationProblem
+from l2l_tf.data import Dataset, Examples
+from l2l_tf.evaluation import Evaluation
+from l2l_tf.problems import ClassificationProblem, accuracy
 from l2l_tf.reporting.figures import ReferenceCurve
-from l2l_tf.rules.rule import FlatLayout
+from l2l_tf.rules import FlatLayout
 
 flags.DEFINE_enum("variant", "cifar10", sorted(VARIANTS), "Classes, network and horizon.")
 flags.DEFINE_bool(

@@ -23,8 +23,8 @@ from experiments.harness.report_tables import (
     write_tables,
 )
 from l2l_tf.evaluation.evaluation import NUM_FINAL_MINIBATCHES
+from l2l_tf.reporting import Row
 from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves
-from l2l_tf.reporting.results import Row
 
 FLAGS = flags.FLAGS
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import keras
 
-from l2l_tf.data.datasets import Dataset, with_classes
-from l2l_tf.problems.networks import conv_net, resnet20
+from l2l_tf.data import Dataset
+from l2l_tf.data.datasets import with_classes
+from l2l_tf.problems import conv_net, resnet20
 
 _ALL = tuple(range(10))
 # Of CIFAR-5 and CIFAR-2 the paper does not say which classes they are. Those of the one are among

@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from experiments.harness.path_flags import define_path, define_paths
 from experiments.harness.places import kept_folder
 from experiments.harness.revision import find_commit
-from l2l_tf.evaluation.evaluation import METRICS
+from l2l_tf.evaluation import METRICS
 from l2l_tf.files import write_text
 
 MODES = ("train", "evaluate", "train_and_evaluate")

@@ -13,23 +13,15 @@ from experiments.harness.evaluated_baselines import add_row, check_rows, find_ro
 from experiments.harness.json_lines import identity, without_model
 from experiments.harness.places import locked, try_to_write
 from experiments.harness.tuned_rates import tune_baselines
-from l2l_tf.delivery.export import CARD_FILE, load_card, update_card
-from l2l_tf.delivery.pretrained import load_rule
-from l2l_tf.evaluation.evaluation import Evaluation, evaluate
-from l2l_tf.evaluation.tuning import Tuning
+from l2l_tf.delivery import load_card, load_rule, update_card
+from l2l_tf.delivery.export import CARD_FILE
+from l2l_tf.evaluation import Evaluation, Tuning, evaluate
 from l2l_tf.files import strict_json, write_json
-from l2l_tf.problems.problem import Problem
-from l2l_tf.problems.seeds import task_seeds
+from l2l_tf.problems import Problem, task_seeds
+from l2l_tf.reporting import Row, compare_with_baselines, format_table, result_row
 from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves
-from l2l_tf.reporting.results import (
-    COMPARED,
-    Row,
-    compare_with_baselines,
-    format_table,
-    result_row,
-    search_entry,
-)
-from l2l_tf.rules.hand_designed import BASELINES
+from l2l_tf.reporting.results import COMPARED, search_entry
+from l2l_tf.rules import BASELINES
 
 # Entries for a rule's row, of its name, the seeds of its tasks and its evaluation with final
 # parameters.

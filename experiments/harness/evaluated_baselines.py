@@ -7,8 +7,8 @@ from experiments.harness.json_lines import add_line, check_lines_file, identity,
 from experiments.harness.path_flags import define_path
 from experiments.harness.revision import find_commit
 from experiments.harness.tuned_rates import chosen_baselines
-from l2l_tf.problems.problem import Problem
-from l2l_tf.reporting.results import Row
+from l2l_tf.problems import Problem
+from l2l_tf.reporting import Row
 
 define_path(
     "evaluated_baselines",

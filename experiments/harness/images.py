@@ -5,7 +5,7 @@ from absl import flags
 
 from experiments.harness.path_flags import define_path
 from l2l_tf.data import datasets
-from l2l_tf.problems.classification import ClassificationProblem
+from l2l_tf.problems import ClassificationProblem
 
 flags.DEFINE_enum(
     "dataset", "mnist", ("cifar10", "digits", "mnist"), "Images; digits need no download."

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.harness.common import FLAGS
 from experiments.harness.places import check_output, locked
 from l2l_tf.files import strict_json, write_text
-from l2l_tf.problems.problem import Problem
+from l2l_tf.problems import Problem
 
 
 def identity(problem: Problem, num_tasks: int) -> dict[str, Any]:

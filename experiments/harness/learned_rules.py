@@ -7,13 +7,11 @@ import keras
 import numpy as np
 from absl import flags
 
-from l2l_tf.delivery.pretrained import load_rule
-from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
-from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop
+from l2l_tf.delivery import load_rule
+from l2l_tf.rules import CoordinatewiseLSTM, NesterovRNNprop, RNNprop, Route, RoutedRule
 from l2l_tf.rules.preprocess import PREPROCESSORS
-from l2l_tf.rules.rnnprop import RNNprop
-from l2l_tf.rules.routed import RoutedRule
-from l2l_tf.rules.routing import KINDS, Route
+from l2l_tf.rules.routed import parts_of
+from l2l_tf.rules.routing import KINDS
 
 
 class LearnedRule(NamedTuple):
@@ -100,8 +98,8 @@ def make_learned_rule() -> keras.layers.Layer:
 
 def _kind(rule: keras.layers.Layer) -> str:
     """Returns what a rule is, but for its weights and where they come from, as if to make it."""
-    if isinstance(rule, RoutedRule):
-        parts = [f"{name}: {_kind(part)}" for name, part in rule.parts.items()]
+    if named := parts_of(rule):
+        parts = [f"{name}: {_kind(part)}" for name, part in named.items()]
         return f"{type(rule).__name__}({', '.join(parts)})"
     own = {"name", "seed", "output_stddev", "dtype", "trainable"}
     settings = [f"{key}={value!r}" for key, value in rule.get_config().items() if key not in own]

@@ -14,18 +14,18 @@ import tensorflow as tf
 
 from experiments.harness.common import FLAGS, origin, write_flags
 from experiments.harness.learned_rules import LEARNED_RULES, make_learned_rule
-from l2l_tf.delivery.export import check_destination, export_rule, load_card
-from l2l_tf.delivery.pretrained import find_rule
-from l2l_tf.delivery.use import RuleUse
-from l2l_tf.evaluation.tuning import search
-from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
-from l2l_tf.problems.problem import Problem
-from l2l_tf.problems.seeds import task_seeds
-from l2l_tf.rules.nesterov_rnnprop import with_nesterov
-from l2l_tf.training.callbacks import MetaProgressBar, MetaTensorBoard
-from l2l_tf.training.estimators import GradientEstimator, TruncatedBackpropagation
-from l2l_tf.training.meta_settings import MetaTrainingSettings
-from l2l_tf.training.meta_trainer import MetaTrainer
+from l2l_tf.delivery import RuleUse, check_destination, export_rule, find_rule, load_card
+from l2l_tf.evaluation import search
+from l2l_tf.problems import Problem, RandomlyScaled, WithConvexTerm, task_seeds
+from l2l_tf.rules import with_nesterov
+from l2l_tf.training import (
+    GradientEstimator,
+    MetaProgressBar,
+    MetaTensorBoard,
+    MetaTrainer,
+    MetaTrainingSettings,
+    TruncatedBackpropagation,
+)
 
 
 def meta_train(

@@ -18,8 +18,8 @@ from experiments.harness.tuned_rates import (
     first_rates,
     known_searches,
 )
-from l2l_tf.delivery.pretrained import find_rule
-from l2l_tf.problems.problem import Problem
+from l2l_tf.delivery import find_rule
+from l2l_tf.problems import Problem
 from l2l_tf.reporting.figures import ReferenceCurve
 
 

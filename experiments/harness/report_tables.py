@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l_tf.files import write_text
-from l2l_tf.reporting.results import Row, format_markdown
+from l2l_tf.reporting import Row, format_markdown
 
 # What an evaluation wrote, from its file: null stands for numbers that are not finite.
 Results = dict[str, Any]

@@ -11,10 +11,9 @@ from absl import flags
 from experiments.harness.common import FLAGS
 from experiments.harness.json_lines import add_line, check_lines_file, identity, read_lines
 from experiments.harness.path_flags import define_path
-from l2l_tf.evaluation.tuning import Tuning, tune, tune_by_halving, tune_from
-from l2l_tf.problems.problem import Problem
-from l2l_tf.problems.seeds import task_seeds
-from l2l_tf.rules.hand_designed import BASELINES
+from l2l_tf.evaluation import Tuning, tune, tune_by_halving, tune_from
+from l2l_tf.problems import Problem, task_seeds
+from l2l_tf.rules import BASELINES
 
 # How rates are searched for.
 SEARCHES = {"all": tune, "halving": tune_by_halving}

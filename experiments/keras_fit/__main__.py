@@ -21,13 +21,11 @@ from experiments.harness.images import load_dataset
 from experiments.harness.tuned_rates import chosen_baselines
 from experiments.keras_fit.workloads import WORKLOADS, Workload
 from l2l_tf.data import datasets
-from l2l_tf.delivery.learned_optimizer import LearnedOptimizer
-from l2l_tf.delivery.pretrained import find_rule, list_rules
-from l2l_tf.evaluation.evaluation import Evaluation
-from l2l_tf.evaluation.tuning import Tuning
+from l2l_tf.delivery import LearnedOptimizer, find_rule, list_rules
+from l2l_tf.evaluation import Evaluation, Tuning
 from l2l_tf.files import write_json
+from l2l_tf.reporting import Row, format_table, result_row
 from l2l_tf.reporting.figures import Panel, draw_curves
-from l2l_tf.reporting.results import Row, format_table, result_row
 
 flags.DEFINE_enum("network", "mlp20_sigmoid", sorted(WORKLOADS), "The network that is trained.")
 flags.DEFINE_integer("num_epochs", 20, "Epochs of each run.", 1)

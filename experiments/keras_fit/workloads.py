@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from l2l_tf.data.datasets import Dataset, Examples
-from l2l_tf.problems.networks import conv_net, mlp
+from l2l_tf.data import Dataset, Examples
+from l2l_tf.problems import conv_net, mlp
 
 
 class Workload(NamedTuple):

@@ -11,7 +11,7 @@ from experiments.harness.images import classification, load_dataset
 from experiments.harness.references import reference_curves
 from experiments.mnist.figure6 import figure6
 from experiments.mnist.variants import VARIANTS, Variant, network
-from l2l_tf.data.datasets import Dataset
+from l2l_tf.data import Dataset
 from l2l_tf.problems.networks import ACTIVATIONS
 from l2l_tf.reporting.figures import ReferenceCurve
 

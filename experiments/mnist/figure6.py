@@ -12,8 +12,8 @@ from experiments.harness.pipeline import Problems, find_rules
 from experiments.harness.references import reference_points
 from experiments.harness.tuned_rates import tune_baselines
 from l2l_tf.files import write_json
+from l2l_tf.reporting import compare_with_baselines
 from l2l_tf.reporting.figures import ReferenceCurve, WidthPanel, draw_widths
-from l2l_tf.reporting.results import compare_with_baselines
 
 NUM_LAYERS = (1, 2)
 

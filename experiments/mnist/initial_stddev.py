@@ -17,12 +17,12 @@ from experiments.harness.images import classification, load_dataset
 from experiments.harness.references import reference_curves
 from experiments.harness.tuned_rates import chosen_baselines, known_searches, tune_baselines
 from experiments.mnist.variants import VARIANTS, network
-from l2l_tf.evaluation.evaluation import evaluate
+from l2l_tf.evaluation import evaluate
 from l2l_tf.files import write_json, write_text
-from l2l_tf.problems.seeds import task_seeds
+from l2l_tf.problems import task_seeds
+from l2l_tf.reporting import format_markdown
 from l2l_tf.reporting.figures import ReferenceCurve
-from l2l_tf.reporting.results import format_markdown
-from l2l_tf.rules.hand_designed import BASELINES
+from l2l_tf.rules import BASELINES
 
 COMPARED = ("base", "layers2")
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import keras
 
-from l2l_tf.data.datasets import Dataset
-from l2l_tf.problems.networks import mlp
+from l2l_tf.data import Dataset
+from l2l_tf.problems import mlp
 
 
 class Variant(NamedTuple):

@@ -14,10 +14,9 @@ from experiments.harness.path_flags import define_path
 from experiments.harness.places import check_output
 from experiments.style.problems import load_features, set_defaults_as_trained, style_problem
 from l2l_tf.data.photos import MIN_SIDE, SUFFIXES, read_image, with_longer_side, write_image
-from l2l_tf.delivery.export import load_card
-from l2l_tf.delivery.pretrained import find_rule, load_rule
-from l2l_tf.evaluation.unroll import bind, start, unroll
-from l2l_tf.problems.style_transfer import StyleTransferProblem
+from l2l_tf.delivery import find_rule, load_card, load_rule
+from l2l_tf.evaluation import bind, start, unroll
+from l2l_tf.problems import StyleTransferProblem
 
 define_path("content", None, "apply: the photo, of 32 to 4096 pixels a side.")
 define_path("output", None, "apply: the picture to write, such as styled.png.")

@@ -14,8 +14,8 @@ from experiments.harness.common import FLAGS
 from experiments.harness.comparison import Measure
 from experiments.harness.references import reference_curves
 from l2l_tf.data.photos import write_image
-from l2l_tf.evaluation.evaluation import Evaluation
-from l2l_tf.problems.style_transfer import StyleTransferProblem
+from l2l_tf.evaluation import Evaluation
+from l2l_tf.problems import StyleTransferProblem
 from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves, draw_pictures
 
 flags.DEFINE_integer("num_pictures", 4, "Test crops whose pictures are drawn and written.", 0)

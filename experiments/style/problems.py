@@ -16,8 +16,8 @@ from l2l_tf.data.photos import (
     split_photos,
     with_shorter_side,
 )
-from l2l_tf.problems.feature_networks import FEATURE_NETWORKS, feature_model
-from l2l_tf.problems.style_transfer import StyleTransferProblem
+from l2l_tf.problems import StyleTransferProblem, feature_model
+from l2l_tf.problems.feature_networks import FEATURE_NETWORKS
 
 define_path(
     "content_dir",

@@ -38,7 +38,7 @@ from l2l_tf.files import (
     write_json,
 )
 from l2l_tf.rules.rebuilding import excerpt, reason, rebuilt_rule
-from l2l_tf.rules.routed import RoutedRule
+from l2l_tf.rules.routed import parts_of
 
 FORMAT_VERSION = 1
 
@@ -228,13 +228,12 @@ def update_card(path: str | Path, **entries: Any) -> None:
 
 def _names_and_weights(rule: keras.layers.Layer) -> list[tuple[str, keras.Variable]]:
     """Returns a rule's weights, those of parts under names that begin with the part's."""
-    if isinstance(rule, RoutedRule):
-        return [
-            (f"{name}_{weight.name}", weight)
-            for name, part in rule.parts.items()
-            for weight in part.weights
-        ]
-    return [(weight.name, weight) for weight in rule.weights]
+    parts = {f"{name}_": part for name, part in parts_of(rule).items()} or {"": rule}
+    return [
+        (f"{prefix}{weight.name}", weight)
+        for prefix, part in parts.items()
+        for weight in part.weights
+    ]
 
 
 def _named_weights(rule: keras.layers.Layer) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.parameter_spec import ParameterSpec
-from l2l_tf.rules.routed import RoutedRule
+from l2l_tf.rules.routed import parts_of
 from l2l_tf.rules.rule import StepInfo
 
 
@@ -169,9 +169,7 @@ def _names_of(variables: Sequence[ParameterSpec]) -> list[str]:
 
 def _for_each_part(rule: keras.layers.Layer, make: Callable[[str], Any]) -> Any:
     """Returns what is made for "", or by part's name for "_<part>" of a rule with parts."""
-    if isinstance(rule, RoutedRule):
-        return {name: make(f"_{name}") for name in rule.parts}
-    return make("")
+    return {name: make(f"_{name}") for name in parts_of(rule)} or make("")
 
 
 def _named_state(state: Any) -> dict[str, Any]:

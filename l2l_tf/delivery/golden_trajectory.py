@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.parameter_spec import ParameterSpec
-from l2l_tf.rules.routed import RoutedRule
+from l2l_tf.rules.routed import parts_of
 from l2l_tf.rules.rule import StepInfo
 
 _NUM_STEPS = 8
@@ -43,7 +43,7 @@ def golden_trajectory(rule: keras.layers.Layer) -> dict[str, Any]:
     """
     generator = np.random.default_rng(0)
     if rule.is_coordinatewise:
-        num_parts = len(rule.parts) if isinstance(rule, RoutedRule) else 1
+        num_parts = len(parts_of(rule)) or 1
         sizes = 10.0 ** np.tile(np.linspace(-6, 2, _NUM_COORDINATES), num_parts)
     else:
         counts = [math.prod(variable.shape) for variable in _VARIABLES]
@@ -146,7 +146,7 @@ def _deltas_of_tensors(rule: keras.layers.Layer, gradients: np.ndarray) -> np.nd
 
 def _deltas_of_coordinates(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
     """Returns a rule's deltas `[T, N]`; of parts, each takes an equal share of coordinates."""
-    names = list(rule.parts) if isinstance(rule, RoutedRule) else []
+    names = list(parts_of(rule))
     count = gradients.shape[1] // max(1, len(names))
     deltas = []
     state = rule.initial_state(dict.fromkeys(names, count) if names else count)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.delivery.assignment import path_of
-from l2l_tf.rules.routed import OTHER, RoutedRule
+from l2l_tf.rules.routed import parts_of, without_routes
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
 
@@ -48,14 +48,13 @@ def checked_rules(rule: Any, routes: Any) -> tuple[Rule, list[Route]]:
         )
     for route in listed:
         _check_rule("rule of each route", route.rule)
-        if isinstance(route.rule, RoutedRule):
+        if parts_of(route.rule):
             raise ValueError(
                 "The rule of a route must have no routes of its own. "
                 f"Received: {route.rule!r}. Give the routes of its parts one by one."
             )
-    if isinstance(rule, RoutedRule):
-        return rule.parts[OTHER], [*listed, *rule.routes]
-    return rule, listed
+    own_rule, own_routes = without_routes(rule)
+    return own_rule, [*listed, *own_routes]
 
 
 def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:

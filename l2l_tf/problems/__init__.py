@@ -3,9 +3,12 @@
 # Before all else: Keras is then told of what can be loaded (`l2l_tf.startup`).
 import keras  # noqa: F401
 
+from l2l_tf.problems.accuracy import accuracy
 from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
 from l2l_tf.problems.classification import ClassificationProblem
+from l2l_tf.problems.feature_networks import feature_model
 from l2l_tf.problems.mixture import MixtureProblem
+from l2l_tf.problems.networks import conv_net, mlp, resnet20
 from l2l_tf.problems.problem import Problem, StackedProblem, WrappedProblem
 from l2l_tf.problems.quadratic import Quadratic
 from l2l_tf.problems.seeds import task_seeds
@@ -23,5 +26,10 @@ __all__ = [
     "SupervisedProblem",
     "WithConvexTerm",
     "WrappedProblem",
+    "accuracy",
+    "conv_net",
+    "feature_model",
+    "mlp",
+    "resnet20",
     "task_seeds",
 ]

@@ -6,7 +6,7 @@ import keras  # noqa: F401
 from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
-from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop
+from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop, with_nesterov
 from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
@@ -31,4 +31,5 @@ __all__ = [
     "Rule",
     "StepInfo",
     "TensorState",
+    "with_nesterov",
 ]

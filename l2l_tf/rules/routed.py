@@ -284,6 +284,16 @@ class BoundParts(BoundRule):
         return tf.concat(ordered, axis=0)
 
 
+def parts_of(rule: Any) -> dict[str, Any]:
+    """Returns the parts of a rule by name; none of a rule that is not a `RoutedRule`."""
+    return rule.parts if isinstance(rule, RoutedRule) else {}
+
+
+def without_routes(rule: Any) -> tuple[Any, tuple[Route, ...]]:
+    """Returns the rule for variables without a route, and the routes; any other rule has none."""
+    return (rule.parts[OTHER], rule.routes) if isinstance(rule, RoutedRule) else (rule, ())
+
+
 def _update_parts(
     parts: Mapping[str, Any], gradients: Mapping[str, tf.Tensor], state: Mapping[str, Any]
 ) -> tuple[dict[str, tf.Tensor], dict[str, Any]]:

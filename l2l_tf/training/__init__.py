@@ -3,6 +3,7 @@
 # Before all else: Keras is then told of what can be loaded (`l2l_tf.startup`).
 import keras  # noqa: F401
 
+from l2l_tf.training.callbacks import MetaProgressBar, MetaTensorBoard
 from l2l_tf.training.estimators import (
     EvolutionStrategies,
     GradientEstimator,
@@ -15,6 +16,8 @@ from l2l_tf.training.meta_trainer import MetaTrainer
 __all__ = [
     "EvolutionStrategies",
     "GradientEstimator",
+    "MetaProgressBar",
+    "MetaTensorBoard",
     "MetaTrainer",
     "MetaTrainingSettings",
     "TruncatedBackpropagation",
