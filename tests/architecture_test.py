@@ -163,7 +163,7 @@ def test_folders_within_folders_are_read():
         "l2l_tf.rules.execution",
         "l2l_tf.rules.tensors",
         "l2l_tf.rules",
-        "l2l_tf.evaluation.unroll",
+        "l2l_tf.training.unroll",
         "l2l_tf.training",
         "l2l_tf",
     ]

@@ -29,7 +29,7 @@ sys.meta_path.insert(0, Missing())
         ("PIL", "import l2l_tf.data.photos", "pillow must be installed for pictures."),
         (
             "sklearn",
-            "from l2l_tf.problems import datasets; datasets.load('digits')",
+            "from l2l_tf.data import datasets; datasets.load('digits')",
             "scikit-learn must be installed for the digits that come with it.",
         ),
         (

@@ -16,10 +16,10 @@ _GROWTH = 2.0
 # within 40 steps.
 _RAISE = 10.0
 # What stands for the largest gradient before there was any, and the least that it counts as: a
-# first gradient of up to 10 is taken, and of up to 1 any. A start with larger ones loses a step or
-# two; a start with one absurd gradient would lose the training: with one of 30 in place of .1,
-# neither Adam nor a rule with momentum was where it would have been after 400 steps.
-_FIRST = 0.1
+# first gradient of up to 100 is taken, and of up to 1 any. Training that begins with larger ones
+# loses a step or two. One that begins with a single absurd gradient would lose far more: with 300 in
+# place of .1, neither Adam nor a rule with momentum had recovered after 400 steps.
+_FIRST = 1.0
 _LEAST = 0.01
 
 

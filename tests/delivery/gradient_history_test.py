@@ -49,13 +49,13 @@ def _follow(sizes) -> tuple[list[str], GradientHistory]:
 # Which step is an outlier
 
 
-@pytest.mark.parametrize("first", [0.0, 1e-30, 1.0, 9.9])
-def test_a_first_gradient_of_up_to_ten_is_taken(first):
+@pytest.mark.parametrize("first", [0.0, 1e-30, 1.0, 99.0])
+def test_a_first_gradient_of_up_to_a_hundred_is_taken(first):
     assert _follow([first])[0] == ["taken"]
     assert _follow([0.0, 0.0, first])[0] == ["taken"] * 3
 
 
-@pytest.mark.parametrize("first", [10.1, 300.0, 1e30, 3e38])
+@pytest.mark.parametrize("first", [101.0, 300.0, 1e30, 3e38])
 def test_a_larger_first_gradient_is_left_out_and_forgotten(first):
     outcomes, history = _follow([first, 0.1, 11.0])
     assert outcomes == ["left out", "taken", "left out"]
@@ -66,9 +66,9 @@ def test_a_larger_first_gradient_is_left_out_and_forgotten(first):
 def test_a_gradient_is_an_outlier_beyond_a_hundred_times_the_largest_of_recent_ones():
     assert _follow([3.0, 0.5, 290.0])[0] == ["taken"] * 3
     assert _follow([3.0, 0.5, 301.0])[0] == ["taken", "taken", "left out"]
-    # 0.99^300 of 9 are .4413.
-    assert _follow([9.0] + [0.1] * 300 + [44.0])[0][-1] == "taken"
-    assert _follow([9.0] + [0.1] * 300 + [44.5])[0][-1] == "left out"
+    # 0.99^300 of 90 are 4.413.
+    assert _follow([90.0] + [0.1] * 300 + [441.0])[0][-1] == "taken"
+    assert _follow([90.0] + [0.1] * 300 + [442.0])[0][-1] == "left out"
 
 
 def test_one_that_is_just_small_enough_at_most_doubles_the_limit():
@@ -81,14 +81,14 @@ def test_no_gradient_of_up_to_one_is_an_outlier_however_small_or_absent_those_be
     assert set(_follow([*shrinking, 1.0, 1e-12, *[0.0] * 3000, 1.0])[0]) == {"taken"}
 
 
-@pytest.mark.parametrize(("size", "num_left_out"), [(50.0, 1), (5e3, 3), (2e6, 6)])
+@pytest.mark.parametrize(("size", "num_left_out"), [(500.0, 1), (5e3, 2), (2e6, 5)])
 def test_a_start_with_large_gradients_loses_a_few_steps(size, num_left_out):
     outcomes, _ = _follow([size] * 10)
     assert outcomes == ["left out"] * num_left_out + ["taken"] * (10 - num_left_out)
 
 
 def test_steps_without_gradients_say_nothing_of_the_size_of_others():
-    outcomes, history = _follow([9.0, *[0.0] * 3000, 890.0])
+    outcomes, history = _follow([50.0, *[0.0] * 3000, 4900.0])
     assert set(outcomes) == {"taken"}
     assert int(history.num_outliers) == 0
 
@@ -115,7 +115,7 @@ def test_of_poison_of_any_size_at_each_tenth_step_little_gets_through():
 
 def test_the_gradients_of_ordinary_sizes_are_answered_as_by_the_rule_alone():
     generator = np.random.default_rng(0)
-    gradients = (generator.standard_normal([300, 9]) * np.geomspace(1e-6, 100, 9)).astype("float32")
+    gradients = (generator.standard_normal([300, 9]) * np.geomspace(1e-6, 20, 9)).astype("float32")
     rule = load_rule("mnist_rnnprop", replay=False)
     optimizer = LearnedOptimizer(rule)
     variable = keras.Variable(np.zeros(9, np.float32))

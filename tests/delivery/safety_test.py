@@ -105,11 +105,11 @@ def test_one_bad_gradient_among_those_accumulated_drops_their_step_and_no_more()
     ("dtype", "learning_rate", "delta"),
     [
         ("float32", np.nan, 1.0),
-        ("float32", 1e38, 999.0),
-        ("float16", 300.0, 999.0),
+        ("float32", 1e38, 99.0),
+        ("float16", 3000.0, 99.0),
         # Finite each, but not together.
-        ("float32", 2e35, 999.0),
-        ("float16", 40.0, 999.0),
+        ("float32", 2e36, 99.0),
+        ("float16", 400.0, 99.0),
     ],
 )
 def test_no_parameter_becomes_infinite_by_finite_deltas(how, dtype, learning_rate, delta):
@@ -281,7 +281,7 @@ def test_states_stay_bounded_over_many_steps_of_extreme_gradients(name, size):
         averaged = size if any(isinstance(part, RNNprop) for part in parts) else 0.0
     assert largest() <= max(NUM_STEPS if is_learned else 0.0, 1.01 * averaged)
     # What begins with large gradients is followed soon.
-    assert int(optimizer.num_outlier_steps) <= {1e10: 8, 1e30: 28}.get(size, 0)
+    assert int(optimizer.num_outlier_steps) <= {1e10: 8, 1e30: 29}.get(size, 0)
     # The square of 1e30 is no float32: Adam's steps are skipped, and leave it usable.
     skipped = int(optimizer.num_skipped_steps)
     all_skipped = (name, size) == ("adam", 1e30)
