@@ -1,1 +1,1 @@
-"""What is learned from: data sets, and pictures from files."""
+"""Data: labelled data sets, and pictures from files."""
