@@ -60,9 +60,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Returns a data set, read from disk. Downloads nothing.
 
     Args:
-        name: a key of `DATASETS`. "mnist" (28 x 28 x 1, 60,000 training images) and "cifar10" (32 x
-            32 x 3, 50,000) are read as prepared by TensorFlow Datasets, "digits" (8 x 8 x 1, 1,200)
-            from scikit-learn.
+        name: a key of `DATASETS`. "mnist" (28 x 28 x 1, 60,000 training images) and "cifar10"
+            (32 x 32 x 3, 50,000) are read as prepared by TensorFlow Datasets, "digits" (8 x 8 x 1,
+            1,200) from scikit-learn.
         data_dir: the folder in which TensorFlow Datasets has prepared its data. The default is the
             environment variable TFDS_DATA_DIR if it is set, or else `~/tensorflow_datasets`.
             "digits" needs no folder.

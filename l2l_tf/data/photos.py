@@ -212,7 +212,7 @@ def _as_rgb(path: Path, image: Image.Image) -> np.ndarray:
         # Grey with 16 bits, 32 bits or floats. Pillow would clip these at 255 instead of scaling
         # them.
         grey = np.asarray(image, np.float64)
-        # Phrased so that NaN counts as out of range.
+        # Written so that NaN is out of range.
         if not (grey.min() >= 0 and grey.max() <= 65535):
             raise ValueError(
                 "A grey picture's pixels must be within 0..1, 0..255 or 0..65535. Received: "
