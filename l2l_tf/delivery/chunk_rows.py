@@ -9,7 +9,7 @@ from l2l_tf.keras_internals import is_compiled_by_xla
 
 
 class RowsInPlace:
-    """Rows of variables `[K, R]`, replaced in the variables themselves. Old rows are kept.
+    """Rows of variables `[K, R]`, replaced in the variables. Old rows are kept to be restored.
 
     Args:
         variables: variables on the device of this update.
@@ -40,7 +40,7 @@ class RowsInPlace:
         return carried
 
     def commit(self, carried: list[tf.TensorArray]) -> None:
-        """Makes the new rows final; called after the loop, in a branch of a `tf.cond`."""
+        """Keeps the new rows; called after the loop, in a branch of a `tf.cond`."""
 
     def revert(self, carried: list[tf.TensorArray]) -> None:
         """Restores the old rows; called in the other branch."""

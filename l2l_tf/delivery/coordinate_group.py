@@ -29,8 +29,8 @@ class CoordinateGroup(Group):
         state_dtype: dtype in which to store state tensors with more than one number per coordinate.
             The rule computes in its own dtype. Vectors `[N]` and scalars, such as running sums and
             counts, keep their dtype. Values stored in bfloat16 are rounded up or down at random, so
-            that their mean is preserved. Rounding to nearest, with 8 bits, would again and again
-            lose the small changes of an LSTM's cell.
+            that their mean is preserved. Rounding to nearest would lose small changes of an LSTM's
+            cell at every step, since bfloat16 has only 8 bits.
     """
 
     def __init__(

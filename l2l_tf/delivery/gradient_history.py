@@ -30,9 +30,10 @@ class GradientHistory(tf.Module):
     coordinate whose own gradients were zero for long, such as one behind a ReLU, may thus return
     with any gradient that is usual elsewhere. A step is an outlier if its size is more than 100
     times the largest recent size. That largest size decays by 0.99 per step. A single step can at
-    most double it, so that a gradient just below the limit does not open the door to larger ones.
-    Each outlier in a row raises the limit tenfold, so that a lasting change is soon accepted. A
-    step that is taken ends the row. Steps with only zero gradients are ignored.
+    most double it, unless it is the first one or the first after outliers. A gradient just below
+    the limit thus does not open the door to larger ones. Each outlier in a row raises the limit
+    tenfold, so that a lasting change is soon accepted. A step that is taken ends the row. Steps
+    with only zero gradients do not affect the recent size.
 
     Attributes:
         largest: float32 variable `[]`, the largest recent size. Zero before the first step.

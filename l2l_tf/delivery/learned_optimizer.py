@@ -129,7 +129,8 @@ class LearnedOptimizer(JointOptimizer):
             (`finalize_variable_values`).
         state_dtype: "float32", or "bfloat16" to store the rule's state for each coordinate in half
             the memory. Values are then rounded at random, seeded by the number of steps taken, so
-            that a resumed run is reproduced bit for bit. The rule always computes in its own dtype.
+            that a resumed run continues bit for bit as if it had not stopped. The rule always
+            computes in its own dtype.
         chunk_size: the number of coordinates that a learned rule processes at once on large models.
             It bounds the memory that a step needs in addition to the state. None chooses it; 0
             processes all at once.

@@ -44,7 +44,7 @@ class Plan:
         options: the optimizer's options.
 
     Attributes:
-        assignment: the argument.
+        assignment: as given.
         groups: one group for each rule that has a coordinate to update.
         route_of: the index of each updated variable's route, by the variable's position. None if it
             has no route.

@@ -18,7 +18,6 @@ def noise_for(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
     Args:
         shape: the shape.
         seed: int32 `[2]`.
-        seed: int32 `[2]`.
     """
     rows = tf.random.stateless_uniform(shape[:1], seed, None, None, tf.uint32, alg="philox")
     # RandomState, because NumPy guarantees that its numbers never change.

@@ -172,9 +172,9 @@ class PendingState:
         num_reported: the number of reported skipped steps before the state was loaded.
 
     Attributes:
-        saved: the argument.
-        assignment: the argument.
-        num_reported: the argument.
+        saved: as given.
+        assignment: as given.
+        num_reported: as given.
     """
 
     def __init__(self, saved: SavedState, assignment: Assignment | None, num_reported: int):

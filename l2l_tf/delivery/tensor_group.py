@@ -1,4 +1,4 @@
-"""The share in an optimizer's joint update of a rule that looks at whole tensors."""
+"""A whole-tensor rule's share of an optimizer's joint update."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -20,7 +20,7 @@ class RuleUse:
         initial_stddev: the standard deviation of the normal distribution from which initial weights
             should be drawn. None if it accepts any, including Keras's defaults.
         num_steps: the number of training steps for which it was learned.
-        fails_with: what it does not do well with: activations, networks, lengths of training.
+        fails_with: where it performs poorly: activations, networks, lengths of training.
         instead: the name of the rule to use in such cases. None if the package has no better one.
 
     Raises:
