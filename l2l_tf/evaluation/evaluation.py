@@ -1,4 +1,4 @@
-"""Rules run on fresh tasks; all reported curves come from here."""
+"""Evaluation of rules on fresh tasks, the source of all reported curves."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from l2l_tf.rules.rule import FlatLayout, Rule
 
 # The numbers of an evaluation by which rules can be ranked.
 METRICS = ("final_loss", "mean_loss")
-# The number of last losses that are averaged to the final loss of a problem with minibatches.
+# The number of last losses that are averaged into the final loss of a problem with minibatches.
 NUM_FINAL_MINIBATCHES = 5
 # The number of coordinates that run side by side. On a CPU, their state should fit into the cache
 # (with 2^20, a 2 x 20 LSTM takes twice as long per coordinate). On a GPU, they should keep it busy.
@@ -36,7 +36,7 @@ def check_metric(metric: str, name: str = "metric") -> None:
 
 
 def num_final_losses(problem: Problem, num_steps: int) -> int:
-    """Returns the number of last losses that are averaged to a run's final loss."""
+    """Returns the number of last losses that are averaged into a run's final loss."""
     return min(NUM_FINAL_MINIBATCHES, num_steps) if problem.is_stochastic else 1
 
 
@@ -49,7 +49,7 @@ class Evaluation:
 
     Attributes:
         losses: float `[T + 1, R]`, before each of the T steps and after the last.
-        num_final: the number of last losses that are averaged to a run's final loss.
+        num_final: the number of last losses that are averaged into a run's final loss.
         parameters: float `[M, N]`, the parameters of each task after its last step. None if not
             requested.
     """

@@ -1,4 +1,4 @@
-"""Searches for the best candidate for a rule's learning rate, or any other number in it."""
+"""Searches for the best learning rate of a rule, or any other number in it."""
 
 import dataclasses
 import math

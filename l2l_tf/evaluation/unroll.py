@@ -97,7 +97,7 @@ def unroll(
             share damps what grows from step to step. 0 makes the inputs constants to the tape: the
             paper's approximation (section 2), with which `l2l_tf.training.meta_gradient` needs only
             the deltas' derivatives.
-        backpropagation_steps: the number of steps after which the rule's state is detached from a
+        backpropagation_steps: the interval, in steps, at which the rule's state is detached from a
             tape. None never detaches it.
     """
     bound = bind(rule, problem)
