@@ -25,11 +25,11 @@ def accuracy(
 ) -> float:
     """Returns the share of images that a problem's model classifies correctly.
 
-    The model runs in inference mode. Batch normalisation then needs statistics. Moving averages
-    kept during training would lag behind the parameters. Instead, means and variances are averaged
-    over minibatches, all at the given parameters.
+    The model runs in inference mode. For batch normalisation, means and variances are averaged over
+    minibatches, all at the given parameters. Moving averages kept during training would lag behind
+    the parameters.
     Source: Wu and Johnson 2021, section 3 ("PreciseBN", arXiv 2105.07576). Unlike there, variances
-        are averaged without the variance of the means, as in Keras's moving averages.
+    are averaged without the variance of the means, as in Keras's moving averages.
 
     Args:
         problem: the problem.

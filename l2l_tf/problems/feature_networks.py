@@ -92,8 +92,8 @@ def squeezenet(weights: str | None = None) -> keras.Model:
     """Returns the convolutions of SqueezeNet 1.1 up to the last fire module, 722,496 weights.
 
     Source: Iandola et al. 2016 (arXiv 1602.07360), version 1.1 of the authors' code. Unlike there,
-        the first convolution and the poolings do not pad edges. This matches the weights available
-        for Keras.
+    the first convolution and the poolings do not pad edges. This matches the weights available for
+    Keras.
 
     Args:
         weights: None; there is nothing to download.

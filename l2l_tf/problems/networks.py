@@ -115,12 +115,12 @@ def resnet20(
     """Returns a residual network of 20 layers; the defaults are for CIFAR-10.
 
     The network is a convolution, nine residual blocks, and the mean over the image. Each block has
-    two convolutions of 3 x 3. There are three blocks each with 16, 32 and 64 channels. Batch
+    two convolutions of 3 x 3. Three blocks have 16 channels, three have 32 and three have 64. Batch
     normalisation follows each convolution, which therefore needs no bias. There are 272,474
     coordinates.
     Source: He et al. 2016, section 4.2 (arXiv 1512.03385). Unlike there, the shortcuts that double
-        the channels are 1 x 1 convolutions with batch normalisation, the paper's option B. Option A
-        pads the channels with zeros and has 269,722 coordinates.
+    the channels are 1 x 1 convolutions with batch normalisation, the paper's option B. Option A
+    pads the channels with zeros and has 269,722 coordinates.
 
     Args:
         image_shape: height and width, at least 4, and channels of the images, float `[B, h, w, c]`

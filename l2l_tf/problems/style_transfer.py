@@ -36,8 +36,8 @@ class StyleTransferProblem(Problem):
             their squared difference in brightness, where black is 0 and white is 1.
 
     Source: Gatys, Ecker and Bethge 2015, equations 1 to 7 (arXiv 1508.06576). Variation: Mahendran
-        and Vedaldi 2015, section 3 with an exponent of 2 (arXiv 1412.0035). Andrychowicz et al.
-        2016, section 3.4 (arXiv 1606.04474), mention such a regularizer but do not define it.
+    and Vedaldi 2015, section 3 with an exponent of 2 (arXiv 1412.0035). Andrychowicz et al. 2016,
+    section 3.4 (arXiv 1606.04474), mention such a regularizer but do not define it.
 
     This loss differs from that of Gatys et al. It keeps the balance of the terms and the size of a
     pixel's gradient the same for any picture size and any network. Their content term is half a
@@ -130,8 +130,8 @@ class StyleTransferProblem(Problem):
         sizes = np.array([photo.shape[:2] for photo in photos], np.int64)
         self._sizes = tf.constant(sizes)
         self._starts = tf.constant(np.cumsum([0, *(3 * sizes.prod(axis=1))[:-1]]), tf.int64)
-        # As tensors, since tapes don't watch them. Setting a Keras variable's `trainable` to False
-        # doesn't prevent that.
+        # As tensors, which tapes don't watch. A tape would watch Keras variables even after their
+        # `trainable` is set to False.
         self._weights = [(one, tf.convert_to_tensor(one.value)) for one in features.weights]
         maps = self._maps(tf.constant(style[np.newaxis]))
         self._check_layers(maps)

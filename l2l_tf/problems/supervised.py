@@ -145,8 +145,8 @@ class SupervisedProblem(Problem):
         values = [*zip(model.trainable_variables, parameters, strict=True), *self._constants]
         for index, state in enumerate(self._seed_states):
             values.append((state, tf.bitcast(fold_in(seeds[0], index), tf.uint32)))
-        # Like `model.stateless_call`, which however calls `model.call`. If that takes no
-        # `training`, the model's layers would not receive it.
+        # Equivalent to `model.stateless_call`, which however calls `model.call` directly. If that
+        # has no argument `training`, layers in the model would not receive it.
         with keras.StatelessScope(state_mapping=values, collect_losses=True):
             outputs = model(self._prepared(inputs), training=True)
             penalties = model.losses
