@@ -126,7 +126,7 @@ def draw_widths(path: str | Path, panels: Sequence[WidthPanel]) -> None:
 def draw_pictures(
     path: str | Path, headings: Sequence[str], rows: Sequence[Sequence[np.ndarray]]
 ) -> None:
-    """Draws pictures in a grid, pixel by pixel and without axes, as a PNG.
+    """Draws pictures in a grid, without interpolation or axes, as a PNG.
 
     Args:
         path: the file to write. Its folder is created if missing.
