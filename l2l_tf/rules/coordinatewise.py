@@ -24,11 +24,9 @@ class CoordinatewiseRule:
     Subclasses have two methods:
 
         `initial_state(num_coordinates)` returns a nest of tensors. Each is a scalar, or has N as
-        its
-            first axis.
-        Calling the rule with a gradient, float `[N]`, and a state returns the delta, float `[N]`,
-        and
-            the next state. The delta is added to the parameters.
+            its first axis.
+        `__call__(gradient, state)` takes a gradient, float `[N]`, and a state. It returns the
+            delta, float `[N]`, which is added to the parameters, and the next state.
     """
 
     is_coordinatewise = True
@@ -77,9 +75,9 @@ class OnCoordinates(BoundRule):
         state for one coordinate. This is 0.8 GB for a 2 x 20 LSTM, 20 steps and 20,000 coordinates.
         If it is at most 2 GiB, the unroll is recorded once and differentiated. Otherwise the rule
         runs in chunks of C coordinates, and the unroll stores only its gradients. The backward pass
-        then runs the rule again, chunk by chunk. This costs a third more arithmetic. It needs 24 S
-        T C bytes for the current chunk, and about 8 N (S + T) for states and gradients, each kept
-        once before and once after a step.
+        then runs the rule again, chunk by chunk. This costs a third more arithmetic. It needs
+        24 S T C bytes for the current chunk, and about 8 N (S + T) for states and gradients, each
+        kept once before and once after a step.
         """
         if chunk_size is None:
             chunk_size = 0 if self.tape_bytes(num_steps) <= MAX_TAPE_BYTES else CHUNK_SIZE

@@ -148,7 +148,7 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
         self._add_named_weight("output_bias", (1,), "zeros")
 
     def _add_named_weight(self, name: str, shape: tuple[int, ...], initializer: Any) -> Any:
-        """Adds a weight, also as an attribute with its name after an underscore, and returns it."""
+        """Adds a weight, stores it as the attribute `_<name>` too, and returns it."""
         weight = self.add_weight(name=name, shape=shape, initializer=initializer)
         # tf.train.Checkpoint finds weights that are attributes, but not those in lists.
         setattr(self, f"_{name}", weight)
@@ -227,7 +227,7 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
 
 
 def _forget_gates_open(shape: tuple[int], dtype: str | None = None) -> tf.Tensor:
-    """Returns zero biases, but one for the forget gates, so that a new cell remembers."""
+    """Returns biases of zero, except one for the forget gates, so that a new cell remembers."""
     num_units = shape[0] // 4
     zeros = tf.zeros([num_units], dtype)
     return tf.concat([zeros, zeros + 1, zeros, zeros], axis=0)

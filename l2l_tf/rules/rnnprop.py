@@ -20,10 +20,10 @@ class RNNprop(LSTMRule):
     """An LSTM that sees each coordinate's gradient and mean gradient, relative to their usual size.
 
     Let m be the mean and v the mean square of the gradients so far, both exponentially weighted and
-    corrected for their start at zero. A coordinate's inputs are g / (sqrt(v) + epsilon) and m /
-    (sqrt(v) + epsilon). They pass through a dense layer with ELU and the LSTM layers to one output.
-    The delta is output_scale tanh(output). It therefore does not depend on the scale of the loss,
-    and is never larger than `output_scale`.
+    corrected for their start at zero. A coordinate's inputs are g / (sqrt(v) + epsilon) and
+    m / (sqrt(v) + epsilon). They pass through a dense layer with ELU and the LSTM layers to one
+    output. The delta is output_scale tanh(output). It therefore does not depend on the scale of the
+    loss, and is never larger than `output_scale`.
     Source: Lv, Jiang and Li 2017 (arXiv 1703.03633).
 
     There are three differences from the paper's code. The delta is added, not subtracted. The

@@ -103,7 +103,8 @@ class RoutedRule(keras.layers.Layer):
         """Returns the rule for given tensors, each assigned to the first route that it matches.
 
         Args:
-            variables: objects that routes can match, with a shape and a path or name.
+            variables: descriptions of the tensors for routes to match, each with a shape and a path
+                or name.
             batch_shape: leading axes that are not part of each tensor's own shape.
         """
         names = list(self.parts)

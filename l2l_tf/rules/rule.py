@@ -51,7 +51,7 @@ class FlatLayout:
 
 
 class BoundRule(abc.ABC):
-    """A rule that knows which tensors it updates. The engine runs nothing else.
+    """A rule that knows which tensors it updates. The engine runs only bound rules.
 
     It takes gradients and returns deltas as one flat vector of the N coordinates of all tensors, in
     order (`FlatLayout`), or tensor by tensor (`update`).
@@ -173,8 +173,8 @@ class BoundRule(abc.ABC):
             first_gradient: float `[N]`, at the start of the unroll.
             gradients: float `[T, N]`, after each of its steps.
             step_weights: float `[T]`, the weight of the loss after each step.
-            backpropagation_steps: the number of steps after which the state is detached. None never
-                detaches it.
+            backpropagation_steps: the interval, in steps, at which the state is detached. None
+                never detaches it.
 
         Returns:
             One tensor for each of the rule's trainable weights.
@@ -212,7 +212,8 @@ class Rule(Protocol):
         """Returns the rule bound to given tensors.
 
         Args:
-            variables: describe the tensors: each has a static `shape`, and a `path` or `name`.
+            variables: descriptions of the tensors, each with a static `shape` and a `path` or
+                `name`.
             batch_shape: leading axes for independent tasks and functions, not part of each tensor's
                 own shape.
         """

@@ -30,7 +30,7 @@ class BoundToTensors(BoundRule):
 
     Args:
         rule: the rule to bind.
-        variables: describe the tensors: each has a static `shape`, and a `path` or `name`.
+        variables: descriptions of the tensors, each with a static `shape` and a `path` or `name`.
         batch_shape: leading axes that are not part of each tensor's own shape.
     """
 

@@ -29,7 +29,7 @@ class InChunks(BoundRule):
 
     Attributes:
         chunk: the rule for the coordinates of one chunk.
-        chunk_size: the argument.
+        chunk_size: as given.
 
     Raises:
         ValueError: `chunk_size` is below 1.

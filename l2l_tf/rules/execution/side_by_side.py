@@ -32,7 +32,7 @@ class SideBySide(BoundRule):
 
     Attributes:
         parts: the rule for the coordinates of each part. Parts are as few and as equal as possible.
-        part_size: the argument.
+        part_size: as given.
 
     Raises:
         ValueError: `part_size` is below 1.

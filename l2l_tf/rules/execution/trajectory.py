@@ -18,7 +18,7 @@ def answer(
         rule: maps a gradient, float `[N]`, and a state to a delta and the next state.
         state: the state before the first step.
         gradients: float `[T, N]`.
-        backpropagation_steps: the number of steps after which the state is detached from the tape.
+        backpropagation_steps: the interval, in steps, at which the state is detached from the tape.
             None never detaches it.
     """
     num_steps = gradients.shape[0]
