@@ -14,10 +14,10 @@ def averaged(
 ) -> Iterator[None]:
     """Temporarily swaps in the optimizer's moving averages of weights, if it keeps any.
 
-    An optimizer with `use_ema=True` keeps them. After its step t, average_t = m average_(t-1) + (1
-    - m) weights_t, where m is its `ema_momentum`. It starts with average_1 = weights_1. The average
-    therefore never includes zeros, but the weights of the first step keep a share of m^(t-1) for
-    long.
+    An optimizer with `use_ema=True` keeps them. After its step t, average_t =
+    m average_(t-1) + (1 - m) weights_t, where m is its `ema_momentum`. It starts with average_1 =
+    weights_1. The average therefore never includes zeros, but the weights of the first step keep a
+    share of m^(t-1), which fades slowly.
 
     Args:
         optimizer: any Keras optimizer that was built with the weights.

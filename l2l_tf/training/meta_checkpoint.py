@@ -131,10 +131,10 @@ class MetaCheckpoint:
         return record.contents["progress"], record.tensors
 
     def _latest_whole(self) -> tuple[int | None, "_Record", tuple[int, Exception] | None]:
-        """Returns the number of the latest intact checkpoint, its record, and the loss.
+        """Returns the number and the record of the latest intact checkpoint, and what is lost.
 
-        The number is None if there are no checkpoints. The loss is the number of the latest
-        checkpoint and its error, or None if that checkpoint is intact.
+        The number is None if there are no checkpoints. What is lost is given as the number of the
+        latest checkpoint and its error, or as None if that checkpoint is intact.
         """
         listed, lost = self._listed(), None
         for number in self._numbers():

@@ -392,7 +392,7 @@ class MetaTrainer:
         )
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
-        # Processes restore together, so they must first agree that there is something to restore.
+        # Processes restore together, so they must first agree on what to restore.
         restored = checkpoint.restore(check=self._refuse_other_progress)
         counters, tensors = restored or ({}, [])
         self.progress = MetaProgress(**counters)

@@ -19,8 +19,8 @@ class TruncatedBackpropagation(GradientEstimator):
     Source: Andrychowicz et al. 2016, section 3 (arXiv 1606.04474).
 
     Args:
-        second_derivatives: the share of the derivative through the optimizee's gradients, in [0,
-            1]. 0 is the paper's approximation, 1 the true derivative
+        second_derivatives: the share of the derivative through the optimizee's gradients, in
+            [0, 1]. 0 is the paper's approximation, 1 the true derivative
             (`l2l_tf.training.meta_gradient`).
         backpropagation_steps: the largest number of steps of the rule that gradients flow through.
             None means all steps of an unroll.

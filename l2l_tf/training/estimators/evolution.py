@@ -41,9 +41,9 @@ class Episodes(NamedTuple):
 class EvolutionStrategies(GradientEstimator):
     """The gradient of the losses of whole episodes, estimated from antithetic pairs.
 
-    Each pair runs one task twice on the same minibatches: with weights phi + sigma eps and with phi
-    - sigma eps, where eps is standard normal. If L+ and L- are the losses of one unroll, the pair
-    contributes
+    Each pair runs one task twice on the same minibatches: with weights phi + sigma eps and with
+    phi - sigma eps, where eps is standard normal. If L+ and L- are the losses of one unroll, the
+    pair contributes
 
         (L+ - L-) xi / (2 sigma).
 
@@ -59,8 +59,8 @@ class EvolutionStrategies(GradientEstimator):
     The loss of an unroll is the sum over its steps of the mean loss over functions, as in
     `TruncatedBackpropagation`. The problem first normalises the losses (`Problem.normalized`).
 
-    The tasks of a meta-step are pairs, so `tasks_per_meta_step` is the number of pairs. They run at
-    the same time, as far as the device allows. An episode ends when its pair has taken as many
+    Each task of a meta-step has its pair, so `tasks_per_meta_step` is the number of pairs. They run
+    at the same time, as far as the device allows. An episode ends when its pair has taken as many
     steps as its horizon. The pair then begins another task.
 
     Args:
