@@ -16,7 +16,7 @@ CHUNK_SIZE = 16384
 class InChunks(BoundRule):
     """A coordinatewise rule that updates its coordinates chunk by chunk.
 
-    Deltas equal those of the rule itself. Only memory use differs: beside the state, a step holds
+    Deltas equal those of the rule itself. Only memory use differs: besides the state, a step holds
     temporary tensors for one chunk only. The state is a tuple with the state of each chunk. All
     chunks have the same size; the last is padded with coordinates whose gradient is zero.
 
