@@ -24,7 +24,7 @@ def rule_to_config(rule: Rule) -> dict[str, Any]:
     """Returns JSON values for `rule_from_config`.
 
     They hold Keras's serialized object (`object`) and its weights (`weights`). Weights are the
-    base64 of their bytes in C order and little-endian, which is exact, and small beside any model.
+    base64 of their bytes in C order and little-endian, which is exact, and small next to any model.
 
     Raises:
         TypeError: the rule has no `get_config`.
