@@ -8,11 +8,11 @@
     state = rule.initial_state(num_coordinates)
     delta, state = rule(gradient, state)
 
-The subpackages build on each other in this order: `data` (what is learned from), `problems` (what
-is optimised), `rules` (what updates), `evaluation` (how a rule is judged), `training` (how a rule
-is learned), `delivery` (how a rule is saved, loaded and used), `reporting` (how results are read).
-They, and TensorFlow, are imported when they are first used, or when Keras is, which loads files
-that hold them.
+The subpackages build on each other in this order: `data` (data sets and photos), `problems`
+(functions to optimise), `rules` (update rules), `evaluation` (comparing and tuning rules),
+`training` (meta-training), `delivery` (saving, loading and using rules), `reporting` (tables and
+figures). They and TensorFlow are imported on first use. Importing Keras imports them too, so that
+Keras can load files that refer to them.
 """
 
 import importlib
@@ -39,7 +39,7 @@ __all__ = [
     "tune",
 ]
 
-# Where each name is at home.
+# The subpackage that defines each name.
 _HOMES = {
     "LearnedOptimizer": "l2l_tf.delivery",
     "MetaTrainer": "l2l_tf.training",

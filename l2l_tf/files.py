@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Atomic writing of files and folders."""
 
 import contextlib
 import json
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Held where a folder is moved away for a moment, which no other thread may take for killed.
+# Held while a folder is briefly moved away, so that no other thread mistakes it for a leftover.
 _MOVING = threading.Lock()
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a path given by a user, with `~` and `~name` replaced by home folders.
 
-    A path whose home folder is not known is returned as it is.
+    Returns the path unchanged if the home folder is unknown.
     """
     path = Path(path)
     try:
@@ -29,15 +29,15 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def checked_path(path: str | os.PathLike[str], name: str) -> Path:
-    """Returns a path given by a user, expanded, where TensorFlow is to read or write.
+    """Returns a path given by a user, expanded and checked for use by TensorFlow.
 
     Args:
         path: the path.
         name: the argument's name, for errors.
 
     Raises:
-        TypeError: it is no path.
-        ValueError: it is empty, or not in UTF-8, which alone TensorFlow takes.
+        TypeError: it is not a path.
+        ValueError: it is empty, or not valid UTF-8. TensorFlow accepts no other encoding.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{name} must be a path. Received: {name}={path!r}. Name a file or folder.")
@@ -60,10 +60,10 @@ def checked_path(path: str | os.PathLike[str], name: str) -> Path:
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a path beside a file to write to; moves what was written into place at the end.
+    """Yields a temporary path next to a file, and moves it into place at the end.
 
-    If the body raises, or the process is killed, the older file is left as it was. What killed
-    processes of this machine have left beside the file is removed. The folder is made if missing.
+    If the body raises or the process is killed, the old file stays as it was. Leftovers of killed
+    processes of this machine are removed. The folder is created if it is missing.
 
     Args:
         path: the file to write.
@@ -83,33 +83,33 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file in UTF-8, whole or not at all."""
+    """Writes a text file in UTF-8, atomically."""
     with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], contents: Any, indent: int | None = 1) -> None:
-    """Writes JSON, whole or not at all; null stands for numbers that are not finite."""
+    """Writes JSON atomically, with null for numbers that are not finite."""
     write_text(path, strict_json(contents, indent))
 
 
 def strict_json(contents: Any, indent: int | None = 1) -> str:
-    """Returns JSON with null for each number that is not finite, as JSON has no such numbers."""
+    """Returns strict JSON, with null for each number that is not finite."""
     return json.dumps(_finite_or_none(contents), indent=indent, allow_nan=False) + "\n"
 
 
 def partial_path(path: Path) -> Path:
-    """Returns where this thread writes a file or folder before it is moved to its path.
+    """Returns the path at which this thread writes a file or folder before moving it into place.
 
-    The path's own name comes last, since some libraries choose a format by the suffix.
+    The original name comes last, since some libraries choose a format by the suffix.
     """
     return path.with_name(f"{_prefix('partial')}{_writer()}-{path.name}")
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what processes of this machine that no longer run have left beside a path.
+    """Removes leftovers of dead processes of this machine next to a path.
 
-    A folder that was moved away to be replaced is left to `put_back` where nothing has taken its
+    A folder that was moved away to be replaced is kept for `put_back` if nothing has taken its
     place.
     """
     with _MOVING:
@@ -121,13 +121,13 @@ def remove_leftovers(path: Path) -> None:
 
 
 def move_into_place(partial: Path, path: Path) -> None:
-    """Moves a folder that was written whole to its place; an older one there is removed.
+    """Moves a completely written folder into place, and removes the old one.
 
-    It takes two renames. Of a process that is killed between them, `put_back` finds the older
+    This takes two renames. If the process is killed between them, `put_back` restores the old
     folder.
 
     Raises:
-        OSError: a folder can't be moved; the older one is then where it was.
+        OSError: a folder can't be moved. The old one then stays in place.
     """
     old = path.with_name(f"{_prefix('replaced')}{_writer()}-{path.name}")
     with _MOVING:
@@ -143,9 +143,9 @@ def move_into_place(partial: Path, path: Path) -> None:
 
 
 def put_back(path: Path) -> None:
-    """Puts back the folder that a killed process of this machine had moved away to replace it.
+    """Restores a folder that a killed process of this machine moved away in order to replace it.
 
-    Whatever is there stays, and so does what a running process has moved away.
+    An existing folder is left alone, and so is one that a running process has moved away.
     """
     with _MOVING, contextlib.suppress(OSError, ValueError):
         if path.name and not os.path.lexists(path):
@@ -155,7 +155,7 @@ def put_back(path: Path) -> None:
 
 
 def _leftovers(path: Path, kind: str) -> list[Path]:
-    """Returns what processes of this machine that no longer run have left beside a path."""
+    """Returns the leftovers of dead processes of this machine next to a path."""
     prefix, suffix = _prefix(kind), f"-{path.name}"
     leftovers = []
     with contextlib.suppress(OSError):
@@ -168,7 +168,7 @@ def _leftovers(path: Path, kind: str) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
-    """Removes a file, link or folder, in so far as it can be removed."""
+    """Removes a file, link or folder, ignoring errors."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -177,12 +177,12 @@ def _remove(path: Path) -> None:
 
 
 def _prefix(kind: str) -> str:
-    # The host's name, since a folder may be shared by machines that number processes alike.
+    # Includes the host's name, since machines that share a folder may use the same process numbers.
     return f".{kind}-{socket.gethostname()}-"
 
 
 def _writer() -> str:
-    """Returns what tells this thread of this process from others on this machine."""
+    """Returns an identifier of this thread, unique on this machine."""
     return f"{os.getpid()}.{threading.get_ident()}"
 
 

@@ -1,6 +1,6 @@
-"""What this package needs of Keras and TensorFlow that has no public name.
+"""Private parts of Keras and TensorFlow that this package uses.
 
-A release that renames any of it breaks this file, and no other.
+A release that renames any of them breaks this file only.
 """
 
 import abc
@@ -13,8 +13,8 @@ from tensorflow.python.ops import control_flow_util
 
 
 def sublayers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yields each layer inside a model once: those of nested models and of composite layers too."""
-    # Keras collects the variables of a model with it.
+    """Yields each layer inside a model once, including those of nested models and layers."""
+    # Keras itself collects a model's variables with this method.
     return model._flatten_layers(include_self=False)
 
 
@@ -31,7 +31,7 @@ def is_compiled_by_xla() -> bool:
 class JointOptimizer(keras.optimizers.Optimizer, abc.ABC):
     """A Keras optimizer that updates all variables together, in one call for each step.
 
-    Keras's own optimizers update one variable after the other. Weight decay is left to the update.
+    Keras's own optimizers update one variable after another. Weight decay is left to the update.
     """
 
     @abc.abstractmethod
@@ -42,7 +42,7 @@ class JointOptimizer(keras.optimizers.Optimizer, abc.ABC):
         variables: list[Any],
         learning_rate: Any,
     ) -> None:
-        """Updates all variables on all devices; called where no device is chosen.
+        """Updates all variables on all devices, in cross-replica context.
 
         Args:
             strategy: the strategy under which the optimizer was made.
@@ -58,7 +58,7 @@ class JointOptimizer(keras.optimizers.Optimizer, abc.ABC):
 
     @property
     def num_steps(self) -> tf.Variable:
-        """The number of steps, with those that were skipped, int64 `[]`."""
+        """The number of steps, including skipped ones, int64 `[]`."""
         return self._iterations.value
 
     @property
@@ -79,11 +79,11 @@ class JointOptimizer(keras.optimizers.Optimizer, abc.ABC):
         return bool(self.weight_decay and self._use_weight_decay(variable))
 
     def is_overwritten(self, variable: Any) -> bool:
-        """Returns whether a variable takes its gradient as its new value (scales of float8)."""
+        """Returns whether a variable is overwritten with its gradient (float8 scales)."""
         return self._overwrite_variable_with_gradient(variable)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        """Does nothing: the update may be skipped as a whole, and the decay with it."""
+        """Does nothing. The update applies decay itself, so that it can skip the whole step."""
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any

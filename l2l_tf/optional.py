@@ -1,15 +1,15 @@
-"""What is said where a package is missing that only a part of the library needs."""
+"""The error for a missing optional package."""
 
-# Which extra of this package brings what only figures, pictures and data sets need.
+# The extra of this package that installs what figures, pictures and data sets need.
 _EXTRA = "experiments"
 
 
 def missing(package: str, purpose: str) -> ModuleNotFoundError:
-    """Returns the error of a package that is not installed.
+    """Returns the error to raise if a package is not installed.
 
     Args:
         package: its name.
-        purpose: what needs it, in the plural.
+        purpose: what needs it, as a plural noun.
     """
     return ModuleNotFoundError(
         f"{package} must be installed for {purpose}. Received: no module of it. "

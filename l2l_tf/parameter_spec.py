@@ -1,14 +1,14 @@
-"""What a tensor of parameters is."""
+"""The description of a parameter tensor."""
 
 from typing import NamedTuple
 
 
 class ParameterSpec(NamedTuple):
-    """What one tensor of parameters is, for rules that treat some otherwise than others.
+    """Path and shape of a parameter tensor, for rules that treat tensors differently.
 
     Attributes:
-        path: the name by which it is known, with those of what holds it before it.
-        shape: its static shape, without axes of tasks and functions that stand before it.
+        path: the tensor's name, prefixed with the names of its containers.
+        shape: its static shape, without leading axes of tasks and functions.
     """
 
     path: str

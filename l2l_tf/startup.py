@@ -1,13 +1,13 @@
-"""What happens when TensorFlow and Keras are imported after this package.
+"""Import hooks for TensorFlow and Keras.
 
-TensorFlow is imported without the lines that its C++ libraries print of themselves, on the file
-descriptor of standard error: which instructions they use, and that there is no GPU. Nobody can act
-on that, and no setting silences all of it. Whatever else is written meanwhile is passed on. With
-the environment variable TF_CPP_MIN_LOG_LEVEL set to 0, nothing is held back.
+TensorFlow's C++ libraries print messages at import, to the file descriptor of standard error: which
+CPU instructions they use, and that there is no GPU. Users can do nothing about them, and no setting
+silences them all. The hook drops these lines and passes on everything else. If the environment
+variable TF_CPP_MIN_LOG_LEVEL is 0, nothing is dropped.
 
-Keras is told of the rules and the optimizer of this package, so that it can load files that hold
-them, though nothing else of the package was imported. The subpackages import Keras before all else,
-as telling it imports the subpackages.
+The hook for Keras registers this package's rules and optimizer, so that Keras can load files that
+contain them even if nothing else of this package was imported. Registration imports the
+subpackages, so each subpackage imports Keras first.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Passes on all lines but those at the level INFO, and the one that TensorFlow writes above the
-# first of them. A process of its own, so that it outlives one that TensorFlow aborts.
+# Passes on all lines except those at level INFO and the heading that TensorFlow prints above the
+# first of them. Runs as a separate process, to survive if TensorFlow aborts the main one.
 _FILTER = r"""
 import re, sys
 information = re.compile(rb"(?:I\d{4} |WARNING: All log messages before absl::InitializeLog\(\))")
@@ -34,10 +34,10 @@ for line in sys.stdin.buffer:
 
 
 def prepare_imports() -> None:
-    """Has TensorFlow imported quietly, and Keras told of this package, when they are imported."""
+    """Installs hooks that import TensorFlow quietly and register this package with Keras."""
     finders: list[Any] = []
     if "tensorflow" not in sys.modules and os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":
-        # What TensorFlow would print later at the level INFO.
+        # TensorFlow's later messages at level INFO.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
         finders.append(_Finder("tensorflow", _execute_quietly))
     if "keras" in sys.modules:
@@ -62,11 +62,11 @@ def _execute_quietly(execute: Callable[[], None]) -> None:
 
 
 class _Finder:
-    """Finds one module where it is, and has it executed by a function of how that is done.
+    """A meta-path finder that wraps the execution of one module.
 
     Args:
-        name: of the module.
-        around: is given what executes the module.
+        name: the module's name.
+        around: is called with the function that executes the module.
     """
 
     def __init__(self, name: str, around: Callable[[Callable[[], None]], None]):
@@ -97,14 +97,14 @@ class _Finder:
 
 @contextlib.contextmanager
 def _without_information() -> Iterator[None]:
-    """Holds back lines of information that are written to the file descriptor of standard error."""
-    # The program that a frozen application is can't run the filter.
+    """Drops INFO lines written to the file descriptor of standard error."""
+    # In a frozen application, the executable is not Python and can't run the filter.
     command = None if getattr(sys, "frozen", False) else sys.executable
     try:
         descriptor = sys.stderr.fileno()
         kept = os.dup(descriptor)
     except (AttributeError, OSError, ValueError):
-        # A notebook's standard error is no file: what the descriptor gets is not shown there.
+        # In a notebook, standard error is not a file, and the descriptor's output is not shown.
         command = None
     if not command:
         yield
@@ -118,7 +118,7 @@ def _without_information() -> Iterator[None]:
         yield
         return
     sys.stderr.flush()
-    # Always there, as it was asked for.
+    # Not None, since a pipe was requested.
     os.dup2(passing_on.stdin.fileno(), descriptor)  # type: ignore[union-attr]
     try:
         yield

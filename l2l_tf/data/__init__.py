@@ -1,4 +1,4 @@
-"""What is learned from: data sets, and pictures from files."""
+"""Data: labelled data sets, and pictures from files."""
 
 from l2l_tf.data.datasets import Dataset, Examples
 

@@ -1,4 +1,4 @@
-"""Labelled images, whole in memory: MNIST, CIFAR-10, and digits that need no download."""
+"""Labelled images in memory: MNIST, CIFAR-10, and digits that need no download."""
 
 import dataclasses
 import os
@@ -10,10 +10,10 @@ import numpy as np
 from l2l_tf.files import checked_path
 from l2l_tf.optional import missing
 
-# The versions of TensorFlow Datasets: another one may hold the same images in another order, and
-# so would make other tasks of the same seeds.
+# Versions of the data sets in TensorFlow Datasets. In another version, the images may come in
+# another order, so that the same seeds would give other tasks.
 _TFDS_VERSIONS = {"mnist": "3.0.1", "cifar10": "3.0.2"}
-# Where TensorFlow Datasets puts and looks for data if it is told nothing.
+# The default folder of TensorFlow Datasets.
 _DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 
 
@@ -22,7 +22,7 @@ class Examples(NamedTuple):
 
     Attributes:
         images: uint8 `[n, h, w, c]`, brightness in 0..255.
-        labels: int32 `[n]`, classes from 0 on.
+        labels: int32 `[n]`, classes numbered from 0.
     """
 
     images: np.ndarray
@@ -33,15 +33,15 @@ class Examples(NamedTuple):
 class Dataset:
     """A data set in three parts that share no image.
 
-    The training images that it comes with are cut, at random but always alike, into two halves of
-    equal size (but for one image, if their number is odd).
+    The original training images are split at random into two halves, always the same ones. If their
+    number is odd, the halves differ by one image.
 
     Attributes:
-        name: a key of `DATASETS`, and which classes of it, if not all.
+        name: a key of `DATASETS`, followed by the selected classes if not all are used.
         train: the half that rules are trained on.
         validation: the half that rules and learning rates are chosen on.
-        test: its test images.
-        num_classes: how many classes there are.
+        test: the original test images.
+        num_classes: the number of classes.
     """
 
     name: str
@@ -57,27 +57,27 @@ class Dataset:
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Returns a data set, read from disk. Nothing is downloaded.
+    """Returns a data set, read from disk. Downloads nothing.
 
     Args:
         name: a key of `DATASETS`. "mnist" (28 x 28 x 1, 60,000 training images) and "cifar10"
-            (32 x 32 x 3, 50,000) are read as TensorFlow Datasets has prepared them, "digits"
-            (8 x 8 x 1, 1,200) as it comes with scikit-learn.
-        data_dir: the folder in which TensorFlow Datasets has prepared its data. Without it, the
-            environment variable TFDS_DATA_DIR, and then `~/tensorflow_datasets`. "digits" needs
-            none.
+            (32 x 32 x 3, 50,000) are read as prepared by TensorFlow Datasets, "digits" (8 x 8 x 1,
+            1,200) from scikit-learn.
+        data_dir: the folder in which TensorFlow Datasets has prepared its data. The default is the
+            environment variable TFDS_DATA_DIR if it is set, or else `~/tensorflow_datasets`.
+            "digits" needs no folder.
 
     Raises:
         ValueError: the name is unknown, or the folder's path is not in UTF-8.
-        FileNotFoundError: the data are not where they were looked for.
+        FileNotFoundError: the data are not in that folder.
     """
     if name not in DATASETS:
         raise ValueError(
             f"name must be one of {sorted(DATASETS)}. Received: name={name!r}. Choose one of them."
         )
     training, test, num_classes = DATASETS[name](name, data_dir)
-    # RandomState, because NumPy promises that its numbers will stay; those of newer generators may
-    # change from version to version.
+    # RandomState, because NumPy guarantees that its numbers never change. Those of newer generators
+    # may change between versions.
     order = np.random.RandomState(0).permutation(len(training.labels))
     train, validation = (
         Examples(training.images[half], training.labels[half]) for half in np.array_split(order, 2)
@@ -86,14 +86,14 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
 
 
 def downsampled(dataset: Dataset, factor: int) -> Dataset:
-    """Returns a data set of smaller images: each pixel is the mean of a square of its pixels.
+    """Returns a data set of smaller images: each pixel is the mean of a square of pixels.
 
     Args:
-        dataset: any.
-        factor: the side of the squares, in pixels; means are rounded to whole brightness.
+        dataset: the data set.
+        factor: the side of the squares, in pixels. Means are rounded to whole brightness levels.
 
     Raises:
-        ValueError: the factor is below 1, or images can't be cut into such squares.
+        ValueError: the factor is below 1, or does not divide the images' height and width.
     """
     height, width, _ = dataset.image_shape
     if factor < 1 or height % factor or width % factor:
@@ -118,17 +118,17 @@ def downsampled(dataset: Dataset, factor: int) -> Dataset:
 
 
 def with_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
-    """Returns the images of some classes of a data set, the classes numbered anew from 0 on.
+    """Returns the images of some classes of a data set, with the classes renumbered from 0.
 
-    Each image stays in its part, and images keep their order. The class that is given first becomes
-    class 0. The name says which they are: "digits_classes_0_1".
+    Each image stays in its part, and images keep their order. Classes are numbered in the order
+    given. The name lists them: "digits_classes_0_1".
 
     Args:
-        dataset: any.
-        classes: two or more different ones of 0..num_classes - 1.
+        dataset: the data set.
+        classes: two or more distinct classes from 0..num_classes - 1.
 
     Raises:
-        ValueError: the classes are not such.
+        ValueError: there are fewer than two classes, or one is repeated or out of range.
     """
     chosen = list(classes)
     if (
@@ -161,7 +161,7 @@ _Parts = tuple[Examples, Examples, int]
 
 
 def _read_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts:
-    """Returns training images, test images and the number of classes of a data set of tfds."""
+    """Returns training images, test images and number of classes from TensorFlow Datasets."""
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or _DEFAULT_DATA_DIR
     root = checked_path(given, "data_dir")
     folder = root / name / _TFDS_VERSIONS[name]
@@ -174,7 +174,7 @@ def _read_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts
             "folder that holds it (data_dir, or the variable TFDS_DATA_DIR); or take 'digits', "
             "which come with scikit-learn."
         )
-    # Here and not above: it takes a second, and using rules needs no data.
+    # Imported here, since it takes a second and using rules needs no data.
     try:
         import tensorflow_datasets
     except ModuleNotFoundError as error:
@@ -189,14 +189,14 @@ def _read_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts
 
 
 def _read_digits(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts:
-    """Returns the same of scikit-learn's digits: 1,200 and 597 images, drawn at random."""
+    """Returns the same for scikit-learn's digits: 1,200 and 597 images, split at random."""
     try:
         import sklearn.datasets
     except ModuleNotFoundError as error:
         raise missing("scikit-learn", "the digits that come with it") from error
 
     digits = sklearn.datasets.load_digits()
-    # Brightness comes as 0..16. The order is 0, 1, 2, ... for long stretches.
+    # Brightness is in 0..16. The labels run 0, 1, 2, ... for long stretches.
     images = np.rint(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     labels = digits.target.astype(np.int32)
     order = np.random.RandomState(0).permutation(len(labels))
@@ -208,7 +208,7 @@ def _read_digits(name: str, data_dir: str | os.PathLike[str] | None) -> _Parts:
 
 _NUM_TRAINING_DIGITS = 1200
 
-# How each data set is read.
+# The reader of each data set.
 DATASETS: dict[str, Callable[[str, str | os.PathLike[str] | None], _Parts]] = {
     "mnist": _read_prepared,
     "cifar10": _read_prepared,

@@ -1,4 +1,4 @@
-"""Photos and paintings, whole in memory: read from files, or those that scikit-learn brings."""
+"""Photos and paintings in memory, read from files or bundled with scikit-learn."""
 
 import os
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ try:
 except ModuleNotFoundError as error:
     raise missing("pillow", "pictures") from error
 
-# Pixels of a side. Below, the deepest maps of VGG19 would have less than two rows; above, a rule's
-# state alone takes 16 GB.
+# Limits on a side, in pixels. Below the minimum, VGG19's deepest maps would have fewer than two
+# rows. Above the maximum, a rule's state alone takes 16 GB.
 MIN_SIDE, MAX_SIDE = 32, 4096
-# The files of a folder that are read, whatever the case.
+# The files that are read from a folder, in upper or lower case.
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# Of every eight photos two are for testing and one for validation.
+# Two of every eight photos are for testing and one for validation.
 _TEST_SHARE, _VALIDATION_SHARE = 1 / 4, 1 / 8
-# Tiles of a photo of 427 x 640 pixels that comes with scikit-learn: two rows of three.
+# Tiles of the photo of 427 x 640 pixels that scikit-learn bundles: two rows of three.
 _TILE_SIDE = 213
 
 
@@ -43,18 +43,18 @@ class PhotoSplit(NamedTuple):
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Returns a picture from a file, uint8 `[h, w, 3]`, RGB in 0..255.
 
-    It is turned as its camera says. A grey one becomes one of three equal channels, where white is
-    65535 in one of 16 bits; in one of more, or of floats, it is the first of 1 (floats alone), 255
-    and 65535 that no pixel is above. Of one with transparency, one sees what a white page behind it
-    would show; one with a palette or in CMYK is converted.
+    The picture is rotated as its EXIF data say. A grey picture gets three equal channels. White is
+    65535 in a grey picture of 16 bits. With more bits or floats, white is the smallest of 1 (floats
+    only), 255 and 65535 that no pixel exceeds. A picture with transparency is shown on a white
+    background. One with a palette or in CMYK is converted.
 
     Args:
-        path: a file of any format that Pillow reads; of several frames, it is the first.
+        path: a file in any format that Pillow reads. If it has several frames, the first is read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no picture, a damaged one, its sides are not within 32..4096 pixels, or
-            its grey levels are not within 0..65535.
+        ValueError: it is not a picture, is damaged, has a side outside 32..4096 pixels, or has grey
+            levels outside 0..65535.
     """
     path = expanded(path)
     if not Path(path).is_file():
@@ -64,7 +64,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         )
     try:
         with Image.open(path) as image:
-            # Before a pixel is decoded: a small file may hold a picture that fills the memory.
+            # Checked before any pixel is decoded: a small file may hold a picture that fills the
+            # memory.
             _check_sides(path, *image.size)
             upright = ImageOps.exif_transpose(image)
             return _as_rgb(path, upright)
@@ -78,10 +79,10 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Writes a picture, uint8 `[h, w, 3]`, whole or not at all, in the format of the suffix.
+    """Writes a picture, uint8 `[h, w, 3]`, atomically, in the format given by the suffix.
 
     Raises:
-        ValueError: the suffix is of no format.
+        ValueError: the suffix is not one of `SUFFIXES`.
     """
     path = expanded(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -94,21 +95,21 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
 
 def with_shorter_side(image: np.ndarray, side: int) -> np.ndarray:
-    """Returns a picture shrunk so that its shorter side has so many pixels; a smaller one as it is.
+    """Returns a picture shrunk so that its shorter side has at most `side` pixels.
 
     Args:
         image: uint8 `[h, w, 3]`.
-        side: pixels.
+        side: the length of the shorter side, in pixels. Smaller pictures are returned unchanged.
     """
     return _scaled(image, side / min(image.shape[:2]))
 
 
 def with_longer_side(image: np.ndarray, side: int) -> np.ndarray:
-    """Returns a picture shrunk so that its longer side has so many pixels; a smaller one as it is.
+    """Returns a picture shrunk so that its longer side has at most `side` pixels.
 
     Args:
         image: uint8 `[h, w, 3]`.
-        side: pixels.
+        side: the length of the longer side, in pixels. Smaller pictures are returned unchanged.
     """
     return _scaled(image, side / max(image.shape[:2]))
 
@@ -121,17 +122,17 @@ def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def read_folder(folder: str | os.PathLike[str], shorter_side: int) -> list[np.ndarray]:
-    """Returns the pictures of a folder, in the order of their names, each uint8 `[h, w, 3]`.
+    """Returns the pictures in a folder, sorted by name, each uint8 `[h, w, 3]`.
 
-    Other files, and folders within, are left alone.
+    Other files and subfolders are ignored.
 
     Args:
         folder: the folder.
-        shorter_side: pixels that the shorter side of a larger picture is shrunk to.
+        shorter_side: larger pictures are shrunk until their shorter side has this many pixels.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it has no pictures, or one that `read_image` refuses.
+        ValueError: it holds no pictures, or one that `read_image` rejects.
     """
     folder = expanded(folder)
     if not folder.is_dir():
@@ -149,10 +150,10 @@ def read_folder(folder: str | os.PathLike[str], shorter_side: int) -> list[np.nd
 
 
 def bundled_photos() -> tuple[list[np.ndarray], np.ndarray]:
-    """Returns photos that come with scikit-learn: content and style, without a download.
+    """Returns content photos and a style picture bundled with scikit-learn, without a download.
 
-    Content are six tiles of 213 x 213 pixels that share none, of "china.jpg"; style is
-    "flower.jpg", 427 x 640. Both are uint8 `[h, w, 3]`.
+    The content photos are six disjoint tiles of 213 x 213 pixels of "china.jpg". The style is
+    "flower.jpg", 427 x 640. All are uint8 `[h, w, 3]`.
     """
     try:
         import sklearn.datasets
@@ -173,13 +174,13 @@ def bundled_photos() -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def split_photos(photos: Sequence[np.ndarray]) -> PhotoSplit:
-    """Returns photos in three parts, at random but always alike; each has one at least.
+    """Returns photos split at random, but always alike, into three parts of at least one each.
 
-    A fourth of them are for testing and an eighth for validation, so that no crop of a photo that
-    results are reported on, or that a rule is chosen on, is ever trained on.
+    A quarter of them are for testing and an eighth for validation. The split is by photo, so that
+    no crop of a photo used for testing or validation is ever trained on.
 
     Args:
-        photos: three or more, each uint8 `[h, w, 3]`, of any sizes.
+        photos: three or more photos, each uint8 `[h, w, 3]`, of any size.
 
     Raises:
         ValueError: there are fewer than three.
@@ -189,7 +190,7 @@ def split_photos(photos: Sequence[np.ndarray]) -> PhotoSplit:
             "photos must be three or more, for one each to train, choose and test on. "
             f"Received: {len(photos)} photos. Add some to the folder."
         )
-    # RandomState, because NumPy promises that its numbers will stay.
+    # RandomState, because NumPy guarantees that its numbers never change.
     order = np.random.RandomState(0).permutation(len(photos))
     num_test = max(1, round(_TEST_SHARE * len(photos)))
     num_held_out = num_test + max(1, round(_VALIDATION_SHARE * len(photos)))
@@ -208,7 +209,8 @@ def _check_sides(path: str | os.PathLike[str], width: int, height: int) -> None:
 
 def _as_rgb(path: Path, image: Image.Image) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
-        # Grey of 16 bits, 32 bits or floats, which Pillow would cut off at 255 in place of scaling.
+        # Grey with 16 bits, 32 bits or floats. Pillow would clip these at 255 instead of scaling
+        # them.
         grey = np.asarray(image, np.float64)
         # Written so that NaN is out of range.
         if not (grey.min() >= 0 and grey.max() <= 65535):

@@ -1,9 +1,9 @@
-"""How a rule is saved, shipped, loaded and used. Needs nothing of `l2l_tf.training`."""
+"""Saving, shipping, loading and using rules. Does not depend on `l2l_tf.training`."""
 
-# Before all else: Keras is then told of what can be loaded (`l2l_tf.startup`).
+# Imported first, so that this package is then registered with Keras (`l2l_tf.startup`).
 import keras  # noqa: F401
 
-# Importing the rules registers them with Keras, so that saved ones can be rebuilt.
+# Importing the rules registers them with Keras, so that saved rules can be rebuilt.
 import l2l_tf.rules  # noqa: F401
 from l2l_tf.delivery.export import check_destination, export_rule, load_card, update_card
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load

@@ -1,4 +1,4 @@
-"""Which of an optimizer's rules updates which variable: decided once, by its routes, and saved."""
+"""The assignment of variables to an optimizer's rules, which is decided once and saved."""
 
 import json
 import warnings
@@ -9,34 +9,34 @@ import numpy as np
 
 from l2l_tf.rules.routing import Route, assign_routes
 
-# More paths than these tell nobody more.
+# Listing more paths than this would not help.
 _MAX_PATHS = 5
 
 
 class Assignment(NamedTuple):
-    """What was decided for the variables that an optimizer updates.
+    """The decision on which route updates each variable of an optimizer.
 
-    Paths, which routes may ask for, are others once Keras has rebuilt a model: from a file, from a
-    pickle, as a clone. Order and shapes are the same, so that what was decided can be taken over.
+    Routes may match paths, but paths change when Keras rebuilds a model from a file or a pickle, or
+    clones it. The order and the shapes stay the same, so an earlier decision can be reused.
 
     Attributes:
-        routes: for each variable the index of its route; None: it has none.
-        shapes: of the variables.
+        routes: the index of each variable's route. None if it has no route.
+        shapes: the shapes of the variables.
     """
 
     routes: tuple[int | None, ...]
     shapes: tuple[tuple[int, ...], ...]
 
     def to_config(self) -> list[Any]:
-        """Returns JSON values from which `from_config` makes it again."""
+        """Returns JSON values for `from_config`."""
         return [list(pair) for pair in zip(self.routes, map(list, self.shapes), strict=True)]
 
     @classmethod
     def from_config(cls, config: Any, num_routes: int) -> "Assignment":
-        """Returns the assignment of which `to_config` made JSON values.
+        """Rebuilds an assignment from the JSON values of `to_config`.
 
         Raises:
-            ValueError: it is none, or one of more routes than there are.
+            ValueError: the values are not an assignment, or name a route that doesn't exist.
         """
         if not isinstance(config, list) or not all(_is_pair(one, num_routes) for one in config):
             raise ValueError(
@@ -47,16 +47,16 @@ class Assignment(NamedTuple):
         return cls(tuple(route for route, _ in config), tuple(tuple(shape) for _, shape in config))
 
     def to_bytes(self, routes: Sequence[Route]) -> np.ndarray:
-        """Returns it and what the routes ask for as a vector of bytes: uint8."""
+        """Returns the assignment and its routes' criteria as a vector of bytes, uint8."""
         entry = {"asked": _asked(routes), "assigned": self.to_config()}
         return np.frombuffer(json.dumps(entry).encode(), np.uint8)
 
     @classmethod
     def from_bytes(cls, saved: np.ndarray, routes: Sequence[Route]) -> tuple["Assignment", bool]:
-        """Returns what `to_bytes` was called on, and whether these routes ask for the same.
+        """Returns the assignment in `saved`, and whether its routes had the same criteria as these.
 
         Raises:
-            ValueError: it is no result of `to_bytes`, or one of more routes than there are.
+            ValueError: `saved` is not a result of `to_bytes`, or names a route that doesn't exist.
         """
         try:
             entry = json.loads(saved.tobytes().decode())
@@ -73,28 +73,29 @@ class Assignment(NamedTuple):
 def assign(
     routes: Sequence[Route], variables: Sequence[Any], known: Sequence[Assignment | None]
 ) -> Assignment:
-    """Returns which routes variables have: as decided before, or else as they match now.
+    """Returns the routes of variables: as decided before, or else as they match now.
 
-    It warns of routes that ask for a path, or have a predicate, and match no variable.
+    Warns of routes with a name or a predicate that match no variable.
 
     Args:
-        routes: in their order.
-        variables: those that an optimizer updates.
-        known: earlier decisions; the first for variables of these shapes, in this order, counts.
+        routes: the routes, in order.
+        variables: the variables that an optimizer updates.
+        known: earlier decisions. The first one for variables of these shapes, in this order, is
+            used.
     """
     shapes = tuple(tuple(variable.shape) for variable in variables)
     for one in known:
         if one is not None and one.shapes == shapes:
             return one
     for route in routes:
-        # A kind says what is to be done with such variables wherever there are any.
+        # A kind applies wherever there are such variables, so it needs no match.
         if variables and route.kind is None and not any(map(route.matches, variables)):
             _warn_of_idle(route, variables)
     return Assignment(tuple(assign_routes(routes, variables)), shapes)
 
 
 def path_of(variable: Any) -> str:
-    """Returns what a variable of Keras or TensorFlow is called."""
+    """Returns the path or name of a Keras or TensorFlow variable."""
     return variable.path if hasattr(variable, "path") else variable.name
 
 
@@ -112,12 +113,12 @@ def _warn_of_idle(route: Route, variables: Sequence[Any]) -> None:
 
 
 def _asked(routes: Sequence[Route]) -> list[list[str | None]]:
-    """Returns what routes ask for; of predicates, no more than that they are predicates."""
+    """Returns the criteria of routes. Of predicates, it only tells that they are predicates."""
     return [[route.kind, route.name] for route in routes]
 
 
 def _is_pair(value: Any, num_routes: int) -> bool:
-    """Returns whether it is a route's index, or None, and a shape."""
+    """Returns whether a value is a pair of a route's index, or None, and a shape."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         return False
     route, shape = value

@@ -1,4 +1,4 @@
-"""Where a joint update reads and writes the state of one chunk after the other."""
+"""Reading and writing the state of one chunk after another in a joint update."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from l2l_tf.keras_internals import is_compiled_by_xla
 
 
 class RowsInPlace:
-    """Rows of variables `[K, R]`, each replaced in the variable itself; old ones are kept aside.
+    """Rows of variables `[K, R]`, replaced in the variables. Old rows are kept to be restored.
 
     Args:
-        variables: on the device of this update.
+        variables: variables on the device of this update.
     """
 
     def __init__(self, variables: Sequence[Any]):
         self._variables = variables
 
     def begin(self) -> list[tf.TensorArray]:
-        """Returns what a loop over rows is to carry."""
+        """Returns the initial loop variables for a loop over rows."""
         return [
             tf.TensorArray(variable.dtype, variable.shape[0], element_shape=variable.shape[1:])
             for variable in self._variables
@@ -28,22 +28,22 @@ class RowsInPlace:
     def read(
         self, index: tf.Tensor, carried: list[tf.TensorArray]
     ) -> tuple[list[tf.Tensor], list[tf.TensorArray]]:
-        """Returns the rows `[R]` at an index, and what the loop is to carry on."""
+        """Returns the rows `[R]` at an index, and the next loop variables."""
         rows = [variable.sparse_read([index])[0] for variable in self._variables]
         return rows, [old.write(index, row) for old, row in zip(carried, rows, strict=True)]
 
     def write(
         self, index: tf.Tensor, carried: list[tf.TensorArray], rows: Sequence[tf.Tensor]
     ) -> list[tf.TensorArray]:
-        """Replaces the rows at an index; returns what the loop is to carry on."""
+        """Replaces the rows at an index, and returns the next loop variables."""
         self._replace(index, rows)
         return carried
 
     def commit(self, carried: list[tf.TensorArray]) -> None:
-        """Makes the new rows those of the variables, after the loop, in a branch of a `tf.cond`."""
+        """Keeps the new rows; called after the loop, in a branch of a `tf.cond`."""
 
     def revert(self, carried: list[tf.TensorArray]) -> None:
-        """Makes the variables what they were, in the other branch."""
+        """Restores the old rows; called in the other branch."""
         num_rows = self._variables[0].shape[0]
 
         def revert_row(index: tf.Tensor) -> tuple[tf.Tensor]:
@@ -64,11 +64,11 @@ class RowsInPlace:
 
 
 class RowsInArrays:
-    """Rows of variables `[K, R]`, replaced in arrays that become the variables at the end.
+    """Rows of variables `[K, R]`, replaced in arrays that are written to the variables at the end.
 
-    As `RowsInPlace`, for XLA: it copies a whole variable for each row that is replaced in it, but
-    replaces those of an array where they are. Not so those of a bfloat16 array, which on the CPU it
-    makes a float32 one for each row: such rows are kept as bits.
+    This is `RowsInPlace` for XLA. XLA copies a whole variable for each row replaced in it, but
+    replaces rows of an array in place. On the CPU, however, it converts a bfloat16 array to float32
+    for each row, so such rows are kept as bits.
     """
 
     def __init__(self, variables: Sequence[Any]):
@@ -104,7 +104,7 @@ class RowsInArrays:
             variable.assign(tf.bitcast(array.stack(), variable.dtype))
 
     def revert(self, carried: list[tf.TensorArray]) -> None:
-        """Does nothing: the variables are what they were."""
+        """Does nothing, since the variables have not changed."""
 
 
 def _kept_as(dtype: tf.DType) -> tf.DType:
@@ -112,7 +112,7 @@ def _kept_as(dtype: tf.DType) -> tf.DType:
 
 
 def rows_of(variables: Sequence[Any]) -> RowsInPlace | RowsInArrays:
-    """Returns the rows of variables, in the way that is fast where it is called."""
+    """Returns the rows of variables, in the form that is fastest in the current context."""
     if is_compiled_by_xla():
         return RowsInArrays(variables)
     return RowsInPlace(variables)

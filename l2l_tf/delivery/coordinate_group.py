@@ -1,4 +1,4 @@
-"""The share of a coordinatewise rule in an optimizer's joint update."""
+"""A coordinatewise rule's share of an optimizer's joint update."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,21 +16,21 @@ from l2l_tf.rules.rule import FlatLayout
 class CoordinateGroup(Group):
     """Variables that one rule updates in one call, and the rule's state for their N coordinates.
 
-    The state of a learned, coordinatewise rule on many coordinates is cut into K chunks of C, and a
-    rest of fewer than 2C. A tensor `[N, H]` of the state is then kept in a variable `[K, C * H]`,
-    of which a step reads and writes one row after the other (`rows_of`), and one `[rest, H]`;
-    without chunks, in one `[N, H]`. Scalars of the state are one variable each, chunks or not.
+    If a learned rule has many coordinates, its state is cut into K chunks of C coordinates, and a
+    rest of fewer than 2C. A state tensor `[N, H]` is then stored in a variable `[K, C * H]`, which
+    a step reads and writes row by row (`rows_of`), and a variable `[rest, H]`. Without chunks, it
+    is one variable `[N, H]`. Scalars of the state are always one variable each.
 
     Args:
-        rule: what updates the variables: coordinatewise.
-        positions: where the group's variables stand among those of the optimizer.
+        rule: the coordinatewise rule that updates the variables.
+        positions: the positions of the group's variables among those of the optimizer.
         shapes: their static shapes.
         chunk_size: C; 0 makes no chunks.
-        state_dtype: dtype in which tensors of the state with more than one number for each
-            coordinate are kept; the rule computes in its own. Vectors `[N]` and scalars, such as
-            running sums and counts, keep their dtype. What is kept in bfloat16 is rounded up or
-            down at random, so that its mean is what it was: to the nearest, 8 bits would lose what
-            a step adds to a cell of an LSTM, or takes off it, again and again.
+        state_dtype: dtype in which to store state tensors with more than one number per coordinate.
+            The rule computes in its own dtype. Vectors `[N]` and scalars, such as running sums and
+            counts, keep their dtype. Values stored in bfloat16 are rounded up or down at random, so
+            that their mean is preserved. Rounding to nearest would lose small changes of an LSTM's
+            cell at every step, since bfloat16 has only 8 bits.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class CoordinateGroup(Group):
         return [(f"{name}_{suffix}", shape) for _, _, suffix, shape in self._plan()]
 
     def _plan(self) -> list[tuple[int, int, str, tuple[int, ...]]]:
-        """Returns tensor, coordinates at once, end of the name and shape of each variable."""
+        """Returns tensor index, number of coordinates, name suffix and shape of each variable."""
         rest = [
             (index, self.num_rest, str(index), tuple(spec.shape))
             for index, spec in enumerate(self._specs)
@@ -89,14 +89,14 @@ class CoordinateGroup(Group):
 
     @property
     def _cut_indices(self) -> list[int]:
-        """Which tensors of the state are cut into chunks."""
+        """The indices of the state tensors that are cut into chunks."""
         if not self.num_chunks:
             return []
         return [index for index, spec in enumerate(self._specs) if spec.shape.rank]
 
     @property
     def state(self) -> tuple[list[Any], list[Any]]:
-        """The state's TensorFlow variables: of the rest, and of the chunks."""
+        """The state's TensorFlow variables: those of the rest, and those of the chunks."""
         return (
             [variable.value for variable in self.rest_state],
             [variable.value for variable in self.chunk_state],
@@ -125,7 +125,7 @@ class CoordinateGroup(Group):
         )
 
     def _present(self, gradients: Sequence[tf.Tensor | None]) -> tf.Tensor | None:
-        """Returns which coordinates have a gradient, bool `[N]`; None: all."""
+        """Returns which coordinates have a gradient, bool `[N]`, or None if all do."""
         if all(one is not None for one in gradients):
             return None
         sizes = zip(gradients, self.layout.sizes, strict=True)
@@ -138,14 +138,14 @@ class CoordinateGroup(Group):
         present: tf.Tensor | None,
         seed: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, Callable[[], None], Callable[[], None]]:
-        """Returns delta, whether the next state is finite, and what makes the state that or not.
+        """Returns the delta, whether the next state is finite, and what commits or reverts it.
 
         Args:
-            gradient: float `[N]`, of the rule's dtype.
-            state: what `state` gave, on the device of this step.
-            present: bool `[N]`, which coordinates have a gradient; the others' deltas are zero and
-                their state stays. None: all.
-            seed: int32 `[2]`, of this step and group: how the state is rounded.
+            gradient: float `[N]`, in the rule's dtype.
+            state: the value of `state`, on the device of this step.
+            present: bool `[N]`, which coordinates have a gradient. The others have zero deltas, and
+                their state does not change. None means all.
+            seed: int32 `[2]`, the seed of this step and group for rounding the state.
         """
         rest_state, chunk_state = state
         num_in_chunks = self.num_chunks * self.chunk_size
@@ -191,16 +191,17 @@ class CoordinateGroup(Group):
         present: tf.Tensor | None,
         seed: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.TensorArray]]:
-        """Steps chunk by chunk.
+        """Runs a step chunk by chunk.
 
         Returns:
-            Deltas `[K * C]`, whether the next state is finite, and what the rows carried.
+            Deltas `[K * C]`, whether the next state is finite, and the final loop variables of the
+            rows.
         """
         shape = [self.num_chunks, self.chunk_size]
         gradients = tf.reshape(gradient, shape)
         masks = None if present is None else tf.reshape(present, shape)
 
-        # Drawn once: in the loop, XLA would no longer vectorise the step.
+        # Drawn once, outside the loop. Inside, it would keep XLA from vectorising the step.
         noise = self._noise(seed + tf.constant([0, len(self._specs)]), of_chunk=True)
 
         def step_chunk(index, deltas, is_finite, carried):
@@ -212,7 +213,8 @@ class CoordinateGroup(Group):
                 tf.ensure_shape(gradients[index], [self.chunk_size]),
                 leaves,
                 None if masks is None else tf.ensure_shape(masks[index], [self.chunk_size]),
-                # Times an odd number, it is as uniform, and another for each chunk.
+                # Multiplied by an odd number, noise stays uniform. The numbers differ between
+                # chunks.
                 [
                     None if one is None else one * (2 * tf.cast(index, tf.uint32) + 1)
                     for one in noise
@@ -228,7 +230,7 @@ class CoordinateGroup(Group):
             step_chunk,
             (tf.constant(0), deltas, tf.constant(True), state_rows.begin()),
             maximum_iterations=self.num_chunks,
-            # In place needs one chunk at a time.
+            # Replacement in place requires one chunk at a time.
             parallel_iterations=1,
         )
         return tf.reshape(deltas.stack(), [-1]), is_finite, carried
@@ -240,7 +242,7 @@ class CoordinateGroup(Group):
         present: tf.Tensor | None,
         noise: Sequence[tf.Tensor | None],
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-        """Returns deltas, the tensors of the next state as they are kept, and their finiteness."""
+        """Returns deltas, the tensors of the next state as stored, and whether that is finite."""
         state = [tf.cast(leaf, spec.dtype) for leaf, spec in zip(leaves, self._specs, strict=True)]
         delta, next_state = self.rule(gradient, tf.nest.pack_sequence_as(self._structure, state))
         tf.nest.assert_same_structure(next_state, self._structure)
@@ -259,7 +261,7 @@ class CoordinateGroup(Group):
         return delta, kept, is_finite
 
     def _noise(self, seed: tf.Tensor, of_chunk: bool = False) -> list[tf.Tensor | None]:
-        """Returns for each tensor of the state what it is rounded by; None where it is not."""
+        """Returns the rounding noise for each state tensor, or None if it is not rounded."""
         noise: list[tf.Tensor | None] = []
         for index, (spec, dtype) in enumerate(zip(self._specs, self._stored_dtypes, strict=True)):
             if dtype == spec.dtype:
@@ -281,7 +283,7 @@ class CoordinateGroup(Group):
 
 
 def _state_spec(rule: Any, num_coordinates: int) -> Any:
-    """Returns the specs of a rule's state, without making it."""
+    """Returns the specs of a rule's state, without creating it."""
     trace = tf.function(lambda: rule.initial_state(num_coordinates), autograph=False)
     return tf.nest.map_structure(
         lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype),
@@ -290,5 +292,5 @@ def _state_spec(rule: Any, num_coordinates: int) -> Any:
 
 
 def _as_column(vector: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Returns a vector `[N]` as `[N, 1, ...]`, of the rank of another tensor."""
+    """Reshapes a vector `[N]` to `[N, 1, ...]`, with the rank of another tensor."""
     return tf.reshape(vector, [-1] + [1] * (like.shape.rank - 1))

@@ -1,4 +1,4 @@
-"""A saved rule: one folder that TensorFlow, Keras and a reader can each use alone."""
+"""Saved rules: folders that TensorFlow, Keras and people can each use on their own."""
 
 import contextlib
 import hashlib
@@ -51,36 +51,40 @@ def export_rule(
 ) -> Path:
     """Writes a learned rule as a folder and returns its path.
 
-    The folder holds
-        a SavedModel with the signatures `initial_state(num_coordinates)` and `update(gradient,
-            state_0, state_1, ...)`, and functions of the same names that take and return the
-            state as the rule does: it needs nothing but TensorFlow;
-        `rule.json` and `weights.npz`: the configuration and weights that rebuild the Keras layer;
-        `card.json`: the given card with the format's version, the versions of the software, a
-            SHA-256 checksum of every other file, and a golden trajectory: gradients and the deltas
-            that the rule answers them with; the coordinates of a rule's parts stand one after the
-            other.
-    The SavedModel of a rule that is not coordinatewise is for given tensors: its signatures are
+    The folder contains:
+    - A SavedModel with the signatures `initial_state(num_coordinates)` and `update(gradient,
+      state_0, state_1, ...)`. It also has functions of the same names that take and return the
+      state as the rule does. It needs only TensorFlow.
+    - `rule.json` and `weights.npz`, the configuration and weights that rebuild the Keras layer.
+    - `card.json`, the given card with further entries: the format version, the software versions, a
+      SHA-256 checksum of every other file, and a golden trajectory. The trajectory consists of
+      gradients and the rule's deltas for them. It holds the coordinates of a rule's parts one after
+      another.
+
+    If a rule is not coordinatewise, its SavedModel is for given tensors. Its signatures are
     `initial_state()` and `update(gradient_<tensor>, ..., state_0, ...)`, which returns
-    `delta_<tensor>`, each with what stands in its path in place of `<tensor>`; if the rule needs
+    `delta_<tensor>`. `<tensor>` stands for a name made from the tensor's path. If the rule needs
     them, `update` also takes `step`, `losses` and `parameter_<tensor>`. The Keras layer has no such
     limit.
-    Of a rule with parts (`l2l_tf.rules.RoutedRule`), the signatures take `num_coordinates_<part>`
-    and `gradient_<part>` and return `delta_<part>`, for each; the functions, dictionaries by part.
-    It is written beside its place and moved into it whole; an older folder there is replaced.
+
+    For a rule with parts (`l2l_tf.rules.RoutedRule`), the signatures take `num_coordinates_<part>`
+    and `gradient_<part>` for each part, and return `delta_<part>`. The functions take and return
+    dictionaries by part.
+
+    The folder is written elsewhere first and then moved into place. It replaces an older one there.
 
     Args:
         rule: a learned rule, registered with Keras.
         path: the folder.
-        card: what there is to say of the rule: JSON values by name, `name` among them.
-        variables: the tensors that the SavedModel of a rule that is not coordinatewise is for, of
-            each its `path` and `shape`, such as a model's trainable variables; None for others.
+        card: the description of the rule: JSON values by name, including `name`.
+        variables: for a rule that is not coordinatewise, the tensors of the SavedModel, each with a
+            `path` and a `shape`, such as a model's trainable variables. None for other rules.
 
     Raises:
-        FileExistsError: `path` holds something that is no saved rule.
-        ValueError: two weights of the rule have the same name, the path is none of a folder, or
-            variables are missing or too many.
-        OSError: nothing can be written there.
+        FileExistsError: `path` holds something other than a saved rule.
+        ValueError: two weights of the rule have the same name, the path can't be a folder's, or
+            variables are missing or not allowed.
+        OSError: the folder can't be written.
     """
     path = folder_of(path)
     check_destination(path)
@@ -119,12 +123,12 @@ def export_rule(
 
 
 def check_destination(path: str | Path) -> None:
-    """Makes sure that a rule may be exported to a path.
+    """Checks that a rule may be exported to a path.
 
     Raises:
-        FileExistsError: `path` holds something that is no saved rule.
-        ValueError: `path` is none of a folder.
-        OSError: it can't be seen what is there.
+        FileExistsError: `path` holds something other than a saved rule.
+        ValueError: `path` can't be a folder's.
+        OSError: the contents of the path can't be inspected.
     """
     path = folder_of(path)
     if path.name in ("", ".."):
@@ -134,11 +138,11 @@ def check_destination(path: str | Path) -> None:
         )
     try:
         is_empty = not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
-        # Finds out whether the name is one of a file at all, which `lexists` does not tell.
+        # Finds out whether the name is valid for a file, which `lexists` does not tell.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()
     except (OSError, ValueError) as error:
-        # Not UnicodeEncodeError, which takes more than a message.
+        # Not UnicodeEncodeError, whose constructor takes more than a message.
         kind = type(error) if isinstance(error, OSError) else ValueError
         raise kind(
             "path must be one at which a folder can be made. "
@@ -152,20 +156,20 @@ def check_destination(path: str | Path) -> None:
 
 
 def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer:
-    """Returns the learned rule that a saved-rule folder holds, as a Keras layer.
+    """Loads the learned rule in a saved-rule folder as a Keras layer.
 
-    Nothing that the files name is imported: classes are looked up among those that are registered
-    with Keras in this process. Files are read if they are regular files in the folder.
+    Nothing named in the files is imported: only classes registered with Keras in this process are
+    used. Only regular files within the folder are read.
 
     Args:
         path: the folder.
-        replay: whether to run the golden trajectory and compare.
+        replay: whether to replay and compare the golden trajectory.
 
     Raises:
         FileNotFoundError: there is no saved rule at the path.
         PermissionError: a file may not be read.
-        ValueError: a file is missing or damaged, the card can't be read, the layer is no rule or
-            has weights that are not finite, or the rule does not repeat its golden trajectory.
+        ValueError: a file is missing or damaged, the card can't be read, the layer is not a rule or
+            has non-finite weights, or the rule does not reproduce its golden trajectory.
     """
     path = folder_of(path)
     card = load_card(path)
@@ -174,7 +178,7 @@ def load_saved_rule(path: str | Path, replay: bool = True) -> keras.layers.Layer
     weights = read_file(path, WEIGHTS_FILE)
     try:
         rule = _rebuilt(config, weights)
-    except Exception as error:  # Constructors may raise anything of what a file gives them.
+    except Exception as error:  # Constructors may raise anything for arguments from a file.
         raise _can_not_build(path, error) from error
     if replay:
         _replay(rule, card["golden_trajectory"], path)
@@ -187,7 +191,7 @@ def load_card(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no saved rule at the path.
         PermissionError: the card may not be read.
-        ValueError: the card is no JSON, lacks an entry, or is of a later format.
+        ValueError: the card is not JSON, lacks an entry, or has another format version.
     """
     path = folder_of(path)
     if not has_card(path):
@@ -214,7 +218,7 @@ def load_card(path: str | Path) -> dict[str, Any]:
 
 
 def update_card(path: str | Path, **entries: Any) -> None:
-    """Adds entries to the card of a saved rule, or replaces them.
+    """Adds or replaces entries of a saved rule's card.
 
     Raises:
         FileNotFoundError: there is no saved rule at the path.
@@ -227,7 +231,7 @@ def update_card(path: str | Path, **entries: Any) -> None:
 
 
 def _names_and_weights(rule: keras.layers.Layer) -> list[tuple[str, keras.Variable]]:
-    """Returns a rule's weights, those of parts under names that begin with the part's."""
+    """Returns a rule's weights by name. For parts, names begin with the part's name."""
     parts = {f"{name}_": part for name, part in parts_of(rule).items()} or {"": rule}
     return [
         (f"{prefix}{weight.name}", weight)
@@ -249,9 +253,9 @@ def _checksums(path: Path) -> dict[str, str]:
 
 
 def _rebuilt(config: Any, contents: bytes) -> keras.layers.Layer:
-    """Returns the rule of a configuration with the weights that are the contents of a file."""
+    """Builds a rule from its configuration and the contents of its weights file."""
     with zipfile.ZipFile(io.BytesIO(contents)) as archive:
-        # No weight takes less than a byte.
+        # Every weight takes at least one byte.
         rule = rebuilt_rule(config, sum(one.file_size for one in archive.infolist()))
         if not isinstance(rule, keras.layers.Layer):
             raise ValueError(f"{type(rule).__name__} is no learned rule, which is a Keras layer")
@@ -268,10 +272,10 @@ def _replay(rule: keras.layers.Layer, golden: dict[str, Any], path: Path) -> Non
     except ValueError as error:
         raise damaged(path, f"whose {CARD_FILE} can't be read") from error
     try:
-        # Numbers beyond float32 are infinite: the comparison will say it.
+        # Numbers too large for float32 become infinite, which the comparison will detect.
         with np.errstate(all="ignore"):
             off = difference(rule, gradients, expected)
-    except Exception as error:  # The layer is given what the card says.
+    except Exception as error:  # The layer's input comes from the card.
         raise _can_not_build(path, error) from error
     if off is not None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A rule as TensorFlow functions, for a SavedModel."""
+"""Rules as TensorFlow functions, for a SavedModel."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,15 +15,15 @@ from l2l_tf.rules.rule import StepInfo
 def exported(
     rule: keras.layers.Layer, variables: Sequence[Any] | None
 ) -> "OfCoordinates | OfTensors":
-    """Returns a rule as functions and signatures: of any coordinates if it can be, else of tensors.
+    """Returns a rule's functions and signatures: for any coordinates if possible, else for tensors.
 
     Args:
         rule: a learned rule.
-        variables: the tensors that a rule which is not coordinatewise is for: of each its `path`
-            and `shape`.
+        variables: for a rule that is not coordinatewise, its tensors, each with a `path` and a
+            `shape`.
 
     Raises:
-        ValueError: there must be variables, and are none, or there are, and must not be.
+        ValueError: variables are missing for such a rule, or given for another.
     """
     if rule.is_coordinatewise != (variables is None):
         needed = "left out for a rule that is coordinatewise, whose SavedModel takes any"
@@ -39,9 +39,9 @@ def exported(
 
 
 class OfCoordinates(tf.Module):
-    """A coordinatewise rule as functions of any number of coordinates.
+    """A coordinatewise rule as functions for any number of coordinates.
 
-    Of a rule with parts, each function takes and returns a dictionary by part.
+    For a rule with parts, each function takes and returns dictionaries by part.
     """
 
     def __init__(self, rule: keras.layers.Layer):
@@ -67,11 +67,11 @@ class OfCoordinates(tf.Module):
         )
         self._specs = {"num_coordinates": count_spec, "gradient": gradient_spec}
         self._state_spec = state_spec
-        # Of each part, what its tensors are called by; "" for a rule without parts.
+        # The name suffix of each part's tensors, or "" for a rule without parts.
         self._suffixes = tf.nest.flatten(_for_each_part(rule, lambda suffix: suffix))
 
     def signatures(self) -> dict[str, Any]:
-        """Returns the functions with named tensors in and out, as SavedModel signatures must be."""
+        """Returns the functions with named inputs and outputs, as SavedModel signatures require."""
 
         def initial_state(**num_coordinates):
             counts = self._packed("num_coordinates", num_coordinates)
@@ -93,18 +93,18 @@ class OfCoordinates(tf.Module):
         }
 
     def _named(self, name: str, values: Any) -> dict[str, Any]:
-        """Returns what there is of each part as one dictionary of named tensors."""
+        """Returns the values of all parts as one dictionary of named tensors."""
         leaves = tf.nest.flatten(values)
         return {f"{name}{end}": leaf for end, leaf in zip(self._suffixes, leaves, strict=True)}
 
     def _packed(self, name: str, named: dict[str, Any]) -> Any:
-        """Returns what `_named` made a dictionary of."""
+        """Inverts `_named`."""
         leaves = [named[f"{name}{end}"] for end in self._suffixes]
         return tf.nest.pack_sequence_as(self._specs[name], leaves)
 
 
 class OfTensors(tf.Module):
-    """A rule as functions of given tensors, each under a name made of its path."""
+    """A rule as functions for given tensors, which are named after their paths."""
 
     def __init__(self, rule: keras.layers.Layer, variables: Sequence[ParameterSpec]):
         super().__init__()
@@ -130,7 +130,7 @@ class OfTensors(tf.Module):
         )
 
     def signatures(self) -> dict[str, Any]:
-        """Returns the functions with named tensors in and out, as SavedModel signatures must be."""
+        """Returns the functions with named inputs and outputs, as SavedModel signatures require."""
 
         def initial_state():
             return _named_state(self.initial_state())
@@ -160,7 +160,7 @@ class OfTensors(tf.Module):
 
 
 def _names_of(variables: Sequence[ParameterSpec]) -> list[str]:
-    """Returns different names, of letters, digits and underscores alone, made of paths."""
+    """Returns unique names made from paths, with only letters, digits and underscores."""
     names = [re.sub(r"\W", "_", variable.path) for variable in variables]
     return [
         name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)
@@ -168,7 +168,7 @@ def _names_of(variables: Sequence[ParameterSpec]) -> list[str]:
 
 
 def _for_each_part(rule: keras.layers.Layer, make: Callable[[str], Any]) -> Any:
-    """Returns what is made for "", or by part's name for "_<part>" of a rule with parts."""
+    """Applies `make` to "_<part>" for each part, as a dictionary; without parts, to ""."""
     return {name: make(f"_{name}") for name in parts_of(rule)} or make("")
 
 
@@ -184,6 +184,6 @@ def _state_specs(state_spec: Any) -> dict[str, tf.TensorSpec]:
 
 
 def _spec_of_any_count(one: tf.Tensor, two: tf.Tensor) -> tf.TensorSpec:
-    """Returns the spec of a tensor of the state, seen for one coordinate and for two."""
+    """Returns a state tensor's spec for any number of coordinates, given it for one and two."""
     shape = [a if a == b else None for a, b in zip(one.shape, two.shape, strict=True)]
     return tf.TensorSpec(shape, one.dtype)

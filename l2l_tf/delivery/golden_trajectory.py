@@ -1,4 +1,4 @@
-"""Gradients and a rule's answers to them, by which a reloaded rule is known to be the same."""
+"""Golden trajectories: gradients and a rule's deltas, to verify a reloaded rule."""
 
 import math
 from typing import Any
@@ -13,33 +13,33 @@ from l2l_tf.rules.rule import StepInfo
 
 _NUM_STEPS = 8
 _NUM_COORDINATES = 5
-# What a rule that is not coordinatewise answers for.
+# The tensors for rules that are not coordinatewise.
 _VARIABLES = [
     ParameterSpec("convolution/kernel", (2, 2, 3, 4)),
     ParameterSpec("dense/kernel", (6, 5)),
     ParameterSpec("dense/bias", (5,)),
     ParameterSpec("scale", ()),
 ]
-# More than any export writes: a replay takes a fraction of a second, whatever a card holds.
+# More than any export writes. With these limits, a replay takes only a fraction of a second.
 _MAX_NUM_STEPS = 100
 _MAX_NUM_COORDINATES = 10_000
 
-# How far deltas of a coordinate may be off, relative to its largest one: coordinates have gradients
-# of very different sizes, and what was learned may show only where they are small. Of the rules
-# that come with the package, other processors, XLA and float64 are off by up to 2e-6; a hundredth
-# of any tensor of their weights, by at least 7e-5.
+# The tolerance for a coordinate's deltas, relative to its largest one. It is set for each
+# coordinate, since their gradients differ greatly in size, and the effect of training may show only
+# for small ones. For the shipped rules, other processors, XLA and float64 cause errors of up to
+# 2e-6. A change by a hundredth in any tensor of their weights causes at least 7e-5.
 _TOLERANCE = 2e-5
-# Of a rule that is more sensitive: how many times as far off as with weights that were rounded
-# otherwise, and how far at most.
+# A more sensitive rule gets a larger tolerance: this many times the error caused by rounding its
+# weights differently, up to a maximum.
 _NUM_ROUNDINGS = 32
 _MAX_TOLERANCE = 1e-3
 
 
 def golden_trajectory(rule: keras.layers.Layer) -> dict[str, Any]:
-    """Returns gradients of many sizes and the deltas of the rule, as lists `[T, N]`.
+    """Returns gradients of many sizes and the rule's deltas for them, as lists `[T, N]`.
 
-    Of a rule with parts, the coordinates of each stand one after the other; of one that is not
-    coordinatewise, those of some tensors.
+    The coordinates of a rule's parts stand one after another. A rule that is not coordinatewise
+    gets those of some tensors.
     """
     generator = np.random.default_rng(0)
     if rule.is_coordinatewise:
@@ -57,7 +57,7 @@ def check_trajectory(golden: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the gradients and the deltas of a trajectory, float64 `[T, N]` each.
 
     Raises:
-        ValueError: it is none, or larger than any that an export writes.
+        ValueError: it is not a trajectory, or larger than any that an export writes.
     """
     try:
         gradients, deltas = np.array([golden["gradients"], golden["deltas"]], np.float64)
@@ -76,32 +76,32 @@ def check_trajectory(golden: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 def difference(
     rule: keras.layers.Layer, gradients: np.ndarray, expected: np.ndarray
 ) -> tuple[float, float] | None:
-    """Returns how far a rule's deltas are off, or None if it repeats the trajectory.
+    """Returns the error of a rule's deltas, or None if it reproduces the trajectory.
 
-    That is the largest error of the coordinate that is farthest off, and its largest delta.
+    The result is the largest error in the worst coordinate, and that coordinate's largest delta.
 
     Args:
-        rule: the rule. Its weights may be changed, and are then set back.
+        rule: the rule. Its weights may be changed temporarily.
         gradients: float `[T, N]`.
         expected: the deltas, float `[T, N]`.
     """
     sizes = np.maximum(np.abs(expected).max(axis=0), np.finfo(np.float64).eps)
     deltas = _deltas(rule, gradients)
     errors = np.abs(deltas - expected).max(axis=0) / sizes
-    # A NaN is off too: hence not `errors > ...`.
+    # Not `errors > ...`, since NaN must count as an error too.
     if not (errors <= _TOLERANCE).all():
         roundings = np.abs(_deltas_of_neighbour(rule, gradients) - deltas).max(axis=0) / sizes
         tolerance = np.clip(_NUM_ROUNDINGS * roundings, _TOLERANCE, _MAX_TOLERANCE)
         is_off = ~(errors <= tolerance)
         if is_off.any():
-            # Of several NaNs and numbers, a NaN.
+            # If there are NaNs, this picks one of them.
             worst = np.argmax(np.where(is_off, errors, 0))
             return float(errors[worst] * sizes[worst]), float(sizes[worst])
     return None
 
 
 def _deltas_of_neighbour(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
-    """Returns the deltas with each weight replaced by the next number above or below it."""
+    """Returns the deltas with each weight replaced by an adjacent floating-point number."""
     draw = np.random.default_rng(0)
     weights = rule.get_weights()
     neighbours = [
@@ -118,8 +118,8 @@ def _deltas_of_neighbour(rule: keras.layers.Layer, gradients: np.ndarray) -> np.
 
 
 def _deltas(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
-    """Returns the deltas `[T, N]` with which a rule answers gradients of a golden trajectory."""
-    # A GPU may multiply float32 in TensorFloat-32, whose 10 bits are too few for the tolerance.
+    """Returns a rule's deltas `[T, N]` for the gradients of a golden trajectory."""
+    # A GPU may multiply float32 in TensorFloat-32, whose 10 bits are not enough for the tolerance.
     with tf.device("CPU:0"):
         if rule.is_coordinatewise:
             return _deltas_of_coordinates(rule, gradients)
@@ -127,7 +127,7 @@ def _deltas(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
 
 
 def _deltas_of_tensors(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
-    """Returns the deltas of the tensors of every trajectory, which begin at the same parameters."""
+    """Returns the deltas for tensors, starting from parameters that are always the same."""
     bound = rule.bind(_VARIABLES)
     if gradients.shape[1] != bound.num_coordinates:
         raise ValueError(f"a golden trajectory must be of {bound.num_coordinates} coordinates")
@@ -145,7 +145,7 @@ def _deltas_of_tensors(rule: keras.layers.Layer, gradients: np.ndarray) -> np.nd
 
 
 def _deltas_of_coordinates(rule: keras.layers.Layer, gradients: np.ndarray) -> np.ndarray:
-    """Returns a rule's deltas `[T, N]`; of parts, each takes an equal share of coordinates."""
+    """Returns a rule's deltas `[T, N]`. Parts, if any, get equal shares of coordinates."""
     names = list(parts_of(rule))
     count = gradients.shape[1] // max(1, len(names))
     deltas = []

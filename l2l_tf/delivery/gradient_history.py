@@ -1,4 +1,4 @@
-"""How large an optimizer's gradients were, by which it knows one that is far beyond them."""
+"""The size of an optimizer's past gradients, to detect outliers."""
 
 from typing import Any
 
@@ -6,38 +6,39 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# What a step's largest gradient may be, relative to those of recent steps: in trainings of networks
-# on MNIST and CIFAR-10 and of random quadratics it came to 17 times.
+# The limit on a step's largest gradient, relative to those of recent steps. The ratio reached 17 in
+# training networks on MNIST and CIFAR-10 and on random quadratics.
 _FACTOR = 100.0
-# How fast the largest of recent steps is forgotten, and how fast it grows in one step at most.
+# The decay of the largest recent gradient, and the limit on its growth in one step.
 _DECAY = 0.99
 _GROWTH = 2.0
-# What one more step left out in a row raises the limit by: a lasting change of any size is followed
-# within 40 steps.
+# The factor by which each further outlier in a row raises the limit. A lasting change of any size
+# is accepted within 40 steps.
 _RAISE = 10.0
-# What stands for the largest gradient before there was any, and the least that it counts as: a
-# first gradient of up to 100 is taken, and of up to 1 any. Training that begins with larger ones
-# loses a step or two. One that begins with a single absurd gradient would lose far more: with 300 in
-# place of .1, neither Adam nor a rule with momentum had recovered after 400 steps.
+# The assumed largest gradient before there is any, and its minimum later. A first gradient of up to
+# 100 is thus accepted, and later always one of up to 1. Training that starts with larger gradients
+# loses a step or two. But one absurd gradient at the start could ruin the training: after one of 300
+# in place of 0.1, neither Adam nor a rule with momentum had recovered after 400 steps.
 _FIRST = 1.0
 _LEAST = 0.01
 
 
 class GradientHistory(tf.Module):
-    """The size of recent gradients, and how many steps were left out for theirs.
+    """The size of recent gradients, and the number of steps skipped as outliers.
 
-    The size of a step is the largest absolute value among the gradients of all variables: a
-    coordinate whose own gradients were zero for long, as those behind a ReLU, may come back with
-    any that is usual elsewhere. A step is an outlier if its size is more than 100 times the largest
-    of recent ones, where a step before counts .99 times as much as the next, and at most twice as
-    much as all before it: so one that was just small enough does not open the door for larger ones.
-    Each outlier in a row makes the limit 10 times larger, so that a lasting change is soon taken,
-    and a step that is taken ends the row. Steps without any gradient say nothing.
+    The size of a step is the largest absolute value among the gradients of all variables. A
+    coordinate whose own gradients were zero for long, such as one behind a ReLU, may thus return
+    with any gradient that is usual elsewhere. A step is an outlier if its size is more than 100
+    times the largest recent size. That largest size decays by 0.99 per step. A single step can at
+    most double it, unless it is the first one or the first after outliers. A gradient just below
+    the limit thus does not open the door to larger ones. Each outlier in a row raises the limit
+    tenfold, so that a lasting change is soon accepted. A step that is taken ends the row. Steps
+    with only zero gradients do not affect the recent size.
 
     Attributes:
-        largest: float32 variable `[]`, the largest of recent steps; zero before the first.
-        num_in_a_row: int64 variable `[]`, how many outliers came since the last step taken.
-        num_outliers: int64 variable `[]`, how many came in all.
+        largest: float32 variable `[]`, the largest recent size. Zero before the first step.
+        num_in_a_row: int64 variable `[]`, the number of outliers since the last step taken.
+        num_outliers: int64 variable `[]`, the number of outliers in total.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class GradientHistory(tf.Module):
 
     @property
     def values(self) -> tuple[Any, Any, Any]:
-        """The TensorFlow variables, as `limit_after` and `note_step` take them."""
+        """The TensorFlow variables, as arguments for `limit_after` and `note_step`."""
         return self.largest.value, self.num_in_a_row.value, self.num_outliers.value
 
     @property
@@ -57,12 +58,12 @@ class GradientHistory(tf.Module):
         return self.largest, self.num_in_a_row, self.num_outliers
 
     def numbers(self) -> np.ndarray:
-        """Returns what is to be saved, float64 `[3]`."""
+        """Returns the values to save, float64 `[3]`."""
         return np.array([float(value.numpy()) for value in self.values])
 
 
 def limit_after(history: tuple[Any, Any, Any]) -> tf.Tensor:
-    """Returns beyond which size a step is an outlier, float32 `[]`; infinite after very many.
+    """Returns the size above which a step is an outlier, float32 `[]`. Infinite after very many.
 
     Args:
         history: variables of a `GradientHistory`, on the device of this step.
@@ -75,16 +76,16 @@ def limit_after(history: tuple[Any, Any, Any]) -> tf.Tensor:
 def note_step(
     history: tuple[Any, Any, Any], size: tf.Tensor, is_taken: tf.Tensor, is_outlier: tf.Tensor
 ) -> None:
-    """Adds a step to the history; one that is left out for another reason leaves no trace.
+    """Adds a step to the history. A step that is skipped for another reason is ignored.
 
     Args:
         history: variables of a `GradientHistory`, on the device of this step.
         size: float32 `[]`, the largest absolute value among the gradients.
-        is_taken: bool `[]`.
-        is_outlier: bool `[]`.
+        is_taken: bool `[]`, whether the step is taken.
+        is_outlier: bool `[]`, whether it is skipped as an outlier.
     """
     largest, num_in_a_row, num_outliers = history
-    # After outliers, what is taken at last is how large gradients now are.
+    # The first step taken after outliers sets the new size of gradients.
     is_free = (num_in_a_row > 0) | tf.equal(largest, 0)
     grown = tf.where(is_free, size, tf.minimum(size, _GROWTH * largest))
     counts = is_taken & (size > 0)

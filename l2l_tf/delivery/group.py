@@ -9,15 +9,15 @@ import tensorflow as tf
 
 
 class Request(NamedTuple):
-    """What a group is told of a step.
+    """A group's input for a step.
 
     Attributes:
-        gradients: of each variable of the group, in order, of its shape; None: it has none, and
-            neither it nor the state for it changes.
-        values: each variable that has a gradient, on the device of this step; None for the others.
+        gradients: the gradient of each variable of the group, in order and in its shape. With None,
+            neither the variable nor its state changes.
+        values: each variable that has a gradient, on the device of this step. None for the others.
         learning_rate: float `[]`.
-        num_taken: int32 `[]`, how many steps were taken before.
-        seed: int32 `[2]`, of this step and group, for what is rounded at random.
+        num_taken: int32 `[]`, the number of steps taken before.
+        seed: int32 `[2]`, the seed of this step and group for random rounding.
     """
 
     gradients: Sequence[tf.Tensor | None]
@@ -28,16 +28,16 @@ class Request(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a step of a rule would do, before it is known whether it is taken.
+    """A rule's proposed step, before it is decided whether to take it.
 
     Attributes:
-        deltas: of each variable that has a gradient, in order, times the learning rate; None for
-            the others.
+        deltas: the delta of each variable that has a gradient, in order, times the learning rate.
+            None for the others.
         size: float32 `[]`, the largest absolute value among the gradients.
         are_gradients_finite: bool `[]`.
-        is_finite: bool `[]`, whether deltas and the rule's next state are.
-        commit: makes the state the next one. Called in a branch of a `tf.cond`.
-        revert: makes the state what it was. Called in the other branch.
+        is_finite: bool `[]`, whether deltas and the rule's next state are finite.
+        commit: applies the next state. Called in a branch of a `tf.cond`.
+        revert: restores the old state. Called in the other branch.
     """
 
     deltas: list[tf.Tensor | None]
@@ -52,41 +52,41 @@ class Group(abc.ABC):
     """Variables of a model that one rule updates, and the rule's state for them.
 
     Attributes:
-        positions: where the variables stand among those of the optimizer.
+        positions: the positions of the variables among those of the optimizer.
     """
 
     positions: list[int]
 
     @abc.abstractmethod
     def state_shapes(self, name: str) -> list[tuple[str, tuple[int, ...]]]:
-        """Returns the names and shapes of the variables that `add_state` makes, in order."""
+        """Returns the names and shapes of the variables that `add_state` creates, in order."""
 
     @abc.abstractmethod
     def add_state(self, add_variable: Callable[..., Any], name: str) -> None:
-        """Makes the variables of the state, at the rule's initial state.
+        """Creates the variables of the state, with the rule's initial state.
 
         Args:
             add_variable: `keras.optimizers.Optimizer.add_variable`.
-            name: what their names begin with.
+            name: the prefix of their names.
         """
 
     @property
     @abc.abstractmethod
     def state(self) -> Any:
-        """The state's TensorFlow variables: a nest."""
+        """The state's TensorFlow variables, as a nest."""
 
     @abc.abstractmethod
     def step(self, request: Request, state: Any) -> Step:
-        """Returns what one step of the rule would do.
+        """Computes one step of the rule without applying it.
 
         Args:
-            request: what the group is told of it.
-            state: what `state` gave, on the device of this step.
+            request: the input.
+            state: the value of `state`, on the device of this step.
         """
 
 
 def size_of(gradient: tf.Tensor) -> tf.Tensor:
-    """Returns the largest absolute value as a float32, `[]`; what is too large is the largest."""
+    """Returns the largest absolute value, float32 `[]`, capped at the largest float32."""
     if not gradient.shape.num_elements():
         return tf.zeros([])
     largest = tf.reduce_max(tf.abs(gradient))
@@ -97,8 +97,8 @@ def are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns whether all numbers of all tensors are finite, bool `[]`."""
     if not tensors:
         return tf.constant(True)
-    # A sum is finite only if all of its terms are, and quicker than asking each. That of many or
-    # large ones may be infinite though they are not: then each is asked.
+    # A finite sum implies finite terms, and is faster to check. The sum of many or large terms may
+    # be infinite although they are finite; only then is each term checked.
     sums = [tf.math.is_finite(tf.reduce_sum(tensor)) for tensor in tensors]
     return tf.cond(
         tf.reduce_all(tf.stack(sums)),
@@ -108,5 +108,5 @@ def are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def times(delta: tf.Tensor, learning_rate: Any) -> tf.Tensor:
-    """Returns a delta times the learning rate, in the delta's precision."""
+    """Returns a delta times the learning rate, in the delta's dtype."""
     return delta * keras.ops.cast(learning_rate, delta.dtype)

@@ -1,4 +1,4 @@
-"""All groups of an optimizer updated in one step, or none of them."""
+"""The joint update of all groups of an optimizer, in one step or not at all."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ from l2l_tf.delivery.group import Group, Request, Step
 
 
 class Part(NamedTuple):
-    """What is to be done to one variable.
+    """The update of one variable.
 
     Attributes:
-        variable: on the device of this update.
-        gradient: of its shape.
-        weight_decay: the share that, times the learning rate, is taken off first; None: nothing.
+        variable: the variable, on the device of this update.
+        gradient: the gradient, in the variable's shape.
+        weight_decay: the share to subtract first, times the learning rate. None for no decay.
     """
 
     variable: tf.Variable
@@ -24,29 +24,29 @@ class Part(NamedTuple):
     weight_decay: float | None
 
     def moved(self, delta: tf.Tensor, learning_rate: Any) -> tf.Tensor:
-        """Returns the next value: after weight decay, plus delta, in the variable's precision."""
+        """Returns the value after weight decay and delta, in the variable's dtype."""
         value = self.variable.read_value()
         if self.weight_decay is not None:
             rate = keras.ops.cast(learning_rate, value.dtype)
-            # Keras's order of operations, and so its rounding.
+            # In Keras's order of operations, to get the same rounding.
             value -= value * tf.cast(self.weight_decay, value.dtype) * rate
         return value + tf.cast(delta, value.dtype)
 
     def stays_finite(self, delta: tf.Tensor, learning_rate: Any) -> tf.Tensor:
-        """Returns whether no number that is finite becomes another, bool `[]`.
+        """Returns whether every finite number stays finite, bool `[]`.
 
-        What is finite as a delta may be none as a float16, or none together with the value.
+        A finite delta may overflow as a float16, or when it is added to the value.
         """
         was_finite = tf.math.is_finite(self.variable.read_value())
         return tf.reduce_all(tf.math.is_finite(self.moved(delta, learning_rate)) | ~was_finite)
 
 
 class Outcome(NamedTuple):
-    """What became of a step.
+    """The outcome of a step.
 
     Attributes:
         is_taken: bool `[]`.
-        is_outlier: bool `[]`, whether all gradients are finite and one is beyond the limit.
+        is_outlier: bool `[]`, whether all gradients are finite and one exceeds the limit.
         size: float32 `[]`, the largest absolute value among the gradients.
     """
 
@@ -62,20 +62,20 @@ def update_jointly(
     limit: tf.Tensor,
     num_taken: tf.Tensor,
 ) -> Outcome:
-    """Updates variables and states of all groups, if all that comes into it is what it should be.
+    """Updates the variables and states of all groups, if all values involved are valid.
 
     Args:
-        groups: each with the variables of its state, on the device of this update.
-        parts: what is to be updated, by position among the optimizer's variables; others keep
-            their value and their state.
+        groups: each group with the variables of its state, on the device of this update.
+        parts: the updates, by position among the optimizer's variables. Other variables keep their
+            value and their state.
         learning_rate: float `[]`.
-        limit: float32 `[]`, on the absolute value of a gradient.
-        num_taken: int32 `[]`, how many steps were taken, which seeds how states are rounded: a step
-            that is skipped leaves no trace in it.
+        limit: float32 `[]`, the largest allowed absolute value of a gradient.
+        num_taken: int32 `[]`, the number of steps taken before. It seeds the rounding of states, so
+            that a skipped step has no effect on it.
 
     Returns:
-        The step is taken if all gradients, deltas times the learning rate and next states are
-        finite and no gradient is beyond the limit.
+        The outcome. The step is taken if all gradients, deltas times the learning rate, next states
+        and new values are finite, and no gradient exceeds the limit.
     """
     is_finite = tf.constant(True)
     are_gradients_finite = tf.constant(True)
@@ -121,14 +121,14 @@ def update_jointly(
 
 
 def dense(gradient: Any, variable: Any) -> Any:
-    """Returns a gradient as one tensor of the variable's shape; None stays None.
+    """Returns a gradient as one tensor of the variable's shape. None stays None.
 
-    Of a sparse gradient (`tf.IndexedSlices`), repeated rows are added. Its indices and values may
-    be tensors, arrays or sequences.
+    Repeated rows of a sparse gradient (`tf.IndexedSlices`) are added. Its indices and values may be
+    tensors, arrays or sequences.
 
     Raises:
-        TypeError: the variable is not of floating point, or indices are no integers.
-        ValueError: a sparse gradient is of a variable without rows, or its rows are others.
+        TypeError: the variable is not of floating point, or indices are not integers.
+        ValueError: a sparse gradient is for a variable without rows, or its rows don't fit.
     """
     if gradient is None:
         return None
@@ -159,5 +159,5 @@ def dense(gradient: Any, variable: Any) -> Any:
         )
     if indices.shape.rank == 0:
         indices, values = indices[tf.newaxis], values[tf.newaxis]
-    # Unlike `tf.convert_to_tensor`, with a shape that XLA knows.
+    # Unlike `tf.convert_to_tensor`, this gives a shape that XLA knows.
     return tf.scatter_nd(tf.cast(indices[..., tf.newaxis], tf.int64), values, shape)

@@ -65,19 +65,19 @@ def load(
 
         model.compile(optimizer=l2l_tf.load("mnist_rnnprop"), loss="mse")
 
-    Where the model is none that the rule is for (`l2l_tf.list_rules`), as far as its variables
-    tell, the optimizer warns in one line, once, before training begins.
+    If the model's variables show that the rule is not meant for it (`l2l_tf.list_rules`), the
+    optimizer issues a one-line warning once, before training begins.
 
     Args:
-        name_or_path: the name of a rule that comes with the package (`l2l_tf.list_rules`), or the
-            folder of a saved rule.
-        replay: whether to check first that the rule repeats the golden trajectory of its card.
-        **optimizer_arguments: those of `LearnedOptimizer`, but the rule.
+        name_or_path: the name of a shipped rule (`l2l_tf.list_rules`), or the folder of a saved
+            rule.
+        replay: whether to check first that the rule reproduces the golden trajectory of its card.
+        **optimizer_arguments: the arguments of `LearnedOptimizer` other than the rule.
 
     Raises:
         FileNotFoundError: there is no such rule.
         ValueError: the saved rule is damaged, or an argument is out of range.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras's backend is not TensorFlow.
     """
     check_backend()
     check_flag("replay", replay)
@@ -91,59 +91,65 @@ def load(
 class LearnedOptimizer(JointOptimizer):
     """A Keras optimizer that updates all variables of a model by a rule, in one call.
 
-    It flattens the gradients of all variables into one vector, in the rule's precision, has the
-    rule answer them, and adds `learning_rate` times the answer to the variables. Everything that
-    Keras optimizers do around an update (clipping, decoupled weight decay, averages of weights,
-    gradient accumulation, loss scaling, constraints, distribution) is Keras's own or equal to it.
+    It flattens the gradients of all variables into one vector, in the rule's precision. The rule
+    computes the deltas, and the optimizer adds `learning_rate` times the deltas to the variables.
+    Everything that Keras optimizers do around an update (clipping, decoupled weight decay, averages
+    of weights, gradient accumulation, loss scaling, constraints, distribution) is Keras's own or
+    equivalent to it.
 
-    The rule's weights are copied: the optimizer never changes the rule that it was given. They are
-    part of `get_config`, so that a configuration alone makes the same optimizer, wherever it is
-    read, and a `.keras` file depends on no other file. They are also part of weights files and
-    checkpoints, which hold no configuration, so that a state that is restored goes on with the rule
-    that made it. They are not trainable, and never among the variables of the model or of the
-    optimizer.
+    The rule's weights are copied: the optimizer never changes the rule that it is given. The
+    weights are part of `get_config`. A configuration alone therefore recreates the same optimizer
+    anywhere, and a `.keras` file depends on no other file. They are also part of weights files and
+    checkpoints, which hold no configuration. A restored state thus continues with the rule that
+    produced it. The weights are not trainable, and are never among the variables of the model or
+    the optimizer.
 
-    A step with a finite gradient that is far beyond all before it, more than 100 times the largest
-    of recent steps or a first one above 1,000, is left out as one with a NaN is, whatever the rule
-    (`l2l_tf.delivery.gradient_history` says which, and how a lasting change is followed): what a
-    rule keeps of one of 1e30 would count for thousands of steps, and momentum would carry the
-    parameters away for good.
+    A step with a finite gradient far beyond all earlier ones is skipped, as is one with a NaN, for
+    any rule. The limit is 100 times the largest of recent steps, or 10 for the first step
+    (`l2l_tf.delivery.gradient_history` has the details, and how a lasting change is accepted).
+    Otherwise the state after a gradient of 1e30 would affect thousands of steps, and momentum would
+    carry the parameters away for good.
 
-    A variable whose gradient is None stays as it is, and so does the state for it. Sparse gradients
-    (`tf.IndexedSlices`) are made dense: a rule with a memory moves where gradients are zero too.
+    A variable whose gradient is None does not change, nor does its state. Sparse gradients
+    (`tf.IndexedSlices`) are made dense, since a rule with memory also moves where gradients are
+    zero.
 
     Args:
-        rule: what updates all variables for which there is no route. A rule with parts
-            (`l2l_tf.rules.RoutedRule`) brings routes of its own, which come after those given here.
-        routes: rules for some of the variables (`l2l_tf.rules.Route`); of several that match a
-            variable the first counts.
-        learning_rate: what deltas are multiplied by: a float, schedule or callable. A learned rule
-            chooses its own step sizes: 1.0, the default, takes them as they are.
-        nan_policy: what happens in a step in which a gradient, a delta or the rule's state is not
-            finite, or a parameter would not be. Parameters and the rule's state are left as they
-            were; with "skip", `num_skipped_steps` counts it and training goes on; with "raise", it
-            ends with `tf.errors.InvalidArgumentError`: at once, or, under XLA, whose programs can't
-            raise, at the end of `fit` (`finalize_variable_values`).
-        state_dtype: "float32", or "bfloat16" to keep the rule's state for each coordinate in half
-            the memory, rounded at random in a way that the number of steps taken seeds: a run that
-            is resumed goes on bit for bit. The rule computes in its own dtype either way.
-        chunk_size: coordinates that a learned rule takes at once on large models, which bounds the
-            memory that a step needs beside the state; None chooses, 0 takes all at once.
-        **keras_arguments: those of every Keras optimizer: `name`, `weight_decay`, `clipnorm`,
-            `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`, `ema_overwrite_frequency`,
-            `loss_scale_factor`, `gradient_accumulation_steps`. Weight decay takes off
-            `learning_rate * weight_decay` of each variable at a step, as in Keras: with a
-            learning rate of 1.0, a thousand times as much as beside Adam's usual 0.001.
+        rule: the rule for all variables that match no route. If it has parts
+            (`l2l_tf.rules.RoutedRule`), its own routes come after those given here.
+        routes: rules for some of the variables (`l2l_tf.rules.Route`). If several match a variable,
+            the first one wins.
+        learning_rate: the factor for deltas: a float, schedule or callable. A learned rule chooses
+            its own step sizes, so the default is 1.0.
+        nan_policy: how to handle a step in which a gradient, a delta, the rule's next state or a
+            new parameter is not finite. Parameters and the rule's state never change in such a
+            step. With "skip", `num_skipped_steps` counts it and training continues. With "raise",
+            training ends with `tf.errors.InvalidArgumentError`. It is raised at once, except under
+            XLA, whose programs can't raise: there it is raised at the end of `fit`
+            (`finalize_variable_values`).
+        state_dtype: "float32", or "bfloat16" to store the rule's state for each coordinate in half
+            the memory. Values are then rounded at random, seeded by the number of steps taken, so
+            that a resumed run continues bit for bit as if it had not stopped. The rule always
+            computes in its own dtype.
+        chunk_size: the number of coordinates that a learned rule processes at once on large models.
+            It bounds the memory that a step needs in addition to the state. None chooses it; 0
+            processes all at once.
+        **keras_arguments: the arguments of every Keras optimizer: `name`, `weight_decay`,
+            `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`,
+            `ema_overwrite_frequency`, `loss_scale_factor`, `gradient_accumulation_steps`. As in
+            Keras, weight decay subtracts `learning_rate * weight_decay` of each variable at each
+            step. With a learning rate of 1.0, this is a thousand times as much as with Adam's usual
+            0.001.
 
     Attributes:
-        num_skipped_steps: int64 variable `[]`: the steps skipped so far because something was not
-            finite or a gradient far beyond those before.
-        num_outlier_steps: int64 variable `[]`: those of them that were skipped for the latter.
+        num_skipped_steps: int64 variable `[]`: the number of steps skipped so far, either because
+            something was not finite or because a gradient was far beyond earlier ones.
+        num_outlier_steps: int64 variable `[]`: the number of those skipped for the latter reason.
 
     Raises:
-        TypeError: the rule is none, or the routes are no list of routes.
+        TypeError: `rule` is not a rule, or `routes` is not a list of routes.
         ValueError: an argument is out of range.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras's backend is not TensorFlow.
     """
 
     built: bool
@@ -164,7 +170,7 @@ class LearnedOptimizer(JointOptimizer):
         check_choice("state_dtype", state_dtype, STATE_DTYPES)
         check_chunk_size(chunk_size)
         check_numbers(keras_arguments)
-        # Keras says what it must be.
+        # Keras itself checks other types.
         if isinstance(learning_rate, int) and not isinstance(learning_rate, bool):
             learning_rate = float(learning_rate)
         super().__init__(learning_rate=learning_rate, **keras_arguments)
@@ -199,12 +205,13 @@ class LearnedOptimizer(JointOptimizer):
             warnings.warn(left_out(self.name), stacklevel=2)
         hidden.plan = plan
         try:
-            # The attributes that Keras sets here hold the model's variables: they are none of ours.
+            # The attributes that Keras sets here hold the model's variables, which are not the
+            # optimizer's.
             super().build(variables)
             for index, group in enumerate(plan.groups):
                 group.add_state(self.add_variable, f"state_{index}")
         except BaseException as error:
-            # With half of its variables it would seem to go on.
+            # With only half of its variables, it would appear to work.
             self.built = False
             hidden.failure, hidden.plan = error, None
             raise
@@ -213,31 +220,32 @@ class LearnedOptimizer(JointOptimizer):
             self._warn_outside_use(variables)
 
     def _warn_outside_use(self, variables: Sequence[Any]) -> None:
-        """Warns if variables that are yet to be trained are none that the loaded rule is for."""
+        """Warns if the loaded rule is not meant for variables that are yet to be trained."""
         name, use = self._hidden.use
         is_on_one_of_several = (
             tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context()
         )
         if use is None or is_on_one_of_several:
             return
-        # Keras may build an optimizer while it traces a step; values are to be read outside.
+        # Keras may build an optimizer while it traces a step. Values must be read outside the
+        # trace.
         with tf.init_scope():
             if tf.executing_eagerly():
                 values = [keras.ops.convert_to_numpy(variable) for variable in variables]
                 if warning := use.warning(name, values):
-                    # In one line: a line of this module would tell nobody anything.
+                    # Without a source line, since one of this module would tell users nothing.
                     warnings.warn_explicit(warning, UserWarning, "l2l_tf", 1)
 
     def add_variable(self, shape: Any, *arguments: Any, **named_arguments: Any) -> Any:
-        """Returns a new variable of the optimizer; one of a pending state begins with its value."""
+        """Creates a variable of the optimizer, initialised from a pending state if there is one."""
         if self._hidden.pending is not None:
             value = self._hidden.pending.saved.values[str(len(self.variables))]
-            # Keras may build an optimizer where assignments are lost: not so initial values.
+            # Where Keras builds an optimizer, assignments may be lost, but initial values are not.
             named_arguments["initializer"] = lambda shape, dtype=None: tf.constant(value, dtype)
         return super().add_variable(shape, *arguments, **named_arguments)
 
     def _plan(self, variables: Sequence[Any]) -> Plan:
-        """Returns what is to be made for the variables of a model."""
+        """Returns the plan for a model's variables."""
         hidden = self._hidden
         updated = [
             position
@@ -261,11 +269,11 @@ class LearnedOptimizer(JointOptimizer):
         )
 
     def _own_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Returns names and shapes of the optimizer's variables that there are."""
+        """Returns the names and shapes of the optimizer's existing variables."""
         return [(variable.name, tuple(variable.shape)) for variable in self.variables]
 
     def rule_for(self, variable: Any) -> Rule:
-        """Returns the rule that updates a variable of the model: the optimizer's own copy."""
+        """Returns the rule that updates a variable of the model, as the optimizer's own copy."""
         if self._hidden.plan and self.is_built_with(variable):
             route = self._hidden.plan.route_of.get(self.index_of(variable))
         else:
@@ -281,7 +289,7 @@ class LearnedOptimizer(JointOptimizer):
         variables = trainable_variables or self.built_variables
         if not self.built:
             check_variables(variables)
-        # Keras says what is wrong where there are not as many.
+        # If the numbers differ, Keras raises an error.
         if len(grads) == len(variables):
             grads = [
                 dense(gradient, variable)
@@ -305,7 +313,7 @@ class LearnedOptimizer(JointOptimizer):
         of_devices = strategy.experimental_local_results(variables[0])
 
         def update(anchor: tf.Variable, gradients: list[Any], learning_rate: Any) -> None:
-            # Inside loops and branches TensorFlow no longer knows which device it updates.
+            # Inside loops and branches, TensorFlow no longer knows which device it is updating.
             device = next(i for i, one in enumerate(of_devices) if one is anchor)
             own_variables, own_states, counts, history = tf.nest.map_structure(
                 lambda variable: strategy.experimental_local_results(variable)[device],
@@ -326,10 +334,11 @@ class LearnedOptimizer(JointOptimizer):
             note_step(history, outcome.size, outcome.is_taken, outcome.is_outlier)
             must_hold = []
             if self.nan_policy == "raise":
-                # XLA leaves it out. Elsewhere a step that raises is not counted: it is reported.
+                # XLA omits the assertion. Elsewhere, a step that raises is not counted, as it is
+                # reported.
                 is_finite = outcome.is_taken | outcome.is_outlier
                 must_hold.append(tf.debugging.Assert(is_finite, [_NOT_FINITE, _MEND]))
-            # Eagerly, an assertion that holds gives None.
+            # In eager mode, an assertion that holds returns None.
             with tf.control_dependencies([one for one in must_hold if one is not None]):
                 num_skipped_steps.assign_add(tf.cast(~outcome.is_taken, tf.int64))
 
@@ -347,16 +356,16 @@ class LearnedOptimizer(JointOptimizer):
             )
 
     def _note_reported_steps(self) -> None:
-        """Takes the steps skipped so far as known: only later ones are an error."""
+        """Marks the steps skipped so far as reported, so that only later ones raise an error."""
         self._hidden.num_reported = self._num_not_finite()
 
     def _num_not_finite(self) -> int:
-        """Returns for how many of the skipped steps something was not finite."""
+        """Returns the number of steps skipped because something was not finite."""
         return int(self.num_skipped_steps.numpy()) - int(self.num_outlier_steps.numpy())
 
     @property
     def num_outlier_steps(self) -> Any:
-        """Those of the skipped steps that had a finite gradient far beyond those before."""
+        """The number of steps skipped because of a finite gradient far beyond earlier ones."""
         return self._gradient_history.num_outliers
 
     # Configuration and state
@@ -379,7 +388,7 @@ class LearnedOptimizer(JointOptimizer):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "LearnedOptimizer":
-        # A scope takes the place of the one around it, in which Keras may have called.
+        # A new scope would replace an outer one, within which Keras may have called this.
         scope = (
             keras.saving.custom_object_scope(custom_objects) if custom_objects else nullcontext()
         )
@@ -405,14 +414,15 @@ class LearnedOptimizer(JointOptimizer):
             store[ASSIGNMENT] = plan.assignment.to_bytes(self._hidden.routes)
 
     def load_own_variables(self, store: Any) -> None:
-        """Sets the state to a saved one, and the weights of the rules to those that made it.
+        """Restores a saved state, including the weights of the rules that produced it.
 
-        Before `build`, the variables that are still to be made will begin with the saved values,
-        if it is for such variables as the state was saved for; else the optimizer begins anew, with
-        a warning. An optimizer for another number of variables stays as it is, with a warning.
+        Before `build`, the saved values become the initial values of variables that are yet to be
+        created. If `build` then gets other variables than those that the state was saved for, the
+        state is dropped with a warning. An optimizer that is already built for another number of
+        variables ignores the state, with a warning.
 
         Raises:
-            ValueError: it is the state of another optimizer or for other variables. Nothing is
+            ValueError: the state is that of another optimizer or for other variables. Nothing is
                 changed.
         """
         saved = SavedState(store, self.name)
@@ -429,7 +439,7 @@ class LearnedOptimizer(JointOptimizer):
         if not saved.was_built:
             own = [variable is self.num_skipped_steps for variable in self.variables].index(True)
             saved.check_count(own + 1)
-            # All that `build` has made is still as it would be.
+            # If no step was taken, everything that `build` has created still has its initial value.
             if self.built and int(self.iterations.numpy()):
                 what = "was saved before it was built, for one that has taken steps"
                 raise mismatch(self.name, what)
@@ -460,7 +470,7 @@ class LearnedOptimizer(JointOptimizer):
             self._hidden.pending = pending
 
     def _forget_pending(self) -> None:
-        """Makes all that a state has changed before `build` what it was."""
+        """Undoes all changes that a state loaded before `build` has made."""
         pending, self._hidden.pending = self._hidden.pending, None
         if pending is not None:
             pending.put_back(self.strategy)
@@ -474,25 +484,26 @@ class LearnedOptimizer(JointOptimizer):
         self._note_reported_steps()
 
     def _groups(self) -> list[Group]:
-        """Returns the groups of variables, once there are any."""
+        """Returns the groups of variables, or an empty list before `build`."""
         return self._hidden.plan.groups if self._hidden.plan else []
 
 
 class _Hidden:
-    """What Keras and tf.train.Checkpoint are not to find when they look for variables to save.
+    """Attributes hidden from Keras's and TensorFlow's variable tracking.
 
     Attributes:
         rule: the optimizer's own copy of its rule.
-        routes: with the optimizer's own copies of their rules.
-        rules: the rule, then those of the routes.
-        remembered: which of them each variable has, as was decided for an optimizer of which this
-            one is a copy.
-        plan: what there is for the model's variables, once they are known.
-        pending: a state that was loaded before they were.
-        failure: with what `build` has failed.
-        use: of a rule that was loaded, its name and what it is for.
-        num_reported: how many of the skipped steps are no news: `finalize_variable_values` has
-            raised for them, or they were skipped before the state was loaded.
+        routes: the routes, with the optimizer's own copies of their rules.
+        rules: the rule, followed by those of the routes.
+        remembered: the assignment of variables to routes taken over from the optimizer of which
+            this one is a copy.
+        plan: the plan for the model's variables, once they are known.
+        pending: a state that was loaded before they were known.
+        failure: the error with which `build` has failed.
+        use: the name and the use of a loaded rule.
+        num_reported: the number of skipped steps that need no further report. Either
+            `finalize_variable_values` has raised for them, or they were skipped before the state
+            was loaded.
     """
 
     def __init__(self, rule: Rule, routes: list[Route]):

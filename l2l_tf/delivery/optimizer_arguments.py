@@ -1,4 +1,4 @@
-"""What the arguments of an optimizer around a rule must be."""
+"""Checks of a LearnedOptimizer's arguments."""
 
 import math
 import numbers
@@ -14,13 +14,13 @@ from l2l_tf.rules.routed import parts_of, without_routes
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
 
-# Arguments of every Keras optimizer that Keras takes unseen: they would fail at the first step, or
-# make weights that are no numbers.
+# Arguments of every Keras optimizer that Keras does not check. Wrong values would fail at the first
+# step, or turn weights into NaN.
 _NUMBERS = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor")
 
 
 def check_backend() -> None:
-    """Raises RuntimeError if Keras runs on another backend than TensorFlow."""
+    """Raises RuntimeError if Keras's backend is not TensorFlow."""
     if (backend := keras.config.backend()) != "tensorflow":
         raise RuntimeError(
             "Keras must run on TensorFlow for LearnedOptimizer. "
@@ -32,11 +32,11 @@ def checked_rules(rule: Any, routes: Any) -> tuple[Rule, list[Route]]:
     """Returns a rule without routes of its own, and all routes, those given first.
 
     Args:
-        rule: a rule; of one with parts (`l2l_tf.rules.RoutedRule`) the routes are taken out.
+        rule: a rule. If it has parts (`l2l_tf.rules.RoutedRule`), its routes are taken out.
         routes: an iterable of routes.
 
     Raises:
-        TypeError: the rule is none, or the routes are no routes.
+        TypeError: `rule` is not a rule, or `routes` holds something other than routes.
         ValueError: a route's rule has routes of its own.
     """
     _check_rule("rule", rule)
@@ -58,8 +58,8 @@ def checked_rules(rule: Any, routes: Any) -> tuple[Rule, list[Route]]:
 
 
 def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
-    """Raises ValueError if an argument's value is none of its choices."""
-    # TensorFlow's dtypes equal their names, but are none.
+    """Raises ValueError if an argument's value is not one of its choices."""
+    # TensorFlow's dtypes compare equal to their names, but are not accepted.
     if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"{argument} must be one of {list(choices)}. Received: {argument}={value!r}. "
@@ -68,7 +68,7 @@ def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_chunk_size(chunk_size: Any) -> None:
-    """Raises ValueError if it is neither None nor an integer from 0 on."""
+    """Raises ValueError if the chunk size is neither None nor a non-negative integer."""
     is_count = isinstance(chunk_size, int) and not isinstance(chunk_size, bool)
     if chunk_size is not None and (not is_count or chunk_size < 0):
         raise ValueError(
@@ -86,15 +86,15 @@ def check_flag(argument: str, value: Any) -> None:
 
 
 def check_numbers(keras_arguments: Mapping[str, Any]) -> None:
-    """Checks those arguments of every Keras optimizer that Keras itself takes unseen.
+    """Checks the arguments of every Keras optimizer that Keras itself does not check.
 
     Raises:
-        TypeError: one is no number.
-        ValueError: one is not finite.
+        TypeError: an argument is not a number.
+        ValueError: an argument is not finite.
     """
     for argument in _NUMBERS:
         value = keras_arguments.get(argument)
-        # Some write False for none, as Keras's own optimizers understand it.
+        # Some users write False for None, which Keras's own optimizers accept.
         if value is None or value is False:
             continue
         is_number = isinstance(value, numbers.Real) and value is not True
@@ -109,8 +109,8 @@ def check_variables(variables: Sequence[Any]) -> None:
     """Checks that a rule can update variables.
 
     Raises:
-        TypeError: one is complex.
-        ValueError: the shape of one is not known.
+        TypeError: a variable is complex.
+        ValueError: the shape of a variable is not fully known.
     """
     for variable in variables:
         if tf.as_dtype(variable.dtype).is_complex:
@@ -128,7 +128,7 @@ def check_variables(variables: Sequence[Any]) -> None:
 
 
 def _check_rule(argument: str, rule: Any) -> None:
-    # A class has the methods of its objects.
+    # A class has the methods of its instances, so it would pass for a rule.
     if not isinstance(rule, Rule) or isinstance(rule, type):
         raise TypeError(
             f"{argument} must be a rule (l2l_tf.rules.Rule). Received: {rule!r}. "

@@ -1,4 +1,4 @@
-"""What an optimizer makes for the variables of a model, known before it is made."""
+"""The groups and variables that an optimizer will create for a model's variables."""
 
 import math
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ Shapes = Sequence[tuple[str, tuple[int, ...]]]
 
 
 class Options(NamedTuple):
-    """What decides, beside rules and assignment, which variables an optimizer has.
+    """Options that affect which variables an optimizer has, besides rules and assignment.
 
     Attributes:
         chunk_size: as in `CoordinateGroup`.
         state_dtype: as in `CoordinateGroup`.
         are_averaged: whether averages of the model's variables are kept.
-        are_accumulated: whether gradients are.
+        are_accumulated: whether gradients are accumulated.
     """
 
     chunk_size: int
@@ -34,20 +34,20 @@ class Options(NamedTuple):
 
 
 class Plan:
-    """Groups of variables, and the variables that an optimizer has for them.
+    """Groups of variables, and the variables that an optimizer creates for them.
 
     Args:
-        rules: that for variables without a route, then those of the routes.
-        assignment: of the variables that rules update.
-        shapes: of all variables.
-        positions: where those that rules update stand among them.
-        options: those of the optimizer.
+        rules: the rule for variables without a route, followed by those of the routes.
+        assignment: the assignment of the variables that rules update.
+        shapes: the shapes of all variables.
+        positions: the positions of those that rules update among all variables.
+        options: the optimizer's options.
 
     Attributes:
         assignment: as given.
-        groups: one for each rule that has a coordinate to update.
-        route_of: the index of the route of each variable that rules update, by position; None: it
-            has none.
+        groups: one group for each rule that has a coordinate to update.
+        route_of: the index of each updated variable's route, by the variable's position. None if it
+            has no route.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Plan:
 
     @property
     def layout(self) -> np.ndarray:
-        """Group, rank and dimensions of each variable, one after the other: int64.
+        """Group, rank and dimensions of each variable, one after another, int64.
 
-        The group of a variable that is in none is -1.
+        The group is -1 for a variable without a group.
         """
         group_of = self._group_of()
         numbers: list[int] = []
@@ -83,14 +83,14 @@ class Plan:
 
     @property
     def grouped(self) -> list[tuple[int, tuple[int, ...]]]:
-        """The group and the shape of each variable in one, in order."""
+        """The group and the shape of each variable that has a group, in order."""
         return [(group, self._shapes[position]) for position, group in self._group_of().items()]
 
     def shapes_beside(self, own: Shapes) -> Shapes:
-        """Returns names and shapes of all variables that an optimizer has in the end.
+        """Returns the names and shapes of all variables that the built optimizer has.
 
         Args:
-            own: of those that it has before it knows the model's.
+            own: those of the variables that exist before the model's variables are known.
         """
         averaged = list(self.route_of) if self._options.are_averaged else []
         accumulated = self._shapes if self._options.are_accumulated else []
@@ -106,7 +106,7 @@ class Plan:
         ]
 
     def _group_of(self) -> dict[int, int]:
-        """Returns the group of each variable in one by position, in order."""
+        """Returns the group of each variable that has one, by position, in order."""
         group_of = {
             position: index
             for index, group in enumerate(self.groups)
@@ -118,9 +118,9 @@ class Plan:
 def _group(
     rule: Rule, positions: Sequence[int], shapes: Sequence[tuple[int, ...]], options: Options
 ) -> Group:
-    """Returns what a rule is to a group of variables."""
+    """Returns the group for a rule and its variables."""
     if rule.is_coordinatewise:
         return CoordinateGroup(rule, positions, shapes, options.chunk_size, options.state_dtype)
-    # Without their paths, which are others once a model was saved and loaded.
+    # Without their paths, which change when a model is saved and loaded.
     named = zip(positions, shapes, strict=True)
     return TensorGroup(rule, positions, [ParameterSpec(f"variable_{p}", s) for p, s in named])

@@ -1,4 +1,4 @@
-"""The rules that come with the package, by name."""
+"""Rules shipped with the package, by name."""
 
 import os
 from pathlib import Path
@@ -12,16 +12,16 @@ from l2l_tf.delivery.use import RuleUse
 from l2l_tf.rules.rebuilding import excerpt
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# An installed package holds saved_models/; in a checkout the folder lies beside the package.
+# An installed package contains saved_models/. In a checkout, the folder is next to the package.
 _FOLDERS = (_PACKAGE / "saved_models", _PACKAGE.parent / "saved_models")
 
 
 class PretrainedRule(NamedTuple):
-    """A rule that comes with the package; where a path is asked for, that of its folder.
+    """A rule shipped with the package. It can be used as a path, that of its folder.
 
     Attributes:
         path: its folder.
-        use: what it is for; None if its card does not say.
+        use: its intended use. None if its card does not say.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class PretrainedRule(NamedTuple):
 
 
 def list_rules() -> dict[str, PretrainedRule]:
-    """Returns the rules that come with the package, by name: where they lie, what they are for.
+    """Returns the rules shipped with the package, by name, with their folders and uses.
 
     Raises:
         ValueError: a card is damaged.
@@ -41,7 +41,7 @@ def list_rules() -> dict[str, PretrainedRule]:
 
 
 def use_of(path: Path) -> RuleUse | None:
-    """Returns what a saved rule is for, as its card says; None if it does not.
+    """Returns the intended use of a saved rule from its card, or None if there is none.
 
     Raises:
         FileNotFoundError: there is no saved rule at the path.
@@ -58,7 +58,7 @@ def use_of(path: Path) -> RuleUse | None:
 
 
 def _folders() -> dict[str, Path]:
-    """Returns the folders of the rules that come with the package, by name."""
+    """Returns the folders of the rules shipped with the package, by name."""
     return {
         card.parent.name: card.parent
         for folder in reversed(_FOLDERS)
@@ -70,8 +70,8 @@ def find_rule(name_or_path: str | Path) -> Path:
     """Returns the folder of a saved rule, given by name or by path.
 
     Raises:
-        FileNotFoundError: no rule of that name comes with the package and no folder is there.
-        PermissionError: it can't be seen what is there.
+        FileNotFoundError: no shipped rule has that name, and there is no saved rule at that path.
+        PermissionError: the folder can't be inspected.
         TypeError: it is neither a name nor a path.
     """
     rules = _folders()
@@ -95,12 +95,12 @@ def load_rule(name_or_path: str | Path, replay: bool = True) -> keras.layers.Lay
     """Returns a saved rule as a Keras layer, checked against its card.
 
     Args:
-        name_or_path: the name of a rule that comes with the package, or the folder of a saved rule.
-        replay: whether to run the card's golden trajectory and compare.
+        name_or_path: the name of a rule shipped with the package, or the folder of a saved rule.
+        replay: whether to replay and compare the card's golden trajectory.
 
     Raises:
         FileNotFoundError: there is no such rule.
-        PermissionError: a file of it may not be read.
-        ValueError: the saved rule is damaged or does not repeat its golden trajectory.
+        PermissionError: one of its files may not be read.
+        ValueError: the saved rule is damaged or does not reproduce its golden trajectory.
     """
     return load_saved_rule(find_rule(name_or_path), replay=replay)

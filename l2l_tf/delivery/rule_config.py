@@ -1,4 +1,4 @@
-"""Rules as JSON values and beside a saved state, their weights included."""
+"""Rules as JSON values or as part of a saved state, including their weights."""
 
 import base64
 import json
@@ -13,18 +13,18 @@ from l2l_tf.rules.rebuilding import check_registered, reason, rebuilt_predicate,
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
 
-# Arguments of rules that say nothing of what they answer once they have their weights.
+# Entries of rules' configurations that don't affect their deltas once weights are set.
 _INCIDENTAL = {"build_config", "module", "name", "output_stddev", "seed", "trainable"}
 
-# What the names of rules' weights begin with in the saved state of an optimizer.
+# The prefix of names of rules' weights in an optimizer's saved state.
 WEIGHT_PREFIX = "rule_"
 
 
 def rule_to_config(rule: Rule) -> dict[str, Any]:
-    """Returns JSON values from which `rule_from_config` makes the rule again.
+    """Returns JSON values for `rule_from_config`.
 
-    They hold what Keras needs to rebuild the object (`object`) and its weights (`weights`), as
-    base64 of their bytes in C order and little-endian: exact, and small beside any model.
+    They hold Keras's serialized object (`object`) and its weights (`weights`). Weights are the
+    base64 of their bytes in C order and little-endian, which is exact, and small next to any model.
 
     Raises:
         TypeError: the rule has no `get_config`.
@@ -36,7 +36,7 @@ def rule_to_config(rule: Rule) -> dict[str, Any]:
         )
     weights = rule.get_weights() if isinstance(rule, keras.layers.Layer) else []
     config = keras.saving.serialize_keras_object(rule)
-    # What shapes a layer was called with would differ before its first step and after.
+    # The input shapes of a layer would differ before and after its first step.
     config.pop("build_config", None)
     return {
         "object": config,
@@ -45,12 +45,12 @@ def rule_to_config(rule: Rule) -> dict[str, Any]:
 
 
 def rule_from_config(config: dict[str, Any]) -> Rule:
-    """Returns the rule of which `rule_to_config` made JSON values.
+    """Rebuilds a rule from the JSON values of `rule_to_config`.
 
     Raises:
-        ValueError: they name something that is not registered with Keras in this process, or no
-            rule.
-        Exception: what is raised of values that are none of a rule.
+        ValueError: the values name something that is not registered with Keras in this process, or
+            are not those of a rule.
+        Exception: the values are malformed.
     """
     weights = [_decode(weight) for weight in config["weights"]]
     rule = rebuilt_rule(config["object"], sum(weight.size for weight in weights))
@@ -59,13 +59,13 @@ def rule_from_config(config: dict[str, Any]) -> Rule:
 
 
 def rules_from_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the rule and the routes in the configuration of an optimizer, by name.
+    """Rebuilds the rule and the routes in an optimizer's configuration, by name.
 
-    Nothing that it names is imported: classes and functions are looked up among those that are
-    registered with Keras in this process.
+    Nothing named in it is imported: only classes and functions registered with Keras in this
+    process are used.
 
     Raises:
-        ValueError: they can't be made, or the learning rate is one that Keras would import.
+        ValueError: they can't be built, or Keras would import something for the learning rate.
     """
     try:
         check_registered(config.get("learning_rate"))
@@ -73,7 +73,7 @@ def rules_from_config(config: dict[str, Any]) -> dict[str, Any]:
             "rule": rule_from_config(config["rule"]),
             "routes": [route_from_config(route) for route in config["routes"]],
         }
-    except Exception as error:  # Constructors may raise anything of what a file gives them.
+    except Exception as error:  # Constructors may raise anything for arguments from a file.
         raise ValueError(
             "The configuration of a LearnedOptimizer must hold rules that this version can build. "
             f"Received: one where {reason(error)}. Install the versions with which it was saved."
@@ -81,7 +81,7 @@ def rules_from_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def rules_to_bytes(rules: Sequence[Rule]) -> np.ndarray:
-    """Returns what rules are, apart from their weights, as a vector of bytes: uint8."""
+    """Returns descriptions of rules, without their weights, as a vector of bytes, uint8."""
     kinds = [
         _essence(keras.saving.serialize_keras_object(rule))
         if hasattr(rule, "get_config")
@@ -92,25 +92,25 @@ def rules_to_bytes(rules: Sequence[Rule]) -> np.ndarray:
 
 
 def are_same_rules(saved: np.ndarray, own: np.ndarray) -> bool:
-    """Returns whether two results of `rules_to_bytes` say the same, in so far as both say it.
+    """Returns whether two results of `rules_to_bytes` agree on every key that both have.
 
-    A later version may know arguments that an earlier one did not.
+    A later version may have arguments that an earlier one did not.
     """
     try:
         return _agree(*(json.loads(one.tobytes().decode()) for one in (saved, own)))
-    except (ValueError, RecursionError):  # What was saved is no JSON, or endlessly nested.
+    except (ValueError, RecursionError):  # The saved bytes are not JSON, or nested too deeply.
         return False
 
 
 def _essence(value: Any) -> Any:
-    """Returns JSON values without what is incidental."""
+    """Returns JSON values without incidental entries."""
     if isinstance(value, dict):
         return {key: _essence(item) for key, item in value.items() if key not in _INCIDENTAL}
     return [_essence(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _agree(one: Any, other: Any) -> bool:
-    """Returns whether JSON values are equal where both have an entry."""
+    """Returns whether JSON values are equal on every key that both have."""
     if isinstance(one, dict) and isinstance(other, dict):
         return all(_agree(one[key], other[key]) for key in one.keys() & other.keys())
     if isinstance(one, list) and isinstance(other, list):
@@ -119,10 +119,10 @@ def _agree(one: Any, other: Any) -> bool:
 
 
 def copy_rule(rule: Rule) -> Rule:
-    """Returns a learned rule with weights of its own, equal and not trainable.
+    """Returns a copy of a learned rule with its own equal weights, which are not trainable.
 
-    They are made where the call stands: under a distribution strategy, one copy for each device.
-    Rules without weights are returned as they are.
+    The weights are created in the current context: under a distribution strategy, they are copied
+    to each device. Rules without weights are returned unchanged.
     """
     if not isinstance(rule, keras.layers.Layer):
         return rule
@@ -133,7 +133,7 @@ def copy_rule(rule: Rule) -> Rule:
 
 
 def route_to_config(route: Route) -> dict[str, Any]:
-    """Returns JSON values from which `route_from_config` makes the route again."""
+    """Returns JSON values for `route_from_config`."""
     return {
         "rule": rule_to_config(route.rule),
         "kind": route.kind,
@@ -143,17 +143,17 @@ def route_to_config(route: Route) -> dict[str, Any]:
 
 
 def route_from_config(config: dict[str, Any]) -> Route:
-    """Returns the route of which `route_to_config` made JSON values."""
+    """Rebuilds a route from the JSON values of `route_to_config`."""
     predicate = rebuilt_predicate(config["predicate"])
     rule = rule_from_config(config["rule"])
     return Route(rule, config["kind"], config["name"], predicate)
 
 
 class RuleLayers(tf.Module):
-    """The learned ones among an optimizer's rules, as tf.train.Checkpoint saves them.
+    """The learned rules of an optimizer, in a form that tf.train.Checkpoint saves.
 
-    Keras would save layers that are attributes of an optimizer too, but would then load no file
-    that holds a model's weights alone.
+    If they were attributes of the optimizer, Keras would save them too, but it could then not load
+    files that hold only a model's weights.
     """
 
     def __init__(self, rules: Sequence[Rule]):
@@ -173,7 +173,7 @@ def _set_weights(rule: Any, weights: list[np.ndarray]) -> None:
     if not weights:
         return
     if not rule.weights:
-        # A layer that makes its weights at its first call.
+        # A layer that creates its weights at its first call.
         rule(tf.zeros([1], rule.compute_dtype), rule.initial_state(1))
     rule.set_weights(weights)
 

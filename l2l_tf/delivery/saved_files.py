@@ -1,4 +1,4 @@
-"""The files of a saved rule, read as files that anyone may have written."""
+"""Safe reading of a saved rule's files, which may come from anyone."""
 
 import errno
 import hashlib
@@ -28,13 +28,13 @@ _MAX_NUM_FILES = 1000
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
-    """Returns the path of a saved rule as a user gives it, `~` replaced.
+    """Returns the path of a saved rule given by a user, with `~` expanded.
 
-    A folder that a killed export had moved away is put back first.
+    A folder that a killed export has moved away is first put back.
 
     Raises:
-        TypeError: it is no path.
-        ValueError: it is empty, which would be the current folder.
+        TypeError: it is not a path.
+        ValueError: it is empty, which would mean the current folder.
     """
     if path == "":
         raise ValueError(
@@ -52,7 +52,7 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
 
 
 def has_card(folder: Path) -> bool:
-    """Returns whether there is a card at a path, of whatever kind and whether whole or not.
+    """Returns whether there is a card in a folder, of any kind, damaged or not.
 
     Raises:
         PermissionError: the folder may not be entered.
@@ -62,7 +62,7 @@ def has_card(folder: Path) -> bool:
     except PermissionError as error:
         raise _unreadable(folder, CARD_FILE, error) from error
     except (OSError, ValueError):
-        # Nothing is there, or nothing can be: the name is too long, or has a zero byte.
+        # There is nothing, or there can't be: the name is too long, or has a zero byte.
         return False
     return True
 
@@ -71,7 +71,7 @@ def read_file(folder: Path, name: str, max_bytes: int = _MAX_BYTES) -> bytes:
     """Returns the contents of a file in a saved rule's folder.
 
     Raises:
-        ValueError: it is missing, no regular file in the folder or too large.
+        ValueError: it is missing, too large, or not a regular file in the folder.
         OSError: it may not be read.
     """
     with _open(folder, name, max_bytes) as file:
@@ -82,7 +82,7 @@ def read_json(folder: Path, name: str) -> Any:
     """Returns the contents of a JSON file in a saved rule's folder.
 
     Raises:
-        ValueError: it is missing, no regular file, too large, too deeply nested or no JSON.
+        ValueError: it is missing, too large, not a regular file, nested too deeply, or not JSON.
         OSError: it may not be read.
     """
     contents = read_file(folder, name, _MAX_JSON_BYTES)
@@ -96,12 +96,12 @@ def read_json(folder: Path, name: str) -> Any:
 
 
 def check_files(folder: Path, checksums: Mapping[str, Any]) -> None:
-    """Makes sure that files in a folder are there and have the SHA-256 checksums of a card.
+    """Checks that the files named in a card exist and have its SHA-256 checksums.
 
     Raises:
-        ValueError: one is missing, is no regular file in the folder or has another checksum, or
-            there are too many.
-        OSError: one may not be read.
+        ValueError: a file is missing, is not a regular file in the folder or has another checksum,
+            or there are too many files.
+        OSError: a file may not be read.
     """
     if len(checksums) > _MAX_NUM_FILES:
         raise damaged(folder, f"whose {CARD_FILE} names {len(checksums)} files")
@@ -120,15 +120,15 @@ def read_weights(
 ) -> dict[str, np.ndarray]:
     """Returns the weights of a saved rule by name.
 
-    No more is unpacked than arrays of these shapes can have.
+    It unpacks no more than arrays of the given shapes can take.
 
     Args:
-        archive: with the weights.
-        shapes: what they must be.
+        archive: the archive of the weights.
+        shapes: the expected shapes, by name.
 
     Raises:
-        ValueError: it holds other weights, or some that are no finite numbers.
-        Exception: what NumPy and zipfile raise of a damaged archive.
+        ValueError: it holds other weights, or weights that are not finite numbers.
+        Exception: NumPy or zipfile can't read the archive.
     """
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     if different := sorted(shapes.keys() ^ set(names)):
@@ -137,7 +137,7 @@ def read_weights(
 
 
 def damaged(folder: Path, what: str) -> ValueError:
-    """Returns the error of a saved rule of which something is not as it was exported."""
+    """Returns the error for a saved rule that differs from what was exported."""
     return ValueError(
         f"A saved rule must be whole. Received: path={str(folder)!r}, {what}. "
         "Export or copy the rule again."
@@ -145,9 +145,9 @@ def damaged(folder: Path, what: str) -> ValueError:
 
 
 def _open(folder: Path, name: str, max_bytes: int) -> BufferedReader:
-    """Returns a regular file in a folder, open to be read.
+    """Opens a regular file in a folder for reading.
 
-    Nothing else is opened: a pipe would block, a link may lead anywhere.
+    It opens nothing else: a pipe would block, and a link may lead anywhere.
     """
     try:
         if not _is_regular(folder, Path(name)):
@@ -163,16 +163,16 @@ def _open(folder: Path, name: str, max_bytes: int) -> BufferedReader:
 
 
 def _is_regular(folder: Path, relative: Path) -> bool:
-    """Returns whether a path in a folder is that of a regular file, without a link on the way."""
+    """Returns whether a path within a folder is a regular file, reached without links."""
     is_inside = relative.name and not relative.drive and ".." not in relative.parts
     if not is_inside or relative.is_absolute():
         return False
     try:
-        # The last of the parents is the folder itself, to which links may lead.
+        # The last parent is the folder itself, which may be reached through links.
         mode, *modes = [
             (folder / one).lstat().st_mode for one in (relative, *relative.parents)[:-1]
         ]
-    except ValueError:  # A zero byte, or what is no Unicode.
+    except ValueError:  # A zero byte, or invalid Unicode.
         return False
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
@@ -183,7 +183,7 @@ def _is_regular(folder: Path, relative: Path) -> bool:
 
 def _read_array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> np.ndarray:
     with archive.open(f"{name}.npy") as file:
-        # Later versions are for headers of more than 64 KiB.
+        # Later format versions are for headers of more than 64 KiB.
         if (version := np.lib.format.read_magic(file)) != (1, 0):
             raise ValueError(f"{name} is of the .npy format {version} in {WEIGHTS_FILE}")
         saved_shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
@@ -210,5 +210,5 @@ def _unreadable(folder: Path, name: str, error: OSError) -> OSError:
 
 
 def _shown(name: str) -> str:
-    """Returns a name from a card as a message can hold it."""
+    """Returns a name from a card in a form suitable for a message."""
     return name if name and name.isprintable() and len(name) <= 100 else excerpt(name)

@@ -1,4 +1,4 @@
-"""What is saved of a LearnedOptimizer beside its variables, and what a saved state must be."""
+"""Layout and checks of a LearnedOptimizer's saved state."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,24 +12,24 @@ from l2l_tf.delivery.rule_config import WEIGHT_PREFIX, are_same_rules
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
 
-# The entries that say for which variables of a model and of which rules a state is, and which rule
-# updates which variable: files of earlier versions have no such assignment.
+# The entries that describe the model variables and the rules of a state, and the assignment of
+# variables to rules. Files of earlier versions have no assignment.
 LAYOUT = "layout"
 RULES = "rules"
 ASSIGNMENT = "assignment"
-# How large the gradients were (`GradientHistory.numbers`).
+# The entry for the size of past gradients (`GradientHistory.numbers`).
 HISTORY = "gradient_history"
 
 
 class SavedState:
-    """A state that was saved: variables by their position, weights of rules by their name.
+    """A saved state, with variables by their position and weights of rules by their name.
 
     Args:
-        store: what Keras read from a file.
-        owner: the name of the optimizer that it is to be the state of.
+        store: the values that Keras has read from a file.
+        owner: the name of the optimizer that will use the state.
 
     Attributes:
-        values: by entry.
+        values: the values by entry.
     """
 
     def __init__(self, store: Any, owner: str):
@@ -38,15 +38,15 @@ class SavedState:
 
     @property
     def was_built(self) -> bool:
-        """Whether the optimizer knew its model's variables when it was saved."""
+        """Whether the optimizer was built when it was saved."""
         return self.values[LAYOUT].size > 0
 
     @property
     def history(self) -> np.ndarray:
-        """How large the gradients were, float64 `[3]`; states of earlier versions don't say it.
+        """The size of past gradients, float64 `[3]`. Zeros if an earlier version saved the state.
 
         Raises:
-            ValueError: it is no history.
+            ValueError: the entry is not a valid history.
         """
         history = self.values.get(HISTORY, np.zeros(3))
         is_one = history.shape == (3,) and history.dtype.kind == "f"
@@ -55,11 +55,11 @@ class SavedState:
         return history
 
     def check_rules(self, rules: np.ndarray, weights: dict[str, Any]) -> None:
-        """Raises ValueError if it is not one of these rules.
+        """Raises ValueError if the state is not for these rules.
 
         Args:
-            rules: what they are (`rules_to_bytes`).
-            weights: by their names.
+            rules: the rules' descriptions (`rules_to_bytes`).
+            weights: the rules' weights, by name.
         """
         if not {LAYOUT, RULES} <= self.values.keys():
             raise mismatch(self._owner, "is that of another kind of optimizer")
@@ -72,17 +72,18 @@ class SavedState:
         if saved_shapes != shapes or not are_same_rules(self.values[RULES], rules):
             raise mismatch(self._owner, "is that of other rules")
         for name, value in self.values.items():
-            # What is no number could be refused by TensorFlow once others are set.
+            # Checked now, since TensorFlow might reject such a value only after others are set.
             if (name.isdecimal() or name in weights) and not _is_numeric(value):
                 raise mismatch(self._owner, f"has {value.dtype} where numbers should be")
 
     def assignment(self, routes: Sequence[Route]) -> tuple[Assignment | None, bool]:
-        """Returns which route each variable had, and whether these routes ask for the same.
+        """Returns each variable's route, and whether the routes' criteria are the same as then.
 
-        Without routes there is nothing to decide; None: the file is too old to say.
+        Without routes there is nothing to decide. The assignment is None if the file is too old to
+        hold one.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: the entry is damaged.
         """
         shapes = tuple(shape for _, shape in self._updated)
         if ASSIGNMENT not in self.values:
@@ -96,16 +97,16 @@ class SavedState:
         return assignment, was_asked
 
     def plan(self, rules: Sequence[Rule], assignment: Assignment, options: Options) -> Plan:
-        """Returns what an optimizer would make for the variables that it was saved for."""
+        """Returns an optimizer's plan for the variables that the state was saved for."""
         shapes = [shape for _, shape in self.layout]
         return Plan(rules, assignment, shapes, [position for position, _ in self._updated], options)
 
     @property
     def layout(self) -> list[tuple[int, tuple[int, ...]]]:
-        """The group and the shape of each variable of the model; the group of one in none is -1.
+        """The group and the shape of each variable of the model. The group is -1 if it has none.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: the entry is damaged.
         """
         numbers = self.values[LAYOUT]
         is_list = numbers.dtype.kind in "iu" and numbers.ndim == 1
@@ -116,12 +117,12 @@ class SavedState:
 
     @property
     def grouped(self) -> list[tuple[int, tuple[int, ...]]]:
-        """The layout of those in a group: what stands in none has no state that could be lost."""
+        """The layout of variables with a group. The others have no state to lose."""
         return [one for one in self.layout if one[0] >= 0]
 
     @property
     def _updated(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Position and shape of those that rules update: those without numbers in no group."""
+        """Position and shape of variables that rules update. Empty variables have no group."""
         return [
             (position, shape)
             for position, (group, shape) in enumerate(self.layout)
@@ -129,11 +130,11 @@ class SavedState:
         ]
 
     def is_for(self, plan: Plan, own: Shapes) -> bool:
-        """Returns whether it is one of the variables of a plan.
+        """Returns whether the state is for the variables of a plan.
 
         Args:
-            plan: of an optimizer.
-            own: names and shapes of its variables before there are those of the plan.
+            plan: an optimizer's plan.
+            own: names and shapes of the optimizer's variables, without those of the plan.
         """
         try:
             self.check_shapes(plan.shapes_beside(own))
@@ -142,10 +143,10 @@ class SavedState:
         return self.grouped == plan.grouped
 
     def check_shapes(self, shapes: Shapes) -> None:
-        """Raises ValueError if the optimizer's variables had other shapes, or another number.
+        """Raises ValueError if the saved variables have other shapes, or another number.
 
         Args:
-            shapes: those of the optimizer's variables, once it is built.
+            shapes: the names and shapes of the built optimizer's variables.
         """
         self.check_count(len(shapes))
         for index, (name, wanted) in enumerate(shapes):
@@ -153,7 +154,7 @@ class SavedState:
                 raise mismatch(self._owner, f"has {shape} instead of {wanted} for {name}")
 
     def check_count(self, num_variables: int) -> None:
-        """Raises ValueError if it is not one of so many variables of the optimizer."""
+        """Raises ValueError if the state does not hold this number of variables."""
         saved = {name for name in self.values if name.isdecimal()}
         if len(saved) != num_variables:
             what = f"has {len(saved)} variables instead of {num_variables}"
@@ -163,12 +164,12 @@ class SavedState:
 
 
 class PendingState:
-    """A state that was loaded before there were variables: for those that are still to be made.
+    """A state that was loaded before the optimizer was built, for variables yet to be created.
 
     Args:
         saved: the state.
-        assignment: which route each variable had; None: it says nothing of the present routes.
-        num_reported: how many skipped steps were no news before.
+        assignment: the route of each variable. None if it does not apply to the current routes.
+        num_reported: the number of reported skipped steps before the state was loaded.
 
     Attributes:
         saved: as given.
@@ -183,15 +184,15 @@ class PendingState:
         self._replaced: list[tuple[Any, np.ndarray, np.ndarray]] = []
 
     def replace(self, variable: Any, value: np.ndarray) -> None:
-        """Sets a variable that there is to its saved value."""
+        """Sets an existing variable to its saved value."""
         before = variable.numpy()
         variable.assign(value)
         self._replaced.append((variable, before, variable.numpy()))
 
     def put_back(self, strategy: tf.distribute.Strategy) -> None:
-        """Makes all variables that nobody has set since what they were.
+        """Restores all variables that have not been set since.
 
-        It may be called in a step that is being compiled, on one of several devices.
+        It may be called while a step is being compiled, on one of several devices.
         """
         with tf.init_scope():
             for variable, before, after in self._replaced:
@@ -201,7 +202,7 @@ class PendingState:
 
 
 def check_weights(owner: str, weights: Sequence[np.ndarray], variables: Sequence[Any]) -> None:
-    """Raises ValueError if arrays are not one of numbers for each variable, and of its shape."""
+    """Raises ValueError unless there is one numeric array of the right shape for each variable."""
     what = None
     if len(weights) != len(variables):
         what = f"{len(weights)} of them for {len(variables)} variables"
@@ -219,7 +220,7 @@ def check_weights(owner: str, weights: Sequence[np.ndarray], variables: Sequence
 
 
 def mismatch(owner: str, what: str) -> ValueError:
-    """Returns the error of a state that is not one of the optimizer of that name."""
+    """Returns the error for a state that does not belong to the named optimizer."""
     return ValueError(
         "An optimizer's state must be of the same rules, options and model variables. "
         f"Received: for the optimizer {owner!r}, a state that {what}. Make model and "
@@ -229,7 +230,7 @@ def mismatch(owner: str, what: str) -> ValueError:
 
 
 def left_out(owner: str) -> str:
-    """Returns the warning of a state of other model variables than the optimizer's."""
+    """Returns the warning for a state that belongs to other model variables."""
     return (
         f"The state that was saved for the optimizer {owner!r} is left out: it is one of other "
         "variables of the model than are trained now. Train the same layers, of the same shapes, "
@@ -238,7 +239,7 @@ def left_out(owner: str) -> str:
 
 
 def _parsed(numbers: list[int]) -> list[tuple[int, tuple[int, ...]]] | None:
-    """Returns group and shape of each variable of a layout; None: it is none."""
+    """Returns group and shape of each variable in a layout, or None if it is invalid."""
     records, start = [], 0
     while start < len(numbers):
         group, *rank_and_more = numbers[start : start + 2]

@@ -1,4 +1,4 @@
-"""The share of a rule that looks at whole tensors in an optimizer's joint update."""
+"""A whole-tensor rule's share of an optimizer's joint update."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from l2l_tf.rules.tensors import TensorState
 
 
 class TensorGroup(Group):
-    """Variables that a rule updates as the tensors that they are, and its state for them.
+    """Variables that a rule updates as whole tensors, and the rule's state for them.
 
     Each tensor of the state is one variable of the optimizer. Nothing is copied into one vector.
 
     Args:
-        rule: what updates the variables.
-        positions: where they stand among those of the optimizer.
-        specs: what they are.
+        rule: the rule that updates the variables.
+        positions: the positions of the variables among those of the optimizer.
+        specs: the paths and shapes of the variables.
 
     Raises:
         ValueError: the rule needs losses, which Keras does not give to an optimizer.
@@ -93,7 +93,7 @@ class TensorGroup(Group):
         parameters = None
         if "parameters" in self._bound.needs:
             parameters = [
-                # What does not move counts for nothing.
+                # A variable that does not move counts as zero.
                 tf.zeros(shape, self._dtype)
                 if one is None
                 else tf.cast(one.read_value(), self._dtype)
@@ -102,7 +102,7 @@ class TensorGroup(Group):
         return StepInfo(request.num_taken, None, parameters)
 
     def _kept(self, request: Request, before: list[tf.Tensor], after: TensorState) -> TensorState:
-        """Returns the next state, with what it was for tensors that have no gradient."""
+        """Returns the next state, with the old one for tensors without a gradient."""
         tf.nest.assert_same_structure(after, self._structure)
         old = tf.nest.pack_sequence_as(self._structure, before)
         pairs = zip(after.tensors, old.tensors, request.gradients, strict=True)

@@ -1,4 +1,4 @@
-"""What a saved rule is for: the entry `use` of its card."""
+"""The intended use of a saved rule: the entry `use` of its card."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,25 +6,25 @@ from typing import Any
 
 import numpy as np
 
-# How much wider than expected initial weights may be before they count as others.
+# The factor by which initial weights may be wider than expected without a warning.
 _WIDER = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RuleUse:
-    """What a rule is for, and where it fails.
+    """The intended use of a rule, and its limits.
 
     Attributes:
         purpose: what it trains well, in words.
         trains_models: whether it is for the weights of Keras models at all.
-        initial_stddev: the standard deviation of the normal distribution from which it expects
-            initial weights; None: it takes any, those that Keras draws by default included.
-        num_steps: the steps of training for which it was learned.
-        fails_with: where it does not do well: activations, networks, lengths of training.
-        instead: the name of the rule to take there; None: there is no better one here.
+        initial_stddev: the standard deviation of the normal distribution from which initial weights
+            should be drawn. None if it accepts any, including Keras's defaults.
+        num_steps: the number of training steps for which it was learned.
+        fails_with: where it performs poorly: activations, networks, lengths of training.
+        instead: the name of the rule to use in such cases. None if the package has no better one.
 
     Raises:
-        TypeError: an attribute is of another kind.
+        TypeError: an attribute has the wrong type.
         ValueError: an attribute is out of range.
     """
 
@@ -62,10 +62,10 @@ class RuleUse:
 
     @classmethod
     def from_json(cls, entry: Any) -> "RuleUse":
-        """Returns what a card's entry says.
+        """Returns the use described in a card's entry.
 
         Raises:
-            TypeError: the entry, or a value in it, is of another kind.
+            TypeError: the entry, or a value in it, has the wrong type.
             ValueError: a key is missing or unknown, or a value is out of range.
         """
         if not isinstance(entry, dict):
@@ -85,15 +85,15 @@ class RuleUse:
 
     @property
     def is_general(self) -> bool:
-        """Whether it is for Keras models as they come, whatever their initial weights."""
+        """Whether it is for any Keras model, whatever its initial weights."""
         return self.trains_models and self.initial_stddev is None
 
     def warning(self, name: str, variables: Sequence[Any]) -> str | None:
-        """Returns what its user should know before training begins; None if all is as expected.
+        """Returns a warning for the user before training begins, or None if all is as expected.
 
         Args:
             name: the rule's name.
-            variables: those to be trained, with their initial values.
+            variables: the variables to be trained, with their initial values.
         """
         other = f"Load {self.instead!r} instead." if self.instead else "Take another optimizer."
         if not self.trains_models:
@@ -102,7 +102,7 @@ class RuleUse:
             return f"The rule {name!r} is for {self.purpose}, not for a model's weights. {other}"
         if self.initial_stddev is None:
             return None
-        # Biases and scales often start at a constant, which says nothing.
+        # Biases and scales often start at a constant, which tells nothing.
         kernels = [np.asarray(one, np.float64) for one in variables if len(one.shape) > 1]
         widest = max((float(kernel.std()) for kernel in kernels if kernel.size), default=0.0)
         if widest <= _WIDER * self.initial_stddev:

@@ -1,6 +1,6 @@
-"""How a rule is judged: unrolls, evaluations, the search for learning rates."""
+"""Evaluation: unrolls, comparing rules, searching for learning rates."""
 
-# Before all else: Keras is then told of what can be loaded (`l2l_tf.startup`).
+# Imported first, so that this package is then registered with Keras (`l2l_tf.startup`).
 import keras  # noqa: F401
 
 from l2l_tf.evaluation.evaluation import METRICS, Evaluation, evaluate

@@ -1,4 +1,4 @@
-"""Rules run on fresh tasks: the curves that everything reported comes from."""
+"""Evaluation of rules on fresh tasks, the source of all reported curves."""
 
 import dataclasses
 import math
@@ -12,12 +12,12 @@ from l2l_tf.evaluation.unroll import bind, start, unroll
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.rules.rule import FlatLayout, Rule
 
-# The numbers of an evaluation that can decide which rule is best.
+# The numbers of an evaluation by which rules can be ranked.
 METRICS = ("final_loss", "mean_loss")
-# How many of the last losses make up the final loss of a problem with minibatches.
+# The number of last losses that are averaged into the final loss of a problem with minibatches.
 NUM_FINAL_MINIBATCHES = 5
-# How many coordinates run side by side: on a CPU, as many as have a state that its cache can hold
-# (with 2^20, a 2 x 20 LSTM takes twice as long for each), on a GPU, as many as keep it busy.
+# The number of coordinates that run side by side. On a CPU, their state should fit into the cache
+# (with 2^20, a 2 x 20 LSTM takes twice as long per coordinate). On a GPU, they should keep it busy.
 MAX_COORDINATES = {"CPU": 2**15, "GPU": 2**20}
 
 
@@ -25,8 +25,8 @@ def check_metric(metric: str, name: str = "metric") -> None:
     """Raises a ValueError unless a metric is one of `METRICS`.
 
     Args:
-        metric: what to check.
-        name: what the argument is called.
+        metric: the metric to check.
+        name: the argument's name, for the error.
     """
     if metric not in METRICS:
         raise ValueError(
@@ -36,7 +36,7 @@ def check_metric(metric: str, name: str = "metric") -> None:
 
 
 def num_final_losses(problem: Problem, num_steps: int) -> int:
-    """Returns over how many of its last losses a run's final loss is averaged."""
+    """Returns the number of last losses that are averaged into a run's final loss."""
     return min(NUM_FINAL_MINIBATCHES, num_steps) if problem.is_stochastic else 1
 
 
@@ -44,13 +44,14 @@ def num_final_losses(problem: Problem, num_steps: int) -> int:
 class Evaluation:
     """The losses of R runs of one rule: one run for each function of each task.
 
-    A run whose loss stops being finite has diverged: its loss counts as infinite from there on, and
-    so do its final and its mean loss. No run is dropped.
+    A run diverges when its loss is first not finite. From then on its loss counts as infinite, and
+    so do its final loss and its mean loss. No run is dropped.
 
     Attributes:
         losses: float `[T + 1, R]`, before each of the T steps and after the last.
-        num_final: over how many of its last losses a run's final loss is averaged.
-        parameters: float `[M, N]`, those of each task after its last step; None if not asked for.
+        num_final: the number of last losses that are averaged into a run's final loss.
+        parameters: float `[M, N]`, the parameters of each task after its last step. None if not
+            requested.
     """
 
     losses: np.ndarray
@@ -69,7 +70,7 @@ class Evaluation:
 
     @property
     def final_loss_stderr(self) -> float:
-        """The standard error of `final_loss`; NaN for a single run or a diverged one."""
+        """The standard error of `final_loss`. NaN if there is only one run, or one has diverged."""
         num_runs = self.losses.shape[1]
         if num_runs == 1 or self.num_diverged:
             return float("nan")
@@ -82,12 +83,12 @@ class Evaluation:
 
     @property
     def num_diverged(self) -> int:
-        """How many runs had a loss that was not finite."""
+        """The number of runs with a loss that was not finite."""
         return int(np.isinf(self.losses[-1]).sum())
 
     @property
     def curve(self) -> np.ndarray:
-        """The loss at each iterate averaged over runs, float `[T + 1]`."""
+        """The loss at each iterate, averaged over runs, float `[T + 1]`."""
         return self.losses.mean(axis=1)
 
 
@@ -101,21 +102,21 @@ def evaluate(
 ) -> Evaluation:
     """Runs a rule on tasks and returns the loss of each function at each step.
 
-    Many tasks run side by side, in one call for each step. Losses are those of tasks run one after
-    the other, up to rounding.
+    Many tasks run side by side, in one call for each step. Up to rounding, losses equal those of
+    tasks run one after another.
 
     Args:
         rule: a learned or hand-designed rule.
         problem: the problem that the tasks are drawn from.
         seeds: the tasks, int32 `[M, 2]`.
         num_steps: T.
-        max_coordinates: how many coordinates run side by side: tasks with more of them together run
-            in groups of equal size, one after the other. One task always runs whole. By default,
-            what suits the device (`MAX_COORDINATES`) and the problem (`min_tasks_side_by_side`).
-        keep_parameters: whether the evaluation is to hold the parameters after the last step.
+        max_coordinates: the number of coordinates that run side by side. Tasks with more in total
+            run in groups of equal size, one after another. One task always runs whole. The default
+            suits the device (`MAX_COORDINATES`) and the problem (`min_tasks_side_by_side`).
+        keep_parameters: whether to return the parameters after the last step.
 
     Raises:
-        ValueError: the seeds have another shape or name no task, or T or `max_coordinates` is below
+        ValueError: the seeds have the wrong shape or are empty, or T or `max_coordinates` is below
             1.
     """
     return evaluate_rates(
@@ -138,20 +139,20 @@ def evaluate_rates(
     max_coordinates: int | None = None,
     keep_parameters: bool = False,
 ) -> Evaluation:
-    """Runs each task with a learning rate of its own.
+    """Runs each task with its own learning rate.
 
     Args:
-        make_rule: returns a rule for a vector of learning rates, float32 `[N]`, N being the
+        make_rule: returns a rule for a vector of learning rates, float32 `[N]`, where N counts the
             coordinates of the tasks that run side by side; see `BASELINES`.
         problem: the problem that the tasks are drawn from.
-        seeds: the tasks, int32 `[M, 2]`; one may be given several times.
-        learning_rates: M of them, one for each task.
+        seeds: the tasks, int32 `[M, 2]`. A task may be repeated.
+        learning_rates: M learning rates, one for each task.
         num_steps: T.
-        max_coordinates: how many coordinates run side by side, as in `evaluate`.
+        max_coordinates: the number of coordinates that run side by side, as in `evaluate`.
         keep_parameters: whether to return the parameters after the last step, as in `evaluate`.
 
     Raises:
-        ValueError: the seeds have another shape or name no task, or T or `max_coordinates` is below
+        ValueError: the seeds have the wrong shape or are empty, or T or `max_coordinates` is below
             1.
     """
     seeds = tf.convert_to_tensor(seeds)
@@ -204,19 +205,19 @@ def evaluate_rates(
 def task_groups(num_tasks: int, problem: Problem, max_coordinates: int | None = None) -> np.ndarray:
     """Returns the indices of tasks in groups of equal size, int `[G, M']`.
 
-    The last group is filled up with the first tasks, so that one trace serves all groups.
+    The last group is filled up with the first tasks, so that all groups share one trace.
 
     Args:
         num_tasks: M.
-        problem: whose tasks they are.
-        max_coordinates: how many a group may have; one task always runs whole. By default, what
-            suits the device and the problem.
+        problem: the problem of the tasks.
+        max_coordinates: the largest number of coordinates in a group. One task always runs whole.
+            The default suits the device and the problem.
     """
     min_tasks = 1
     if max_coordinates is None:
         has_gpu = tf.config.list_physical_devices("GPU")
         max_coordinates = MAX_COORDINATES["GPU" if has_gpu else "CPU"]
-        # For memory's sake, no more than a GPU would get.
+        # To save memory, no more than on a GPU.
         most = MAX_COORDINATES["GPU"] // problem.num_coordinates
         min_tasks = max(1, min(problem.min_tasks_side_by_side, most))
     num_tasks_at_once = max(min_tasks, max_coordinates // problem.num_coordinates)
@@ -227,7 +228,7 @@ def task_groups(num_tasks: int, problem: Problem, max_coordinates: int | None = 
 
 
 def _rate_of_each_coordinate(stacked: StackedProblem, rates: tf.Tensor) -> tf.Tensor:
-    """Returns the rates `[M]` of tasks side by side, each at its task's coordinates, `[N]`."""
+    """Expands the rates `[M]` of tasks that run side by side to all their coordinates, `[N]`."""
     shapes = stacked.parameter_shapes
     return FlatLayout(shapes).flatten(
         [tf.broadcast_to(tf.reshape(rates, [-1] + [1] * (len(s) - 1)), s) for s in shapes]
@@ -235,6 +236,6 @@ def _rate_of_each_coordinate(stacked: StackedProblem, rates: tf.Tensor) -> tf.Te
 
 
 def _with_divergence(losses: np.ndarray) -> np.ndarray:
-    """Returns losses `[T + 1, R]`, in float64, infinite from the first that is not finite on."""
+    """Returns losses `[T + 1, R]` in float64, set to infinity from the first non-finite one on."""
     has_diverged = np.logical_or.accumulate(~np.isfinite(losses), axis=0)
     return np.where(has_diverged, np.inf, losses.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Searches for the best of some candidates: a rule's learning rate, or any other number in it."""
+"""Searches for the best learning rate of a rule, or any other number in it."""
 
 import dataclasses
 import math
@@ -21,11 +21,11 @@ class Tuning:
     """The outcome of a search.
 
     Attributes:
-        best: the candidate with the lowest loss of those that ran to the end.
-        candidates: all that were tried, ascending.
-        losses: the loss of each, averaged over runs; infinite where a run diverged.
-        num_steps: after how many steps that was, for each candidate; empty or all the horizon where
-            all ran to the end.
+        best: the candidate with the lowest loss among those that ran to the end.
+        candidates: all candidates tried, in ascending order.
+        losses: the loss of each candidate, averaged over runs. Infinite if a run diverged.
+        num_steps: the number of steps after which each loss was taken. If all candidates ran to the
+            end, it is empty or holds only the horizon.
     """
 
     best: float
@@ -35,12 +35,12 @@ class Tuning:
 
     @property
     def is_at_edge(self) -> bool:
-        """Whether the best is the lowest or highest tried, so that a better may lie beyond."""
+        """Whether the best is the lowest or highest tried, so that a better one may lie beyond."""
         return self.best in (self.candidates[0], self.candidates[-1])
 
     @property
     def has_diverged(self) -> bool:
-        """Whether a run diverged with every candidate; `best` then means nothing."""
+        """Whether every candidate had a diverging run; `best` is then meaningless."""
         return not np.isfinite(self.losses).any()
 
 
@@ -54,28 +54,30 @@ def search(
 ) -> Tuning:
     """Returns the candidate whose rule is best over the whole horizon.
 
-    It serves any number in any rule: rules run one after the other. For the rates of hand-designed
-    rules, `tune` is faster. A search for how far a learned rule should go in each step:
+    This works for any number in any rule, since rules run one after another. For the rates of
+    hand-designed rules, `tune` is faster. For example, to find the best scale of a learned rule's
+    steps:
 
         tuning = search(rule.rescaled, problem, seeds, 1000, [1, 2, 4])
         rule = rule.rescaled(tuning.best)
 
-    A rule that was trained on short unrolls may take steps that are too small for long
-    trajectories: an unroll sees at once what the noise of minibatches costs, but sees only a part
-    of what a step gains (short-horizon bias: Wu et al. 2018, arXiv 1803.02021).
+    A rule trained on short unrolls may take steps that are too small for long trajectories. A short
+    unroll contains the full cost of minibatch noise, but only part of the gain of a step
+    (short-horizon bias: Wu et al. 2018, arXiv 1803.02021).
 
     Args:
         make_rule: returns the rule for a candidate.
         problem: the problem that the tasks are drawn from.
-        seeds: the tasks, int32 `[M, 2]`: those of validation, not those that results are of.
+        seeds: the tasks, int32 `[M, 2]`. Use validation tasks, not those that results are reported
+            on.
         num_steps: the horizon.
-        candidates: what to try: finite numbers, in any order.
-        metric: one of `METRICS`, as `Evaluation` has them. The candidate with the lowest value
-            wins; of equal ones, the lowest candidate.
+        candidates: finite numbers, in any order.
+        metric: one of `METRICS`, computed by `Evaluation`. The candidate with the lowest value
+            wins. In a tie, the lowest candidate wins.
 
     Raises:
-        ValueError: there are no candidates, one is not finite, the metric is unknown, or what
-            `make_rule` and `evaluate` refuse.
+        ValueError: there are no candidates, one is not finite, the metric is unknown, or
+            `make_rule` or `evaluate` raises it.
     """
     tried = tuple(sorted(set(candidates)))
     if not tried or not all(math.isfinite(one) for one in tried):
@@ -84,7 +86,7 @@ def search(
             f"Received: candidates={list(candidates)}. Give, say, [1, 2, 4]."
         )
     check_metric(metric)
-    # All rules are made before the first runs, so that a bad candidate is refused at once.
+    # All rules are made before the first one runs, so that a bad candidate is rejected at once.
     rules = [make_rule(one) for one in tried]
     losses = tuple(getattr(evaluate(rule, problem, seeds, num_steps), metric) for rule in rules)
     return Tuning(tried[int(np.argmin(losses))], tried, losses)
@@ -105,14 +107,14 @@ def tune(
     Args:
         make_rule: returns a rule for a vector of learning rates `[N]`; see `BASELINES`.
         problem: the problem that the tasks are drawn from.
-        seeds: the tasks, int32 `[M, 2]`; not those that results are reported on.
+        seeds: the tasks, int32 `[M, 2]`. Don't use those that results are reported on.
         num_steps: the horizon.
-        learning_rates: what to try: positive numbers, two or more, in any order.
-        max_coordinates: how many coordinates run side by side, as in `evaluate`.
+        learning_rates: two or more positive numbers, in any order.
+        max_coordinates: the number of coordinates that run side by side, as in `evaluate`.
 
     Raises:
-        ValueError: fewer than two rates, a rate that is not positive and finite, at each rate a run
-            diverged, or what `evaluate` refuses.
+        ValueError: there are fewer than two rates, a rate is not positive and finite, a run
+            diverged at every rate, or `evaluate` raises it.
 
     Warns:
         UserWarning: the best rate is the lowest or highest.
@@ -131,13 +133,14 @@ def tune_by_halving(
     learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
     max_coordinates: int | None = None,
 ) -> Tuning:
-    """Returns the learning rate with the lowest final loss, without running hopeless ones far.
+    """Returns the learning rate with the lowest final loss, stopping poor rates early.
 
-    All rates run for a ninth of the horizon, the best third of them for a third of it, and the best
-    third of those to the end: successive halving, by thirds. What does well early need not do so
-    late. So, as long as the best rate has a neighbour on the grid that was not run to the end, that
-    is run too: the rate returned is better at the end than both of its neighbours, and so the best
-    of all where losses at the end have one minimum over rates, whatever they were before.
+    This is successive halving, but by thirds. All rates run for a ninth of the horizon, the best
+    third of them for a third of it, and the best third of those to the end. A rate that does well
+    early may do worse late. So while the best rate has a neighbour on the grid that was not run to
+    the end, that one is run too. The returned rate is therefore better at the end than both its
+    neighbours. If the final losses have one minimum over rates, it is the best of all, whatever the
+    losses were before.
     Source: Jamieson and Talwalkar 2016 (arXiv 1502.07943).
 
     Args:
@@ -177,20 +180,20 @@ def tune_from(
     learning_rates: Sequence[float] = DEFAULT_LEARNING_RATES,
     max_coordinates: int | None = None,
 ) -> Tuning:
-    """Returns the learning rate at which a search ends that begins at a likely one.
+    """Returns the learning rate found by a local search from a likely one.
 
-    For costly problems, where it is known which rate is best for one like them. The rate on the
-    grid that is nearest to the first one, in ratio, runs to the end; where that diverges, the next
-    lower one, until one does not. As long as the best so far has a neighbour that was not run, that
-    runs to the end too: the rate returned is better than both of its neighbours, and so the best of
-    all where losses have one minimum over rates.
+    This is for costly problems, if the best rate is known for a similar one. It runs the rate on
+    the grid that is nearest to the first one, in ratio, to the end. If that diverges, it tries the
+    next lower rate, until one does not diverge. Then, while the best rate has a neighbour that was
+    not run, it runs that one to the end too. The returned rate is therefore better than both its
+    neighbours. If losses have one minimum over rates, it is the best of all.
 
     Args:
         make_rule: as in `tune`.
         problem: as in `tune`.
         seeds: as in `tune`.
         num_steps: the horizon.
-        first_rate: where the search begins: a positive number.
+        first_rate: the positive number at which the search begins.
         learning_rates: as in `tune`.
         max_coordinates: as in `tune`.
 
@@ -215,12 +218,12 @@ def tune_from(
     return _checked_tuning(runs.search_neighbours(rates))
 
 
-# A run of each round of successive halving is so many times as long as one of the round before.
+# In each round of successive halving, runs are this many times as long as in the round before.
 _SHARE = 3
 
 
 class _Runs:
-    """What is known of each rate: after how many steps its last run ended, and at which loss."""
+    """The results for each rate: the number of steps in its last run, and its loss then."""
 
     def __init__(
         self,
@@ -244,7 +247,7 @@ class _Runs:
         return self._ends[rate][1]
 
     def search_neighbours(self, rates: Sequence[float]) -> Tuning:
-        """Runs neighbours of the best to the end until both are worse; returns all that was run."""
+        """Runs the best rate's neighbours until both are worse; returns all results."""
         while True:
             complete = [rate for rate in rates if self._num_steps_of(rate) == self._num_steps]
             best = min(complete, key=self.loss, default=math.inf)
@@ -269,7 +272,7 @@ class _Runs:
 
 
 def _checked_rates(learning_rates: Sequence[float]) -> tuple[float, ...]:
-    """Returns different rates, ascending."""
+    """Returns the distinct rates in ascending order, after checking them."""
     rates = tuple(sorted(set(learning_rates)))
     if len(rates) < 2 or not all(0 < rate < math.inf for rate in rates):
         raise ValueError(
@@ -303,7 +306,7 @@ def _final_losses(
 
 
 def _checked_tuning(tuning: Tuning) -> Tuning:
-    """Returns a tuning, if a rate was good for anything, and warns of one at the edge."""
+    """Returns a tuning. Raises if all rates diverged, and warns if the best is at the edge."""
     rates = tuning.candidates
     if tuning.has_diverged:
         raise ValueError(

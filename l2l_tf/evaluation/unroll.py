@@ -1,4 +1,4 @@
-"""A run of consecutive steps of one rule on one problem, in one loop."""
+"""Consecutive steps of one rule on one problem, in one loop."""
 
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ from l2l_tf.rules.rule import BoundRule, FlatLayout, Rule, StepInfo
 
 
 class Iterate(NamedTuple):
-    """Where a trajectory stands: all that the next step needs.
+    """The state of a trajectory: everything that the next step needs.
 
     Attributes:
-        step: int32 `[]`, how many steps were taken.
+        step: int32 `[]`, the number of steps taken.
         parameters: float `[N]`, all parameters of the task in one vector.
-        gradient: float `[N]`, of the summed losses at the parameters.
+        gradient: float `[N]`, the gradient of the summed losses at the parameters.
         losses: float `[F]`, at the parameters.
         rule_state: the rule's state.
     """
@@ -29,12 +29,12 @@ class Iterate(NamedTuple):
 
 
 class Unroll(NamedTuple):
-    """What T steps gave; row t belongs to the iterate after the unroll's step t + 1.
+    """The results of T steps. Row t belongs to the iterate after the unroll's step t + 1.
 
     Attributes:
         losses: float `[T, F]`.
-        gradients: float `[T, N]`; None if not recorded.
-        deltas: float `[T, N]`, that led to the iterates; None if not recorded.
+        gradients: float `[T, N]`. None if not recorded.
+        deltas: float `[T, N]`, which led to the iterates. None if not recorded.
     """
 
     losses: tf.Tensor
@@ -43,7 +43,7 @@ class Unroll(NamedTuple):
 
 
 def bind(rule: Rule, problem: Problem) -> BoundRule:
-    """Returns a rule for all parameters of a problem's task; one that is bound to them, as it is.
+    """Binds a rule to all parameters of a problem's task. A bound rule is returned unchanged.
 
     Raises:
         ValueError: the rule is bound to tensors of other shapes.
@@ -52,10 +52,10 @@ def bind(rule: Rule, problem: Problem) -> BoundRule:
 
 
 def start(rule: Rule, problem: Problem, seed: tf.Tensor) -> Iterate:
-    """Returns the iterate at step 0 of the task that a seed names.
+    """Returns the initial iterate of the task that a seed names.
 
     Args:
-        rule: a rule, or one that is bound to the problem's parameters already (`bind`).
+        rule: a rule, or one already bound to the problem's parameters (`bind`).
         problem: the problem.
         seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
     """
@@ -77,28 +77,28 @@ def unroll(
     second_derivatives: float = 0.0,
     backpropagation_steps: int | None = None,
 ) -> tuple[Unroll, Iterate]:
-    """Returns T steps from an iterate and the iterate after them.
+    """Takes T steps from an iterate; returns their results and the iterate after them.
 
-    A step is: the rule turns the gradient at the iterate into a delta; the delta is added; losses
-    and gradient are taken at the new iterate, on the minibatch of its step. Each iterate is thus
-    evaluated once, also where one unroll ends and the next begins, so that five unrolls of 20 are
+    In each step, the rule turns the gradient at the iterate into a delta, and the delta is added.
+    The losses and the gradient are then computed at the new iterate, on the minibatch of its step.
+    Each iterate is thus evaluated only once, even between two unrolls. Five unrolls of 20 are
     exactly one of 100.
 
     Args:
-        rule: a rule, or one that is bound to the problem's parameters already (`bind`).
+        rule: a rule, or one already bound to the problem's parameters (`bind`).
         problem: the problem.
         seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
-        iterate: where to begin.
+        iterate: the iterate to begin with.
         num_steps: T.
-        record: what to return beside the losses, TN numbers each: "gradients", "deltas".
-        second_derivatives: how much of what flows back through what the rule sees of the problem
-            (gradients, and losses and parameters if it needs them), to the parameters where that
-            was taken, a tape around this call lets through. 1 is the true derivative; a share of
-            it damps what grows from step to step. With 0, all of it is a constant to the tape: the
-            paper's approximation (section 2), under which `l2l_tf.training.meta_gradient` needs no
-            more than the deltas' derivatives.
-        backpropagation_steps: after how many steps the rule's state is a constant to a tape; never
-            if None.
+        record: what to return besides the losses: "gradients", "deltas". Each takes T N numbers.
+        second_derivatives: the share of derivatives that a tape around this call passes from the
+            rule's inputs back to the parameters at which they were taken. The inputs are gradients,
+            and losses and parameters if the rule needs them. 1 gives the true derivative. A smaller
+            share damps what grows from step to step. 0 makes the inputs constants to the tape: the
+            paper's approximation (section 2), with which `l2l_tf.training.meta_gradient` needs only
+            the deltas' derivatives.
+        backpropagation_steps: the interval, in steps, at which the rule's state is detached from a
+            tape. None never detaches it.
     """
     bound = bind(rule, problem)
     layout = FlatLayout(problem.parameter_shapes)
@@ -113,7 +113,8 @@ def unroll(
         batch = problem.batch(seed, step) if problem.is_stochastic else fixed_batch
         losses, gradient = _evaluate(problem, layout, parameters, batch)
         if not second_derivatives:
-            # Here and not on the parameters: what lies behind would be kept for a backward pass.
+            # Stopped here, not at the parameters, or a tape would keep the evaluation for a
+            # backward pass.
             losses, gradient = tf.stop_gradient(losses), tf.stop_gradient(gradient)
         elif second_derivatives < 1:
             gradient = damped(gradient, second_derivatives)
@@ -133,7 +134,7 @@ def unroll(
 
 
 def _info(rule: BoundRule, iterate: Iterate, second_derivatives: float) -> StepInfo:
-    """Returns what the rule needs to know of a step beside its gradient, and no more."""
+    """Returns the information about a step that the rule needs besides its gradient."""
 
     def seen(values: tf.Tensor) -> tf.Tensor:
         if not second_derivatives:

@@ -1,6 +1,6 @@
-"""What is optimised: problems, and the seeds that name their tasks."""
+"""Problems: functions to optimise, and the seeds that name their tasks."""
 
-# Before all else: Keras is then told of what can be loaded (`l2l_tf.startup`).
+# Imported first, so that this package is then registered with Keras (`l2l_tf.startup`).
 import keras  # noqa: F401
 
 from l2l_tf.problems.accuracy import accuracy

@@ -1,4 +1,4 @@
-"""How many images a network gets right at the parameters that a rule has reached."""
+"""The accuracy of a network at given parameters."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ import tensorflow as tf
 from l2l_tf.keras_internals import sublayers
 from l2l_tf.problems.classification import ClassificationProblem
 
-# Images that are classified at once.
+# Images classified at once.
 _BATCH_SIZE = 500
 
 
@@ -23,26 +23,27 @@ def accuracy(
     labels: np.ndarray,
     num_minibatches: int = 100,
 ) -> float:
-    """Returns the share of images of which a problem's model gives the right class.
+    """Returns the share of images that a problem's model classifies correctly.
 
-    The model is run as for predictions. Batch normalisation then takes, in place of a minibatch's
-    own mean and variance, their averages over minibatches, all at the parameters given, where
-    moving averages kept during training would lag behind them.
-    Source: Wu and Johnson 2021, section 3 ("PreciseBN", arXiv 2105.07576), but that variances are
-    averaged as Keras's moving averages are, without the variance of the means.
+    The model runs in inference mode. For batch normalisation, means and variances are averaged over
+    minibatches, all at the given parameters. Moving averages kept during training would lag behind
+    the parameters.
+    Source: Wu and Johnson 2021, section 3 ("PreciseBN", arXiv 2105.07576). Unlike there, variances
+    are averaged without the variance of the means, as in Keras's moving averages.
 
     Args:
         problem: the problem.
-        parameters: those of one task, as `problem.initial_parameters` returns them.
+        parameters: the parameters of one task, as `problem.initial_parameters` returns them.
         seed: names the task, int32 `[2]`.
-        first_step: the step of the first minibatch, so that those are taken that no step has seen.
+        first_step: the step of the first minibatch to average over. Choose one that no training
+            step has used.
         images: uint8 `[n, h, w, c]`, such as test images.
         labels: integers `[n]`.
-        num_minibatches: how many minibatches averages are over.
+        num_minibatches: the number of minibatches to average over.
 
     Raises:
-        ValueError: there are no images, not as many labels as images, or `num_minibatches` is below
-            1.
+        ValueError: there are no images, the numbers of labels and images differ, or
+            `num_minibatches` is below 1.
     """
     if not len(images) or len(images) != len(labels):
         raise ValueError(
@@ -79,11 +80,11 @@ def _averages(
     first_step: int,
     num_minibatches: int,
 ) -> list[tuple[Any, tf.Tensor]]:
-    """Returns each moving average of the model with the value that is to take its place."""
+    """Returns each moving average of the model with its replacement value."""
     model = problem.model
     layers = list(_normalizations(model))
     moving = [one for layer in layers for one in (layer.moving_mean, layer.moving_variance)]
-    # A moving average v becomes m v + (1 - m) s: from zero, a share 1 - m of the statistic s.
+    # A moving average v becomes m v + (1 - m) s. Starting from zero, that is (1 - m) times s.
     shares = [1 - layer.momentum for layer in layers for _ in range(2)]
     mapping = [
         *zip(model.trainable_variables, parameters, strict=True),
@@ -107,6 +108,6 @@ def _averages(
 
 def _normalizations(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
     for layer in sublayers(model):
-        # One that is frozen takes no statistics of minibatches: it keeps the averages that it has.
+        # A frozen layer ignores the statistics of minibatches: it keeps its averages.
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
             yield layer

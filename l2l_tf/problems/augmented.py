@@ -1,7 +1,7 @@
-"""What is added to a problem so that rules learned on it do well on others.
+"""Augmentations of a problem, for rules that generalise to other problems.
 
-Both ideas are those of Lv, Jiang and Li 2017 (arXiv 1703.03633): random scaling and the combination
-with a convex function. They are for training; rules are chosen and compared on the problem itself.
+Both come from Lv, Jiang and Li 2017 (arXiv 1703.03633): random scaling, and combination with a
+convex function. They are for training. Rules are chosen and compared on the original problem.
 """
 
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.problem import Problem, WrappedProblem
 from l2l_tf.problems.seeds import fold_in, uniform
 
-# What the seed of a task is folded with, far from the small numbers of the problems themselves:
-# the task within stays the one that its seed names.
+# Tags to fold into a task's seed, far from the small numbers that problems use. The inner task
+# stays the one that the seed names.
 _SCALES_TAG, _CONVEX_TAG = 1_000_000, 1_000_001
-# Beyond, gradients with respect to scaled parameters come too close to the largest float32.
+# Above this, gradients with respect to scaled parameters come too close to the largest float32.
 _MAX_LOG_RANGE = 20.0
 
 
 class RandomlyScaled(WrappedProblem):
     """A problem f(theta) in scaled parameters: f(c theta') from theta'_0 = theta_0 / c.
 
-    Each coordinate's c is exp(r) with r uniform on [-R, R), drawn once for a task. Losses at the
-    start are those of f; but no coordinate's gradient, nor the delta that it needs, is of a size
-    that a rule could learn by heart.
+    Each coordinate has its own c = exp(r), with r uniform on [-R, R), drawn once per task. Initial
+    losses are those of f. But a rule can't memorise the size of a coordinate's gradient, nor that
+    of the delta it needs.
 
     Args:
         problem: f.
-        log_range: R; the paper has 3.
+        log_range: R; 3 in the paper.
 
     Raises:
-        TypeError: `problem` is no problem.
-        ValueError: `log_range` is not positive or too large.
+        TypeError: `problem` is not a problem.
+        ValueError: `log_range` is not positive, or too large.
     """
 
     def __init__(self, problem: Problem, log_range: float = 3.0):
@@ -51,7 +51,7 @@ class RandomlyScaled(WrappedProblem):
         ]
 
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
-        """Returns the problem's batch and the scales, of the shapes of the parameters."""
+        """Returns the problem's batch and the scales, which have the shapes of the parameters."""
         return self.problem.batch(seed, step), self._scales(seed, self.parameter_shapes)
 
     def loss(self, parameters: list[tf.Tensor], batch: tuple[Any, list[tf.Tensor]]) -> tf.Tensor:
@@ -76,23 +76,23 @@ class RandomlyScaled(WrappedProblem):
 
 
 class WithConvexTerm(WrappedProblem):
-    """A problem f(theta) with a convex term in further parameters: f(theta) + mean of (c x - v)^2.
+    """A problem f(theta) with a convex term in extra parameters: f(theta) + mean of (c x - v)^2.
 
-    Each function has K coordinates x of its own, which start at zero, targets v uniform on [-1, 1),
-    and scales c = exp(r) with r uniform on [-R, R), all drawn once for a task. In the middle of the
-    erratic gradients of a network, a rule so sees some whose minimum it must reach.
+    Each function has K extra coordinates x, which start at zero, targets v uniform on [-1, 1), and
+    scales c = exp(r) with r uniform on [-R, R). All are drawn once per task. Amid a network's
+    erratic gradients, the rule thus also sees some that lead to a minimum it must reach.
 
-    That is what the authors' code does (github.com/vfleaking/rnnprop), but for one thing: there,
-    the square counts at most 10, beyond which a coordinate that went astray has no gradient.
+    This follows the authors' code (github.com/vfleaking/rnnprop), with one difference. The code
+    caps the square at 10, beyond which a coordinate gets no gradient.
 
     Args:
         problem: f.
-        num_dimensions: K; the paper's authors have 20.
-        log_range: R; the paper's authors have 1.
+        num_dimensions: K; 20 in the authors' code.
+        log_range: R; 1 in the authors' code.
 
     Raises:
-        TypeError: `problem` is no problem.
-        ValueError: `num_dimensions` is no integer from 1 on, or `log_range` is negative or too
+        TypeError: `problem` is not a problem.
+        ValueError: `num_dimensions` is not a positive integer, or `log_range` is negative or too
             large.
     """
 
@@ -166,7 +166,7 @@ def _bowl(x: tf.Tensor, scales: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
 
 def _random_scales(shape: Sequence[int], seed: tf.Tensor, log_range: float) -> tf.Tensor:
-    """Returns exp(r), float32 of a shape, with r uniform on [-log_range, log_range)."""
+    """Returns exp(r), float32 of the given shape, with r uniform on [-log_range, log_range)."""
     return tf.exp(log_range * (2 * uniform(shape, seed) - 1))
 
 

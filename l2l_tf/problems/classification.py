@@ -1,4 +1,4 @@
-"""Any Keras model on labelled images as a problem: minibatches and cross entropy."""
+"""Classification of labelled images by any Keras model, with minibatches and cross entropy."""
 
 from typing import Any
 
@@ -12,28 +12,29 @@ _CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 class ClassificationProblem(SupervisedProblem):
-    """A Keras model to be trained on labelled images: a `SupervisedProblem` with cross entropy.
+    """Training a Keras model on labelled images: a `SupervisedProblem` with cross entropy.
 
     By default each parameter is drawn from N(0, sigma^2), as in the paper.
     Source: Andrychowicz et al. 2016, sections 3.2 and 3.3 (arXiv 1606.04474).
 
-    The loss is the mean cross entropy over a minibatch, in nats, and what regularizers of the model
-    add. The images stay uint8 until their minibatch is used.
+    The loss is the mean cross entropy over a minibatch, in nats, plus the model's regularisation
+    losses. The images stay uint8 until their minibatch is used.
 
     Args:
-        model: from float images `[B, h, w, c]` in [0, 1] to logits, float `[B, C]`.
+        model: maps float images `[B, h, w, c]` in [0, 1] to logits, float `[B, C]`.
         images: uint8 `[n, h, w, c]`, brightness in 0..255.
         labels: integers `[n]`, in 0..C - 1.
-        batch_size: B, examples in a minibatch.
-        initial_stddev: sigma, the standard deviation of the initial parameters; None leaves them
-            to the model's initializers.
-        name: the problem's name; without it, the model's.
+        batch_size: B, the number of examples in a minibatch.
+        initial_stddev: sigma, the standard deviation of the initial parameters. None uses the
+            model's own initializers.
+        name: the problem's name. The default is the model's name.
 
     Raises:
-        TypeError: the model is no Keras model, images are not uint8, or labels no integers.
-        ValueError: images or labels have another shape or do not belong together, the model does
-            not take the images or gives no logits of the labels, `batch_size` is no integer from 1
-            on, or `initial_stddev` is negative or not finite.
+        TypeError: the model is not a Keras model, the images are not uint8, or the labels are not
+            integers.
+        ValueError: images or labels have the wrong shape or don't match, the model rejects the
+            images or does not return logits for the labels, `batch_size` is not a positive integer,
+            or `initial_stddev` is negative or not finite.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ClassificationProblem(SupervisedProblem):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments; in place of the examples, their shape and digest."""
+        """Returns the constructor's arguments, with shape and digest in place of the examples."""
         examples = self._description_of_examples()
         return {
             "model": keras.saving.serialize_keras_object(self.model),
@@ -106,7 +107,7 @@ def _check_examples(images: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _check_model(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
-    """Builds a model, if need be, and checks that it goes with the examples."""
+    """Builds the model if necessary, and checks that it fits the examples."""
     outputs = _outputs(model, images[:1])
     if outputs is None:
         raise ValueError(
@@ -134,8 +135,8 @@ def _check_model(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> 
 
 
 def _outputs(model: keras.Model, images: np.ndarray) -> tf.Tensor | None:
-    """Returns what a model makes of images; None where it refuses them."""
-    # Compared, because some layers take images of any shape in silence, a Flatten for one.
+    """Returns a model's outputs for images, or None if it rejects them."""
+    # Shapes are compared, because some layers, such as Flatten, silently take images of any shape.
     shape = getattr(model, "input_shape", images.shape)
     if len(shape) != images.ndim or any(
         expected not in (None, size)

@@ -1,4 +1,4 @@
-"""Networks that were trained to classify photos, cut off: what they see in a picture."""
+"""Feature extractors for style transfer: truncated networks trained to classify photos."""
 
 import hashlib
 import os
@@ -13,19 +13,19 @@ from keras import layers as keras_layers
 
 from l2l_tf.files import expanded
 
-# What both networks have subtracted from blue, green and red, in 0..255: the means of ImageNet.
+# The means of ImageNet for blue, green and red, in 0..255. Both networks expect them subtracted.
 _MEANS = (103.939, 116.779, 123.68)
 
 
 class FeatureNetwork(NamedTuple):
-    """A network and the layers that style transfer compares in it.
+    """A network, with its default layers for style transfer.
 
     Attributes:
-        build: makes the convolutions, with weights or without: None, or "imagenet" for those that
-            Keras downloads.
+        build: makes the convolutions. Its argument is None for no weights, or "imagenet" for those
+            that Keras downloads.
         is_downloaded: whether Keras knows where to download weights from.
-        content_layers: by default, what content is compared in.
-        style_layers: by default, what style is compared in.
+        content_layers: the default layers for comparing content.
+        style_layers: the default layers for comparing style.
     """
 
     build: Callable[[str | None], keras.Model]
@@ -35,20 +35,22 @@ class FeatureNetwork(NamedTuple):
 
 
 def feature_model(network: str, layers: Sequence[str], weights: str | Path) -> keras.Model:
-    """Returns a frozen network from pictures to the maps of some of its layers.
+    """Returns a frozen network that maps pictures to the feature maps of chosen layers.
 
     Args:
         network: a key of `FEATURE_NETWORKS`.
-        layers: names of its layers, such as "block4_conv2"; what lies behind the last is cut off.
-        weights: "imagenet", which Keras downloads, for "vgg19"; an HDF5 file of the weights of the
-            convolutions (`include_top=False`) in Keras's order; or "random", He's initial weights,
-            always the same, under which a style is no more than colours and a rough texture.
+        layers: names of its layers, such as "block4_conv2". Everything after the last one is cut
+            off.
+        weights: "imagenet", which Keras downloads, for "vgg19"; or an HDF5 file of the
+            convolutions' weights (`include_top=False`) in Keras's order; or "random" for He's
+            initial weights, always the same. With random weights, a style is no more than colours
+            and a rough texture.
 
     Returns:
-        A model from pictures, float `[B, h, w, 3]`, RGB in 0..255 (values beyond are allowed), to a
-        dictionary of maps, float `[B, h', w', C]`, by the layers' names. The means of ImageNet are
-        subtracted within it, and channels reordered, as the networks were trained. Its variables
-        are not trainable.
+        A model from pictures, float `[B, h, w, 3]`, RGB in 0..255 (values outside are allowed), to
+        a dictionary of maps, float `[B, h', w', C]`, by layer name. The model itself subtracts the
+        means of ImageNet and reorders the channels, as in the networks' training. Its variables are
+        not trainable.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -79,7 +81,7 @@ def feature_model(network: str, layers: Sequence[str], weights: str | Path) -> k
 
 
 def weights_digest(model: keras.Model) -> str:
-    """Returns the SHA-256 of a model's weights, in its order, as hexadecimal digits."""
+    """Returns the SHA-256 of a model's weights, in the model's order, as hexadecimal digits."""
     digest = hashlib.sha256()
     for weight in model.weights:
         digest.update(weight.numpy().tobytes())
@@ -90,8 +92,8 @@ def squeezenet(weights: str | None = None) -> keras.Model:
     """Returns the convolutions of SqueezeNet 1.1 up to the last fire module, 722,496 weights.
 
     Source: Iandola et al. 2016 (arXiv 1602.07360), version 1.1 of the authors' code. Unlike there,
-    edges are not padded before the first convolution and before poolings, as in the weights that
-    are at hand for Keras.
+    the first convolution and the poolings do not pad edges. This matches the weights available for
+    Keras.
 
     Args:
         weights: None; there is nothing to download.
@@ -106,7 +108,7 @@ def squeezenet(weights: str | None = None) -> keras.Model:
     return keras.Model(pictures, maps, name="squeezenet")
 
 
-# Of the modules fire2 to fire9: the convolutions that squeeze, and those of each size that expand.
+# Fire modules fire2 to fire9: channels of the squeezing convolution, and of each expanding one.
 _FIRE_UNITS = tuple((units, 4 * units) for units in (16, 16, 32, 32, 48, 48, 64, 64))
 
 
@@ -125,7 +127,7 @@ def _vgg19(weights: str | None) -> keras.Model:
     return keras.applications.VGG19(include_top=False, weights=weights)
 
 
-# Of VGG19, Gatys et al.'s; of SqueezeNet, the last layer of each size of maps, the smallest twice.
+# VGG19's layers are Gatys et al.'s. SqueezeNet's are the last of each map size, the smallest twice.
 FEATURE_NETWORKS = {
     "vgg19": FeatureNetwork(
         _vgg19, True, ("block4_conv2",), tuple(f"block{block}_conv1" for block in range(1, 6))
@@ -146,7 +148,7 @@ def _with_weights(network: str, weights: str) -> keras.Model:
             )
         try:
             return chosen.build("imagenet")
-        # Keras raises no more special one.
+        # Keras raises nothing more specific.
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise OSError(
@@ -166,7 +168,7 @@ def _with_weights(network: str, weights: str) -> keras.Model:
         )
     try:
         with warnings.catch_warnings():
-            # Of layers that a file lacks, Keras may do no more than warn.
+            # If a file lacks layers, Keras may only warn.
             warnings.simplefilter("error", UserWarning)
             model.load_weights(weights)
     except (ValueError, OSError, KeyError, AttributeError, UserWarning) as error:

@@ -1,4 +1,4 @@
-"""Several problems in one meta-training."""
+"""Meta-training on several problems."""
 
 import math
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from l2l_tf.problems.problem import Problem
 
 
 class MixtureProblem:
-    """Problems of different sizes and kinds, one of which each trajectory is drawn from.
+    """Problems of different sizes and kinds. Each trajectory is drawn from one of them.
 
-    It is what a `MetaTrainer` takes in place of a problem, to train on or to validate on. Which
-    problem a trajectory is drawn from depends on the seed of the run and the trajectory's index
-    alone. Losses are compared, and validations averaged, on the scale of `Problem.normalized`.
+    A `MetaTrainer` accepts a mixture in place of a problem, for training and for validation. The
+    choice of problem for a trajectory depends only on the run's seed and the trajectory's index.
+    Losses are compared, and validations averaged, on the scale of `Problem.normalized`.
 
     Args:
-        problems: two or more problems, of different names.
-        weights: how often each is drawn, relative to the others; None: all alike.
+        problems: two or more problems with different names.
+        weights: relative frequencies of the problems. None means equal.
         name: the name of the mixture.
 
     Attributes:
         components: the problems.
 
     Raises:
-        TypeError: one of the problems is none.
-        ValueError: there are fewer than two problems, two have one name, or the weights are not as
-            many, negative, not finite or all zero.
+        TypeError: one of the problems is not a problem.
+        ValueError: there are fewer than two problems, two share a name, or the weights are of
+            another number, negative, not finite or all zero.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class MixtureProblem:
         self.name = name
 
     def choose(self, seed: int, index: int) -> int:
-        """Returns which of the components the tasks of a trajectory are drawn from.
+        """Returns the index of the component that a trajectory's tasks are drawn from.
 
         Args:
-            seed: of the run.
-            index: of the trajectory, from 0.
+            seed: the run's seed.
+            index: the trajectory's index, from 0.
         """
         shares = np.array(self.weights) / sum(self.weights)
         # NumPy takes no negative seeds.
@@ -73,7 +73,7 @@ class MixtureProblem:
         return int(np.random.default_rng(entropy).choice(len(shares), p=shares))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, plain enough for JSON."""
+        """Returns the constructor's arguments, as plain values for JSON."""
         return {
             "problems": [
                 {"name": problem.name, "config": problem.get_config()}

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-# The activations that a flag can name.
+# The activations that flags accept.
 ACTIVATIONS = ("elu", "relu", "sigmoid", "tanh")
 
 
@@ -24,14 +24,14 @@ def mlp(
 
     Args:
         image_shape: height, width and channels of the images, float `[B, h, w, c]` in [0, 1].
-        units: units of each hidden layer.
-        num_layers: how many hidden layers.
-        activation: one of `ACTIVATIONS`: that of the hidden layers.
+        units: the number of units in each hidden layer.
+        num_layers: the number of hidden layers.
+        activation: the activation of the hidden layers, one of `ACTIVATIONS`.
         num_classes: C; the model's outputs are logits, `[B, C]`.
-        dtype: dtype or policy of all layers; float64 serves derivative tests.
+        dtype: dtype or policy of all layers; float64 is for derivative tests.
 
     Raises:
-        ValueError: a count is no integer from 1 on, or the activation is unknown.
+        ValueError: a count is not a positive integer, or the activation is unknown.
     """
     _check_counts(units=units, num_layers=num_layers, num_classes=num_classes)
     if activation not in ACTIVATIONS:
@@ -61,26 +61,27 @@ def conv_net(
     dtype: str = "float32",
     scale_mean: float | None = None,
 ) -> keras.Model:
-    """Returns the paper's convolutional network; the defaults are that for CIFAR-10.
+    """Returns the paper's convolutional network; the defaults are for CIFAR-10.
 
-    Three convolutions of 5 x 5 and 16 channels, each followed by 2 x 2 max pooling, and a dense
-    layer of 32, all with batch normalisation and ReLU; then the logits. The text leaves sizes open;
-    they are those of the authors' code, and so are the 22,682 coordinates: batch normalisation
-    shifts and does not scale, and biases stay before it.
+    The network has three convolutions of 5 x 5 with 16 channels, each followed by 2 x 2 max
+    pooling, and a dense layer of 32 units, all with batch normalisation and ReLU. The logits
+    follow. The paper's text leaves the sizes open. They are taken from the authors' code. As there,
+    batch normalisation shifts but does not scale, and the layers before it keep their biases, which
+    gives 22,682 coordinates.
     Source: Andrychowicz et al. 2016, section 3.3 (arXiv 1606.04474).
 
     Args:
-        image_shape: height and width, 8 or more, and channels of the images, float `[B, h, w, c]`
+        image_shape: height and width, at least 8, and channels of the images, float `[B, h, w, c]`
             in [0, 1].
         num_classes: C; the model's outputs are logits, `[B, C]`.
-        dtype: dtype or policy of all layers; float64 serves derivative tests.
-        scale_mean: with a number, batch normalisation scales too (22,762 coordinates), with an
-            epsilon of 1e-5; scales start at this number, and a `ClassificationProblem` draws them
-            around it. With 0 all parameters come from one Gaussian, as the paper's text has it, and
-            training starts on a plateau, as the paper's curves do.
+        dtype: dtype or policy of all layers; float64 is for derivative tests.
+        scale_mean: if given, batch normalisation also scales (22,762 coordinates), with an epsilon
+            of 1e-5. Scales start at this number, and a `ClassificationProblem` draws them around
+            it. With 0, all parameters come from one Gaussian, as in the paper's text. Training then
+            starts on a plateau, as in the paper's curves.
 
     Raises:
-        ValueError: the images are smaller than 8 x 8, or `num_classes` is no integer from 1 on.
+        ValueError: the images are smaller than 8 x 8, or `num_classes` is not a positive integer.
     """
     _check_counts(num_classes=num_classes)
     if min(image_shape[:2]) < 8:
@@ -111,23 +112,24 @@ def conv_net(
 def resnet20(
     image_shape: Sequence[int] = (32, 32, 3), num_classes: int = 10, dtype: str = "float32"
 ) -> keras.Model:
-    """Returns a residual network of 20 layers; the defaults are that for CIFAR-10.
+    """Returns a residual network of 20 layers; the defaults are for CIFAR-10.
 
-    A convolution, nine residual blocks of two convolutions of 3 x 3 each, with 16, 32 and 64
-    channels in three each, and the mean over the image; batch normalisation follows each
-    convolution, which needs no bias. 272,474 coordinates.
-    Source: He et al. 2016, section 4.2 (arXiv 1512.03385), but for shortcuts where the channels
-    double: 1 x 1 convolutions with batch normalisation, the paper's option B, in place of zeros
-    beside the channels that there are (option A), which come to 269,722 coordinates.
+    The network is a convolution, nine residual blocks, and the mean over the image. Each block has
+    two convolutions of 3 x 3. Three blocks have 16 channels, three have 32 and three have 64. Batch
+    normalisation follows each convolution, which therefore needs no bias. There are 272,474
+    coordinates.
+    Source: He et al. 2016, section 4.2 (arXiv 1512.03385). Unlike there, the shortcuts that double
+    the channels are 1 x 1 convolutions with batch normalisation, the paper's option B. Option A
+    pads the channels with zeros and has 269,722 coordinates.
 
     Args:
-        image_shape: height and width, 4 or more, and channels of the images, float `[B, h, w, c]`
+        image_shape: height and width, at least 4, and channels of the images, float `[B, h, w, c]`
             in [0, 1].
         num_classes: C; the model's outputs are logits, `[B, C]`.
-        dtype: dtype or policy of all layers; float64 serves derivative tests.
+        dtype: dtype or policy of all layers; float64 is for derivative tests.
 
     Raises:
-        ValueError: the images are smaller than 4 x 4, or `num_classes` is no integer from 1 on.
+        ValueError: the images are smaller than 4 x 4, or `num_classes` is not a positive integer.
     """
     _check_counts(num_classes=num_classes)
     if min(image_shape[:2]) < 4:

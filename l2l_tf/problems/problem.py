@@ -10,30 +10,32 @@ import tensorflow as tf
 
 from l2l_tf.parameter_spec import ParameterSpec
 
-# Up to this many tasks are written out one by one. Vectorizing is no faster (MLP, quadratics), and
-# slower where a task has kernels of its own, which TensorFlow convolves in a loop.
+# Up to this many tasks are written out one by one in the graph. Vectorizing is no faster for these
+# (MLP, quadratics). It is slower if each task has its own kernels, which TensorFlow convolves in a
+# loop.
 _MAX_TASKS_APART = 8
 
 
 class Problem(abc.ABC):
-    """A family of functions to minimise, one draw of which is a task.
+    """A family of functions to minimise. One draw from it is a task.
 
-    A task is named by its seed, an integer tensor of shape `[2]`, and is the same whatever the
-    device, the rule or the length of an unroll: every draw depends on the seed and the step alone
-    (`l2l_tf.problems.seeds` hands seeds out).
+    A task is named by its seed, an integer tensor of shape `[2]`. Every draw depends only on the
+    seed and the step. A task is therefore the same on every device, for every rule and for every
+    unroll length. `l2l_tf.problems.seeds` provides the seeds.
 
-    A task may hold several functions, F of them, that do not depend on each other, each with its
-    own parameters. Their losses stay apart, and gradients are those of their sum, so that the
-    gradient of one function does not depend on how many others run beside it.
+    A task may hold several independent functions, F of them, each with its own parameters. Their
+    losses stay separate, and gradients are those of the sum of the losses. The gradient of one
+    function therefore does not depend on how many others run beside it.
 
-    Subclasses implement the four abstract methods and set what has no right default here:
-        name: identifies the problem in results and cards.
+    Subclasses implement the four abstract methods, and set these attributes where the default is
+    wrong:
+        name: identifies the problem in results and cards. It has no default.
         num_functions: F.
-        is_stochastic: whether `batch` depends on the step. Where it doesn't, it is drawn once for
-            a whole unroll.
-        min_tasks_side_by_side: how many tasks to run side by side, where there are so many, even
-            if they have more coordinates than suit a CPU: more than one where `losses_of_tasks`
-            makes a loss cheaper.
+        is_stochastic: whether `batch` depends on the step. If it does not, it is drawn once per
+            unroll.
+        min_tasks_side_by_side: the least number of tasks to run side by side, if there are that
+            many, even if they have more coordinates than suit a CPU. It is above one if
+            `losses_of_tasks` makes each loss cheaper.
     """
 
     name: str
@@ -43,11 +45,11 @@ class Problem(abc.ABC):
 
     @abc.abstractmethod
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
-        """Returns a task's parameters at step 0: float tensors of static shapes."""
+        """Returns a task's initial parameters: float tensors of static shapes."""
 
     @abc.abstractmethod
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> Any:
-        """Returns what the loss at a step (an integer scalar) depends on: any nest of tensors."""
+        """Returns the data for the loss at a step (an integer scalar): any nest of tensors."""
 
     @abc.abstractmethod
     def loss(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
@@ -55,18 +57,18 @@ class Problem(abc.ABC):
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, plain enough for JSON."""
+        """Returns the constructor's arguments, as plain values for JSON."""
 
     def losses_of_tasks(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
         """Returns the losses of M tasks side by side, float `[M, F]`.
 
-        Few tasks are written out one by one, so that each of them costs what it costs alone, and
-        many are vectorized, so that the graph stays small. A problem in which tasks share what is
-        costly, such as the weights of a network, can do better.
+        A few tasks are written out one by one, so that each costs the same as alone. Many tasks are
+        vectorized, so that the graph stays small. A problem may override this if its tasks share
+        something costly, such as a network's weights.
 
         Args:
             parameters: as for `loss`, with a leading axis of length M.
-            batch: as for `loss`, its tensors with a leading axis of length M.
+            batch: as for `loss`, each tensor with a leading axis of length M.
         """
 
         def loss(task: tuple[list[tf.Tensor], Any]) -> tf.Tensor:
@@ -78,9 +80,9 @@ class Problem(abc.ABC):
         return tf.vectorized_map(loss, (parameters, batch))
 
     def normalized(self, losses: tf.Tensor) -> tf.Tensor:
-        """Returns losses on a scale on which they compare with those of other problems.
+        """Returns losses on a scale comparable with other problems.
 
-        As they are, unless a problem overrides it.
+        The default returns them unchanged.
 
         Args:
             losses: float, of any shape.
@@ -89,33 +91,33 @@ class Problem(abc.ABC):
 
     @property
     def components(self) -> "list[Problem]":
-        """The problems that tasks are drawn from: this one."""
+        """The problems that tasks are drawn from: here, only this one."""
         return [self]
 
     def choose(self, seed: int, index: int) -> int:
-        """Returns which of the components the tasks of a trajectory are drawn from."""
+        """Returns the index of the component that a trajectory's tasks are drawn from."""
         return 0
 
     @functools.cached_property
     def parameter_shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of a task's parameters, found without computing any."""
+        """The shapes of a task's parameters, inferred without computing any."""
         specs = _output_specs(self.initial_parameters, _SEED_SPEC)
         return [tuple(spec.shape) for spec in specs]
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The axes that stand before each parameter's own.
+        """The leading axes of each parameter that are not part of its own shape.
 
-        `(F,)` where functions have parameters of their own, along a leading axis; empty, the
-        default, where a task is one function without such an axis.
+        This is `(F,)` if each function has its own parameters along a leading axis. The default is
+        empty: a task is then one function without such an axis.
         """
         return ()
 
     @property
     def variables(self) -> list[ParameterSpec]:
-        """What each parameter is, apart from batch axes; a problem that knows names may say them.
+        """The path and shape of each parameter. Problems that know names may override this.
 
-        The shape of each parameter is `batch_shape`, followed by its shape here.
+        The full shape of a parameter is `batch_shape` followed by the shape given here.
         """
         return [
             ParameterSpec(f"parameter_{index}", shape[len(self.batch_shape) :])
@@ -129,11 +131,11 @@ class Problem(abc.ABC):
 
 
 class WrappedProblem(Problem):
-    """The base of problems that change another one: all else is that problem's.
+    """Base class for problems that modify another one; by default, it delegates to that problem.
 
     Args:
-        problem: the problem.
-        name: the name of the changed one.
+        problem: the wrapped problem.
+        name: the name of the modified problem.
     """
 
     def __init__(self, problem: Problem, name: str):
@@ -158,14 +160,14 @@ class WrappedProblem(Problem):
 class StackedProblem(Problem):
     """M tasks of a problem side by side, as one problem of M * F functions.
 
-    Each of its parameters has a leading axis of length M. Where the wrapped problem takes a seed of
-    shape `[2]`, this one takes seeds of shape `[M, 2]`, one for each task. It serves to run several
-    tasks in one meta-step, or one task under many learning rates at once.
+    Each parameter has a leading axis of length M. The wrapped problem takes a seed of shape `[2]`;
+    this one takes seeds of shape `[M, 2]`, one for each task. Stacking serves to run several tasks
+    in one meta-step, or one task with many learning rates at once.
 
     Memory grows with M.
 
     Args:
-        problem: the problem whose tasks are run.
+        problem: the problem to stack.
         num_tasks: M, at least 1.
 
     Raises:
@@ -213,14 +215,14 @@ class StackedProblem(Problem):
         return self.problem.variables
 
     def _draw(self, draw: Callable[[tf.Tensor], Any], seed: tf.Tensor, index: int) -> Any:
-        """Returns what a function draws for each task, along a leading axis."""
+        """Returns a draw for each task, stacked along a leading axis."""
         if self.num_tasks <= _MAX_TASKS_APART:
             return _run_apart(draw, seed, self.num_tasks)
         return tf.map_fn(draw, seed, fn_output_signature=self._task_specs[index])
 
     @functools.cached_property
     def _task_specs(self) -> tuple[Any, Any]:
-        """What a task's parameters and batches look like."""
+        """The specs of a task's parameters and batches."""
         return (
             _output_specs(self.problem.initial_parameters, _SEED_SPEC),
             _output_specs(self.problem.batch, _SEED_SPEC, tf.TensorSpec([], tf.int32)),
@@ -231,7 +233,7 @@ _SEED_SPEC = tf.TensorSpec([2], tf.int32)
 
 
 def _run_apart(function: Callable[[Any], Any], tasks: Any, num_tasks: int) -> Any:
-    """Returns what a function of a task makes of each one, along a leading axis of length M."""
+    """Applies a function to each task and stacks the results along a leading axis of length M."""
     if num_tasks == 1:
         result = function(tf.nest.map_structure(lambda tensor: tf.squeeze(tensor, 0), tasks))
         return tf.nest.map_structure(lambda tensor: tf.expand_dims(tensor, 0), result)
@@ -243,6 +245,6 @@ def _run_apart(function: Callable[[Any], Any], tasks: Any, num_tasks: int) -> An
 
 
 def _output_specs(function: Callable[..., Any], *input_specs: tf.TensorSpec) -> Any:
-    """Returns what a function of tensors returns, as specs, without running it."""
+    """Returns the specs of a function's outputs, without running it."""
     outputs = tf.function(function).get_concrete_function(*input_specs).structured_outputs
     return tf.nest.map_structure(tf.TensorSpec.from_tensor, outputs)

@@ -8,26 +8,27 @@ import tensorflow as tf
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.seeds import fold_in, normal, uniform
 
-# How the entries of W and y are drawn. The paper's text (section 3.1) says Gaussian; the curves of
-# its figure 4 are those of entries uniform on [0, 1): they start at E||y||^2 = 10/3.
+# The distributions of the entries of W and y. The paper's text (section 3.1) says Gaussian. But the
+# curves of its figure 4 start at E||y||^2 = 10/3, which means entries uniform on [0, 1).
 FAMILIES = {"uniform": uniform, "gaussian": normal}
 
 
 class Quadratic(Problem):
     """Random quadratics f(theta) = ||W theta - y||^2, F of them in a task.
 
-    W is `[D, D]` and y `[D]`, drawn anew for each function; theta starts at N(0, sigma^2).
+    W is `[D, D]` and y is `[D]`, both drawn separately for each function. The initial theta is
+    drawn from N(0, sigma^2).
     Source: Andrychowicz et al. 2016, section 3.1 (arXiv 1606.04474).
 
     Args:
-        family: a key of `FAMILIES`: how the entries of W and y are drawn.
-        num_functions: F, how many functions a task holds.
+        family: a key of `FAMILIES`, the distribution of the entries of W and y.
+        num_functions: F, the number of functions in a task.
         num_dimensions: D.
         initial_stddev: sigma, the standard deviation of the initial parameters.
-        dtype: the dtype of parameters, batches and losses; float64 serves derivative tests.
+        dtype: the dtype of parameters, batches and losses; float64 is for derivative tests.
 
     Raises:
-        ValueError: the family or dtype is unknown, a count is no integer from 1 on, or
+        ValueError: the family or dtype is unknown, a count is not a positive integer, or
             `initial_stddev` is negative or not finite.
     """
 
@@ -94,7 +95,8 @@ class Quadratic(Problem):
         """Returns ||W theta - y||^2 of every function, `[F]`: a sum over the D residuals."""
         (theta,) = parameters
         matrices, targets = batch
-        # For matrices this small, a product and a sum are five times as fast as `tf.linalg.matvec`.
+        # For matrices this small, a product and a sum are five times faster than
+        # `tf.linalg.matvec`.
         products = tf.reduce_sum(matrices * theta[..., tf.newaxis, :], axis=-1)
         return tf.reduce_sum(tf.square(products - targets), axis=-1)
 

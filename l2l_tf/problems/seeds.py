@@ -1,4 +1,4 @@
-"""The seeds that name tasks, and draws from them: the same on every device."""
+"""Seeds that name tasks, and random draws that are the same on every device."""
 
 import math
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# What a task is drawn for. Tasks of different splits share no randomness, so that nothing is
+# The purposes of tasks. Tasks of different splits share no randomness. Results are therefore never
 # reported on a task that a rule was trained, chosen or tuned on.
 SPLITS = {"train": 0, "validation": 1, "tuning": 2, "test": 3}
 
 
 def check_seed(seed: Any) -> None:
-    """Raises TypeError or ValueError if a run's seed is no signed integer of 64 bits."""
+    """Raises TypeError or ValueError if a run's seed is not a signed 64-bit integer."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"seed must be an integer. Received: seed={seed!r}. Give, say, 0.")
     if not -(2**63) <= seed < 2**63:
@@ -26,20 +26,20 @@ def check_seed(seed: Any) -> None:
 def task_seeds(seed: int, split: str, first_task: int, num_tasks: int) -> tf.Tensor:
     """Returns the seeds of consecutive tasks of a split.
 
-    A task's seed depends on the run's seed, the split and the task's index alone, so that task 7 is
-    the same task however many are drawn beside it.
+    A task's seed depends only on the run's seed, the split and the task's index. Task 7 is thus the
+    same task however many are drawn with it.
 
     Args:
-        seed: the run's seed, a signed integer of 64 bits.
+        seed: the run's seed, a signed 64-bit integer.
         split: a key of `SPLITS`.
         first_task: the index of the first task, from 0.
-        num_tasks: how many tasks.
+        num_tasks: the number of tasks.
 
     Returns:
         int32 `[num_tasks, 2]`.
 
     Raises:
-        TypeError: the seed is no integer.
+        TypeError: the seed is not an integer.
         ValueError: the seed is out of range, or the split is unknown.
     """
     check_seed(seed)
@@ -54,7 +54,7 @@ def task_seeds(seed: int, split: str, first_task: int, num_tasks: int) -> tf.Ten
 
 def fold_in(seed: tf.Tensor, tag: int | tf.Tensor) -> tf.Tensor:
     """Returns a new seed, int32 `[2]`, derived from a seed and a tag; the same on every device."""
-    # With a tag of int64, such as an optimizer's iterations, TensorFlow would give another seed.
+    # With an int64 tag, such as an optimizer's iterations, TensorFlow would give another seed.
     return tf.random.fold_in(seed, tf.cast(tag, tf.int32), alg="philox")
 
 
@@ -66,7 +66,8 @@ def integers(shape: Sequence[int], bound: int, seed: tf.Tensor) -> tf.Tensor:
 def uniform(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
     """Returns float32 numbers, uniform on [0, 1) in steps of 2^-24; the same on every device.
 
-    They are made from integers, because XLA makes other floats than TensorFlow of the same bits.
+    They are made from integers, because XLA and TensorFlow turn the same bits into different
+    floats.
     """
     return tf.cast(integers(shape, 2**24, seed), tf.float32) * 2.0**-24
 

@@ -1,4 +1,4 @@
-"""Neural style: the pixels of a picture as parameters."""
+"""Neural style transfer, with the pixels of a picture as parameters."""
 
 import hashlib
 import math
@@ -14,74 +14,76 @@ from l2l_tf.problems.feature_networks import weights_digest
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.seeds import fold_in, integers, uniform
 
-# The size at which a loss is the weighted sum of its terms: that of the paper's pictures.
+# The size at which the loss is exactly the weighted sum of its terms: that of the paper's pictures.
 _REFERENCE_PIXELS = 64 * 64
 
 
 class StyleTransferProblem(Problem):
-    """Pictures with the content of a photo in the style of a painting; tasks differ in the photo.
+    """Neural style transfer: the content of a photo in the style of a painting.
 
-    A task draws F photos, and of each a crop of H x W pixels, both uniformly. Its parameters are
+    A task draws F photos, and a crop of H x W pixels from each, both uniformly. Its parameters are
     the pixels of F pictures, which start as the crops. The loss of each picture is
 
         f = (H W / 64^2) (alpha content + beta style + gamma variation):
 
         content = sum over layers of v_l times the mean over positions and channels of
-            (F_l - P_l)^2, where F_l are the maps of layer l for the picture, P_l for the photo,
-            in units of the mean square of the painting's maps;
+            (F_l - P_l)^2, where F_l are the maps of layer l for the picture and P_l for the
+            photo, in units of the mean square of the painting's maps;
         style = sum over layers of w_l times the mean over pairs of channels of (G_l - A_l)^2,
-            where G_l = F_l^T F_l / M_l is the Gram matrix over M_l positions of the picture's
-            maps, A_l that of the painting's, in units of the mean square of A_l;
-        variation = the mean over channels and pairs of neighbours, vertical and horizontal, of
-            their squared difference in brightness, where that of black and white is 1.
+            where G_l = F_l^T F_l / M_l is the Gram matrix of the picture's maps over M_l
+            positions and A_l that of the painting's maps, in units of the mean square of A_l;
+        variation = the mean over channels and pairs of vertical and horizontal neighbours of
+            their squared difference in brightness, where black is 0 and white is 1.
 
-    Source: Gatys, Ecker and Bethge 2015, equations 1 to 7 (arXiv 1508.06576); variation: Mahendran
-    and Vedaldi 2015, section 3 with an exponent of 2 (arXiv 1412.0035), as a regularizer that
-    Andrychowicz et al. 2016, section 3.4 (arXiv 1606.04474) name and do not define.
+    Source: Gatys, Ecker and Bethge 2015, equations 1 to 7 (arXiv 1508.06576). Variation: Mahendran
+    and Vedaldi 2015, section 3 with an exponent of 2 (arXiv 1412.0035). Andrychowicz et al. 2016,
+    section 3.4 (arXiv 1606.04474), mention such a regularizer but do not define it.
 
-    It departs from Gatys et al. so that the balance of the terms, and the size of a pixel's
-    gradient, are the same at any size and with any network. Content is a mean, where they have half
-    the sum, which would count ever more, beside the style, the larger the picture. Their network
-    was scaled for its channels to have a mean activation of 1; here, terms are in units of what the
-    painting has, which also keeps deep layers, whose maps are sparse, from outweighing the others.
-    And H W scales the whole.
+    This loss differs from that of Gatys et al. It keeps the balance of the terms and the size of a
+    pixel's gradient the same for any picture size and any network. Their content term is half a
+    sum, which outgrows the style term in larger pictures; here it is a mean. Their network was
+    rescaled to a mean activation of 1 per channel; here, terms are measured in units of the
+    painting's own values. This also keeps deep layers, whose maps are sparse, from dominating. The
+    factor H W scales the whole loss.
 
-    Parameters are float, RGB, in units of `brightness_unit` grey levels of 0..255. Nothing clips
-    them, since a gradient would end where a clipped pixel is: `pictures` does, for the eye.
+    Parameters are float, RGB, in units of `brightness_unit` grey levels of 0..255. They are not
+    clipped, since a clipped pixel would have no gradient. Only `pictures` clips, for display.
 
-    The network's weights and the photos are neither parameters nor part of a graph, and those
-    weights count that the network has now.
+    The network's weights and the photos are neither parameters nor part of a graph. The weights are
+    copied when the problem is made.
 
     Args:
-        features: from pictures, float `[B, h, w, 3]`, RGB in 0..255, to a dictionary of maps, float
-            `[B, h', w', C]`, by the name of the layer, as `feature_model` returns it.
-        photos: what crops are drawn from, each uint8 `[h, w, 3]`, RGB in 0..255, of any size from
-            H x W on.
-        style: the painting, uint8 `[h, w, 3]`, of any size. Its texture is as large in the pictures
-            as it is here, in pixels.
+        features: maps pictures, float `[B, h, w, 3]`, RGB in 0..255, to a dictionary of maps, float
+            `[B, h', w', C]`, by layer name, like a model returned by `feature_model`.
+        photos: the photos to draw crops from, each uint8 `[h, w, 3]`, RGB in 0..255, of any size
+            not below H x W.
+        style: the painting, uint8 `[h, w, 3]`, of any size. Its texture appears in the pictures at
+            the same scale in pixels.
         image_size: H and W, in pixels.
-        num_images: F, pictures in a task.
+        num_images: F, the number of pictures in a task.
         content_layers: v_l by layer.
-        style_layers: w_l by layer; the paper has 1/5 each of five.
-        content_weight: alpha. As terms are means here, the paper's 1 beside a beta of 1000 would
-            leave little of the photo to recognise; 64 is chosen by eye, on pictures of 128 x 128
+        style_layers: w_l by layer; 1/5 for each of five layers in the paper.
+        content_weight: alpha. Since the terms are means here, the paper's 1 with a beta of 1000
+            would leave the photo hard to recognise. 64 was chosen by eye on pictures of 128 x 128
             pixels.
         style_weight: beta; 1000 in the paper.
         variation_weight: gamma.
-        brightness_unit: grey levels of 0..255 in one unit of a parameter. With a power of two, no
-            pixel is rounded.
+        brightness_unit: the number of grey levels (of 0..255) in one unit of a parameter. With a
+            power of two, no pixel is rounded.
         name: the problem's name.
 
     Raises:
-        TypeError: features are no Keras model, or photos or style not uint8.
-        ValueError: photos or style have another shape, a photo is smaller than the crops, there is
-            none, a size is no positive integer, a layer is unknown or blind to the painting, a
-            weight is negative or not finite, or `brightness_unit` is not positive.
+        TypeError: `features` is not a Keras model, or photos or style are not uint8.
+        ValueError: photos or style have the wrong shape, a photo is smaller than the crops, there
+            are no photos, a size is not a positive integer, a layer is unknown or responds to
+            nothing in the painting, a weight is negative or not finite, or `brightness_unit` is not
+            positive and finite.
     """
 
     is_stochastic = False
-    # Convolutions of several pictures in one call read the network's weights once for all of them:
-    # two of 128 x 128 pixels take VGG19 1.4 times as long as one; more than four gain no more.
+    # One convolution of several pictures reads the network's weights once for all of them. Two
+    # pictures of 128 x 128 pixels take VGG19 1.4 times as long as one. More than four bring no
+    # further gain.
     min_tasks_side_by_side = 4
 
     def __init__(
@@ -123,12 +125,13 @@ class StyleTransferProblem(Problem):
             "style": {"shape": list(style.shape), "sha256": _digest([style])},
             "features": {"name": features.name, "sha256": weights_digest(features)},
         }
-        # Photos of many sizes in one vector, which graphs hold no copy of.
+        # Photos of many sizes in one vector. Graphs hold no copy of it.
         self._pixels = tf.constant(np.concatenate([photo.ravel() for photo in photos]))
         sizes = np.array([photo.shape[:2] for photo in photos], np.int64)
         self._sizes = tf.constant(sizes)
         self._starts = tf.constant(np.cumsum([0, *(3 * sizes.prod(axis=1))[:-1]]), tf.int64)
-        # As tensors, which no tape watches: setting a Keras variable's `trainable` stops none.
+        # As tensors, which tapes don't watch. A tape would watch Keras variables even after their
+        # `trainable` is set to False.
         self._weights = [(one, tf.convert_to_tensor(one.value)) for one in features.weights]
         maps = self._maps(tf.constant(style[np.newaxis]))
         self._check_layers(maps)
@@ -143,11 +146,11 @@ class StyleTransferProblem(Problem):
         self._check_units()
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the crops of the photos, float `[F, H, W, 3]`, in units of a parameter."""
+        """Returns the crops of the photos, float `[F, H, W, 3]`, in parameter units."""
         return [tf.cast(self._crops(seed), self._dtype) / self.brightness_unit]
 
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what the content is: the maps of the photos, float `[F, h', w', C]`, by layer."""
+        """Returns the content: the maps of the photos, float `[F, h', w', C]`, by layer."""
         maps = self._maps(self._crops(seed))
         return {layer: maps[layer] for layer in self.content_layers}
 
@@ -184,7 +187,7 @@ class StyleTransferProblem(Problem):
         return [ParameterSpec("pixels", (*self.image_size, 3))]
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments; in place of pictures and weights, their digests."""
+        """Returns the constructor's arguments, with digests in place of pictures and weights."""
         return {
             **self._digests,
             "image_size": list(self.image_size),
@@ -199,17 +202,17 @@ class StyleTransferProblem(Problem):
         }
 
     def pictures(self, parameters: tf.Tensor) -> np.ndarray:
-        """Returns parameters, float `[F, H, W, 3]` or as a vector, as pictures for the eye.
+        """Converts parameters, float `[F, H, W, 3]` or a vector, to pictures for display.
 
         Returns:
-            uint8 `[F, H, W, 3]`, RGB in 0..255: what lies beyond is clipped, the rest rounded.
+            uint8 `[F, H, W, 3]`, RGB in 0..255, clipped and rounded.
         """
         shape = (self.num_functions, *self.image_size, 3)
         brightness = self.brightness_unit * np.reshape(np.asarray(parameters), shape)
         return np.rint(np.clip(brightness, 0, 255)).astype(np.uint8)
 
     def loss_of_pictures(self, pictures: np.ndarray, batch: Any) -> tf.Tensor:
-        """Returns the losses `[F]` of pictures as `pictures` returns them: clipped and rounded."""
+        """Returns the losses `[F]` of pictures that `pictures` has clipped and rounded."""
         return self.loss([tf.cast(pictures, tf.float32) / self.brightness_unit], batch)
 
     def _crops(self, seed: tf.Tensor) -> tf.Tensor:
@@ -221,7 +224,7 @@ class StyleTransferProblem(Problem):
         sizes = tf.gather(self._sizes, photos)
         room = tf.cast(sizes - [height, width] + 1, tf.float32)
         corners = tf.cast(room * uniform([count, 2], fold_in(seed, 1)), tf.int64)
-        # Rounding must not lead beyond the last corner.
+        # Rounding must not exceed the last corner.
         corners = tf.minimum(corners, sizes - [height, width])
         rows = corners[:, 0, tf.newaxis] + tf.range(height, dtype=tf.int64)
         columns = corners[:, 1, tf.newaxis] + tf.range(width, dtype=tf.int64)
@@ -323,19 +326,19 @@ class StyleTransferProblem(Problem):
 
 
 def _gram(maps: tf.Tensor) -> tf.Tensor:
-    """Returns the mean products of channels over positions, `[B, C, C]`, of `[B, h, w, C]`."""
+    """Returns the Gram matrices `[B, C, C]` of maps `[B, h, w, C]`, averaged over positions."""
     batch, height, width, channels = maps.shape
     flat = tf.reshape(maps, [batch, height * width, channels])
     return tf.matmul(flat, flat, transpose_a=True) / (height * width)
 
 
 def _mean_square(values: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of squares over all axes but the first."""
+    """Returns the mean square over all axes but the first."""
     return tf.reduce_mean(tf.square(values), axis=list(range(1, values.shape.rank)))
 
 
 def _variation(values: tf.Tensor) -> tf.Tensor:
-    """Returns the mean squared difference of neighbours of each image, `[B]`."""
+    """Returns the mean squared difference between neighbours in each image, `[B]`."""
     vertical = tf.square(values[:, 1:] - values[:, :-1])
     horizontal = tf.square(values[:, :, 1:] - values[:, :, :-1])
     num_pairs = math.prod(vertical.shape[1:]) + math.prod(horizontal.shape[1:])

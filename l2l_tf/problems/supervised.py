@@ -1,4 +1,4 @@
-"""Any Keras model on arrays as a problem: minibatches and a loss."""
+"""Training any Keras model on arrays, with minibatches and a loss."""
 
 import hashlib
 import math
@@ -14,48 +14,48 @@ from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.seeds import fold_in, integers, normal
 
-# By this name Keras knows the state of what draws random numbers in a layer.
+# The name of Keras's variables for the state of random number generators in layers.
 _SEED_STATE = "seed_generator_state"
 
 
 class SupervisedProblem(Problem):
-    """A Keras model to be trained on examples; tasks differ in start and minibatches.
+    """Training a Keras model on examples; tasks differ in initial parameters and minibatches.
 
-    The parameters are the model's trainable variables, in its order. They start as the model's own
-    initializers draw them, or, with `initial_stddev`, as draws from N(0, sigma^2); either way a
-    task's seed decides them, and the values that the model has play no part. Scales of
-    normalisation layers are then drawn around the value that their layer starts with, by default 1
-    (`gamma_initializer`), because around 0 they would all but switch their layer off.
+    The parameters are the model's trainable variables, in the model's order. By default they are
+    drawn by the model's own initializers. With `initial_stddev` they are drawn from N(0, sigma^2).
+    Either way the task's seed determines them, and the model's current values play no part. With
+    `initial_stddev`, scales of normalisation layers are drawn around their layer's initial value, 1
+    by default (`gamma_initializer`). Around 0, they would all but switch their layer off.
 
-    A minibatch is drawn from all examples with replacement. The loss is that of the minibatch and
-    what regularizers of the model add. The model is run as in training: batch normalisation takes
-    the statistics of the minibatch. Moving averages are no parameters: the loss does not depend on
-    them, and what a step would make of them is dropped. Layers that draw random numbers, such as
-    Dropout, draw what the seed of the task and the step decide.
+    A minibatch is drawn from all examples with replacement. The loss is the minibatch loss plus the
+    model's regularisation losses. The model runs in training mode: batch normalisation uses the
+    statistics of the minibatch. Moving averages are not parameters: the loss does not depend on
+    them, and their updates are discarded. Layers with random numbers, such as Dropout, draw them
+    from the task's seed and the step.
 
-    The model itself is left as it is. The examples are tensors that functions capture: graphs hold
-    no copy.
+    The model itself is not changed. The examples are captured tensors, of which graphs hold no
+    copy.
 
     Args:
-        model: from the inputs of a minibatch to its outputs. It is built for them, if need be.
-        inputs: an array `[n, ...]` of any dtype that the model takes, or a nest of such arrays, one
-            for each input of the model.
-        targets: the same for what the outputs are compared with.
-        loss: a Keras loss, its name, or a function of targets and outputs that returns a loss for
-            the minibatch or for each example, of which the mean counts.
-        batch_size: B, examples in a minibatch.
-        initial_stddev: sigma, the standard deviation of initial parameters; None leaves them to the
-            model's initializers.
-        loss_unit: a typical loss, by which losses are divided where they are compared with those of
+        model: maps the inputs of a minibatch to outputs. It is built for them if necessary.
+        inputs: an array `[n, ...]` of any dtype that the model accepts, or a nest of such arrays,
+            one for each input of the model.
+        targets: likewise, what the outputs are compared with.
+        loss: a Keras loss, its name, or a function of targets and outputs. The function returns one
+            loss for the minibatch, or one for each example, which are averaged.
+        batch_size: B, the number of examples in a minibatch.
+        initial_stddev: sigma, the standard deviation of the initial parameters. None uses the
+            model's own initializers.
+        loss_unit: a typical loss. Losses are divided by it when they are compared with those of
             other problems (`normalized`).
-        name: the problem's name; without it, the model's.
+        name: the problem's name. The default is the model's name.
 
     Raises:
-        TypeError: the model is no Keras model, or the loss no loss.
-        ValueError: there are no examples or not as many inputs as targets, the model does not take
-            them, the loss does not take the model's outputs, `batch_size` is no integer from 1 on,
-            `initial_stddev` is negative or not finite, `loss_unit` is not positive, or the
-            initializer of a variable is not known.
+        TypeError: the model is not a Keras model, or the loss is not a loss.
+        ValueError: there are no examples, the numbers of inputs and targets differ, the model
+            rejects the inputs, the loss rejects the model's outputs or is not real, `batch_size` is
+            not a positive integer, `initial_stddev` is negative or not finite, `loss_unit` is not
+            positive and finite, or a variable's initializer is unknown.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class SupervisedProblem(Problem):
         self._inputs, self._targets = _tensors(inputs), _tensors(targets)
         self._num_examples = _checked_count(self._inputs, self._targets)
         self._check_outputs()
-        # Once the model is built.
+        # Only known once the model is built.
         self._seed_states = [
             one for one in model.non_trainable_variables if one.name == _SEED_STATE
         ]
@@ -111,7 +111,7 @@ class SupervisedProblem(Problem):
         self._initializers = None if initial_stddev is not None else _initializers(model)
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the values of the model's trainable variables at step 0."""
+        """Returns the initial values of the model's trainable variables."""
         seed = fold_in(seed, 0)
         parameters = []
         for index, variable in enumerate(self.model.trainable_variables):
@@ -125,9 +125,9 @@ class SupervisedProblem(Problem):
         return parameters
 
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> Any:
-        """Returns a step's inputs and targets, `[B, ...]`, and what random layers draw from.
+        """Returns a step's inputs and targets, `[B, ...]`, and a seed for random layers.
 
-        The third is a seed, int32 `[2]`; it is left out where the model draws no random numbers.
+        The seed is int32 `[2]`. It is omitted if the model draws no random numbers.
         """
         step_seed = fold_in(fold_in(seed, 1), step)
         indices = integers([self.batch_size], self._num_examples, step_seed)
@@ -139,14 +139,14 @@ class SupervisedProblem(Problem):
         return *examples, fold_in(fold_in(seed, 2), step)
 
     def loss(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
-        """Returns the loss of a minibatch and penalties, `[1]`."""
+        """Returns the loss of a minibatch plus penalties, `[1]`."""
         inputs, targets, *seeds = batch
         model = self.model
         values = [*zip(model.trainable_variables, parameters, strict=True), *self._constants]
         for index, state in enumerate(self._seed_states):
             values.append((state, tf.bitcast(fold_in(seeds[0], index), tf.uint32)))
-        # What `model.stateless_call` does, but that it calls `model.call`: layers in a model whose
-        # `call` takes no `training` would then not hear of it.
+        # Equivalent to `model.stateless_call`, which however calls `model.call` directly. If that
+        # has no argument `training`, layers in the model would not receive it.
         with keras.StatelessScope(state_mapping=values, collect_losses=True):
             outputs = model(self._prepared(inputs), training=True)
             penalties = model.losses
@@ -163,7 +163,7 @@ class SupervisedProblem(Problem):
         return [ParameterSpec(v.path, tuple(v.shape)) for v in self.model.trainable_variables]
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments; in place of the examples, their shape and digest."""
+        """Returns the constructor's arguments, with shapes and digest in place of the examples."""
         return {
             "model": keras.saving.serialize_keras_object(self.model),
             "examples": self._description_of_examples(),
@@ -175,7 +175,7 @@ class SupervisedProblem(Problem):
         }
 
     def _prepared(self, inputs: Any) -> Any:
-        """Returns what the model is given for the inputs of a minibatch."""
+        """Returns the model's input for a minibatch's inputs."""
         return inputs
 
     def _loss_of(self, targets: Any, outputs: Any, dtype: tf.DType) -> tf.Tensor:
@@ -194,7 +194,7 @@ class SupervisedProblem(Problem):
         }
 
     def _check_outputs(self) -> None:
-        """Builds the model, if need be, and makes sure that it goes with the examples."""
+        """Builds the model if necessary, and checks that it fits the examples."""
         inputs, targets = tf.nest.map_structure(lambda one: one[:1], (self._inputs, self._targets))
         model = f"model={self.model.name!r}"
         try:
@@ -221,10 +221,10 @@ class SupervisedProblem(Problem):
 
 
 class _Initializer:
-    """Draws the initial value of a variable, as its layer does, from a seed.
+    """Draws a variable's initial value from a seed, with the layer's initializer.
 
     Args:
-        initializer: of the layer.
+        initializer: the layer's initializer.
         variable: the variable.
     """
 
@@ -232,7 +232,7 @@ class _Initializer:
         config = initializer.get_config()
         self._generator = None
         if "seed" in config:
-            # Its state is what the initializer draws from: it takes the place of a number.
+            # The initializer draws from this generator's state instead of a fixed seed.
             self._generator = keras.random.SeedGenerator(0)
             initializer = type(initializer).from_config(config | {"seed": 0})
             initializer.seed = self._generator
@@ -249,10 +249,10 @@ class _Initializer:
 
 
 def _initializers(model: keras.Model) -> list[Callable[[tf.Tensor], tf.Tensor]]:
-    """Returns what draws the initial value of each trainable variable from a seed.
+    """Returns a function for each trainable variable that draws its initial value from a seed.
 
     Raises:
-        ValueError: the initializer of a variable is not known.
+        ValueError: a variable's initializer is unknown.
     """
     known = {id(variable): initializer for variable, initializer in _known_initializers(model)}
     drawn: list[Callable[[tf.Tensor], tf.Tensor]] = []
@@ -261,7 +261,7 @@ def _initializers(model: keras.Model) -> list[Callable[[tf.Tensor], tf.Tensor]]:
         if (initializer := known.get(id(variable))) is not None:
             drawn.append(_Initializer(initializer, variable))
         elif value.ndim < 2 or (value == value.flat[:1]).all():
-            # Biases and scales start at values that no seed changes.
+            # Biases and scales have initial values that don't depend on a seed.
             drawn.append(_constant(value))
         else:
             raise ValueError(
@@ -274,11 +274,11 @@ def _initializers(model: keras.Model) -> list[Callable[[tf.Tensor], tf.Tensor]]:
 def _known_initializers(model: keras.Model) -> Iterator[tuple[keras.Variable, Any]]:
     for layer in sublayers(model):
         for name, value in vars(layer).items():
-            # That of a `recurrent_kernel` is called `recurrent_initializer`.
+            # For `recurrent_kernel` it is called `recurrent_initializer`.
             names = name.strip("_"), name.strip("_").removesuffix("_kernel")
             found = (getattr(layer, f"{one}_initializer", None) for one in names)
             initializer = next(filter(callable, found), None)
-            # An LSTM's bias starts at one for forget gates, of which its initializer knows nothing.
+            # An LSTM's bias starts at one for forget gates, which its initializer does not know.
             adds_forget_bias = name == "bias" and getattr(layer, "unit_forget_bias", False)
             if isinstance(value, keras.Variable) and initializer and not adds_forget_bias:
                 yield value, initializer
@@ -289,7 +289,7 @@ def _constant(value: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _initial_scales(model: keras.Model) -> dict[str, Any]:
-    """Returns what the scales of normalisation layers start with, by the variables' paths."""
+    """Returns the initial scales of normalisation layers, by variable path."""
     scales: dict[str, Any] = {}
     for layer in sublayers(model):
         initializer, gamma = (getattr(layer, one, None) for one in ("gamma_initializer", "gamma"))
@@ -334,7 +334,7 @@ def _checked_loss(loss: Any) -> Callable[..., Any]:
 
 
 def _loss_config(loss: Any) -> Any:
-    """Returns what a loss is, plain enough for JSON; of a function, its name."""
+    """Returns a loss as plain values for JSON; a function is given by its name."""
     if isinstance(loss, keras.losses.Loss):
         return keras.saving.serialize_keras_object(loss)
     return getattr(loss, "__name__", type(loss).__name__)

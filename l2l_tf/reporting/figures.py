@@ -1,4 +1,4 @@
-"""Figures of an evaluation."""
+"""Figures of evaluations."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing("matplotlib", "figures") from error
 
-# Colour and dashes of each hand-designed rule, the same in every figure; dashes tell lines apart in
-# a print without colours.
+# Colour and dashes of each hand-designed rule, the same in every figure. Dashes tell lines apart in
+# black-and-white prints.
 _COLOURS = {"adam": "C0", "rmsprop": "C1", "sgd": "C2", "nag": "C4", "momentum": "C5"}
 _DASHES: dict[str, Any] = {
     "adam": "-",
@@ -35,7 +35,7 @@ class ReferenceCurve(NamedTuple):
     """A published curve, drawn thin behind ours.
 
     Attributes:
-        rule: the rule's name, which gives the colour; "lstm" takes that of learned rules.
+        rule: the rule's name, which determines the colour; "lstm" has that of learned rules.
         steps: the number of steps taken at each point.
         losses: the losses at those iterates.
     """
@@ -50,9 +50,9 @@ class Panel(NamedTuple):
 
     Attributes:
         title: its title.
-        rows: what `result_row` returned, one for each rule.
+        rows: the results of `result_row`, one for each rule.
         references: published curves of the same problem.
-        first_step: the first step that is shown.
+        first_step: the first step to show.
     """
 
     title: str
@@ -66,7 +66,7 @@ class WidthPanel(NamedTuple):
 
     Attributes:
         title: its title.
-        rows: by width, what `result_row` returned, the same rules in the same order for each.
+        rows: the results of `result_row` by width, with the same rules in the same order for each.
         references: published points, with widths in place of steps.
     """
 
@@ -80,14 +80,14 @@ def draw_curves(
 ) -> None:
     """Draws the loss of each rule, on a logarithmic axis, against the step, as a PNG.
 
-    Of more than 500 steps, 100 means of as many neighbours are drawn: minibatches' noise would hide
-    all lines but one.
+    If there are more than 500 steps, 100 averages over neighbouring steps are drawn. Otherwise the
+    noise of minibatches would hide all lines but one.
 
     Args:
-        path: the file to write; its folder is made if missing.
+        path: the file to write. Its folder is created if missing.
         panels: the parts of the figure, from left to right.
-        unit: what lies between one point of a curve and the next.
-        quantity: what the curves are of.
+        unit: the label of the horizontal axis: the distance between two points of a curve.
+        quantity: the label of the vertical axis.
     """
     figure = _new_figure(len(panels))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -105,10 +105,10 @@ def draw_curves(
 
 
 def draw_widths(path: str | Path, panels: Sequence[WidthPanel]) -> None:
-    """Draws the final loss of each rule, on a logarithmic axis, against the hidden units, as a PNG.
+    """Draws each rule's final loss, on a logarithmic axis, against the hidden units, as a PNG.
 
     Args:
-        path: the file to write; its folder is made if missing.
+        path: the file to write. Its folder is created if missing.
         panels: the parts of the figure, from left to right.
     """
     figure = _new_figure(len(panels))
@@ -126,11 +126,11 @@ def draw_widths(path: str | Path, panels: Sequence[WidthPanel]) -> None:
 def draw_pictures(
     path: str | Path, headings: Sequence[str], rows: Sequence[Sequence[np.ndarray]]
 ) -> None:
-    """Draws pictures in a grid, each as it is, without axes, as a PNG.
+    """Draws pictures in a grid, without interpolation or axes, as a PNG.
 
     Args:
-        path: the file to write; its folder is made if missing.
-        headings: what stands above each column.
+        path: the file to write. Its folder is created if missing.
+        headings: the heading of each column.
         rows: the pictures of each row, one for each column, uint8 `[h, w, 3]`.
     """
     figure = Figure(
@@ -153,7 +153,7 @@ def _thinned(values: np.ndarray) -> np.ndarray:
 
 
 def _styles(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Returns how each rule's line is drawn."""
+    """Returns the line style of each rule."""
     learned_colours = itertools.cycle(_LEARNED_COLOURS)
     return [
         {"color": next(learned_colours), "linewidth": 2.2}
@@ -173,7 +173,7 @@ def _thin(reference: ReferenceCurve) -> dict[str, Any]:
 
 
 def _drawable(losses: Sequence[float | None]) -> np.ndarray:
-    """Returns losses with NaN for those that are not finite, or null in a file."""
+    """Returns losses with NaN in place of values that are not finite, or null in a file."""
     values = np.array(losses, float)
     values[~np.isfinite(values)] = np.nan
     return values
@@ -193,7 +193,7 @@ def _finish(axes: Axes, panel: Panel | WidthPanel, xlabel: str, ylabel: str) -> 
         axes.plot([], [], color="0.4", linewidth=0.7, label="thin: Andrychowicz et al. 2016")
     axes.set(yscale="log", xlabel=xlabel, ylabel=ylabel, title=panel.title)
     axes.grid(which="both", alpha=0.2)
-    # Below the axes: within, it would lie on curves.
+    # Below the axes, where it covers no curves.
     axes.legend(
         loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize="small", frameon=False
     )

@@ -1,4 +1,4 @@
-"""Results of an evaluation as rows of `results.json` and as a table."""
+"""Results of an evaluation, as rows of `results.json` and as a table."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,30 +10,30 @@ from l2l_tf.evaluation.tuning import Tuning
 
 Row = dict[str, Any]
 
-# How the best learned rule stands beside the best baseline.
+# The comparison of the best learned rule with the best baseline.
 COMPARED = (
     "best_baseline",
     "ratio_to_best_baseline",
     "ratio_to_best_baseline_stderr",
     "steps_to_best_baseline",
 )
-# How tables show what is measured beside losses.
+# The number formats of other measurements in tables.
 _MEASURED = {"test_accuracy": ".3f", "clipped_loss": ".4g"}
 
 
 def result_row(
     name: str, evaluation: Evaluation, tuning: Tuning | None = None, learned: bool = False
 ) -> Row:
-    """Returns what `results.json` says of one rule.
+    """Returns the entry of one rule in `results.json`.
 
-    Losses are in the problem's unit, averaged over runs; `curve` holds T + 1 of them, at the
-    iterate before each step and after the last, and `final_losses` that of each run at the end,
-    both to seven digits. A rule with a diverged run has an infinite loss.
+    Losses are in the problem's unit, averaged over runs. `curve` holds T + 1 of them, before each
+    step and after the last. `final_losses` holds the final loss of each run. Both are rounded to
+    seven digits. A rule with a diverged run has an infinite loss.
 
     Args:
         name: the rule's name.
-        evaluation: its runs.
-        tuning: the search for its learning rate, if it had one.
+        evaluation: the rule's evaluation.
+        tuning: the search for its learning rate, if there was one.
         learned: whether it is a learned rule.
     """
     row: Row = {
@@ -54,7 +54,7 @@ def result_row(
 
 
 def search_entry(tuning: Tuning) -> dict[str, Any]:
-    """Returns what a row says of the search for its rule's learning rate."""
+    """Returns the entry of a row for the search for its rule's learning rate."""
     return {
         "learning_rates": list(tuning.candidates),
         "final_losses": list(tuning.losses),
@@ -64,22 +64,24 @@ def search_entry(tuning: Tuning) -> dict[str, Any]:
 
 
 def _seven_digits(losses: Iterable[float]) -> list[float]:
-    # What they are computed from was float32.
+    # They are computed from float32 values.
     return [float(f"{loss:.7g}") for loss in losses]
 
 
 def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
-    """Returns how the best learned rule stands beside the best hand-designed one.
+    """Compares the best learned rule with the best hand-designed one.
 
     Returns:
-        `best_baseline`, the hand-designed rule with the lowest final loss;
-        `ratio_to_best_baseline`, the best learned rule's final loss over that one's (below 1: the
-        learned rule is better; None if that one's is zero or infinite);
-        `ratio_to_best_baseline_stderr`, that ratio's standard error, from the losses of both on
-        each run (None of a single run or where one has diverged; that both are the best of several
-        on these runs is not accounted for); and
-        `steps_to_best_baseline`, the first step at which the learned rule's curve is at or below
-        that final loss (None if it never is). All None where there are not both kinds.
+        A dictionary with four entries, all None unless there are rules of both kinds.
+        `best_baseline` is the hand-designed rule with the lowest final loss.
+        `ratio_to_best_baseline` is the best learned rule's final loss divided by that of the best
+        baseline. Below 1, the learned rule is better. It is None if the baseline's loss is zero or
+        infinite.
+        `ratio_to_best_baseline_stderr` is the standard error of that ratio, from the losses of both
+        on each run. It is None for a single run, or if one has diverged. It ignores that both rules
+        were selected as the best of several on these runs.
+        `steps_to_best_baseline` is the first step at which the learned rule's curve is at or below
+        that final loss, or None if it never is.
     """
     learned = [row for row in rows if row["learned"]]
     baselines = [row for row in rows if not row["learned"]]
@@ -87,7 +89,7 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
         return dict.fromkeys(COMPARED)
     rule = min(learned, key=lambda row: row["final_loss"])
     baseline = min(baselines, key=lambda row: row["final_loss"])
-    (target,) = _seven_digits([baseline["final_loss"]])  # As curves are.
+    (target,) = _seven_digits([baseline["final_loss"]])  # Rounded like curves.
     reached = np.flatnonzero(np.array(rule["curve"]) <= target)
     ratio = stderr = None
     if 0 < baseline["final_loss"] < np.inf:
@@ -112,9 +114,9 @@ def _ratio_stderr(numerators: np.ndarray, denominators: np.ndarray) -> float | N
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """Returns a table of the rules for people, best final loss first.
+    """Returns a human-readable table of the rules, best final loss first.
 
-    What was measured beside losses, such as a test accuracy, has a column where rows have it.
+    Other measurements, such as test accuracy, get a column if any row has them.
     """
     header = ["rule", "learning rate", "final loss", "std. error", "mean loss", "diverged"]
     measured = [key for key in _MEASURED if any(key in row for row in rows)]
@@ -145,7 +147,7 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def format_markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table, each line of it ended."""
+    """Returns a Markdown table, with a newline after each row."""
     return "".join(
         f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *lines)
     )

@@ -1,6 +1,6 @@
-"""What updates: learned and hand-designed rules behind one call."""
+"""Update rules: learned and hand-designed, with one call signature."""
 
-# Before all else: Keras is then told of what can be loaded (`l2l_tf.startup`).
+# Imported first, so that this package is then registered with Keras (`l2l_tf.startup`).
 import keras  # noqa: F401
 
 from l2l_tf.rules.coordinatewise import CoordinatewiseRule

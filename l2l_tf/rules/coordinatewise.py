@@ -1,4 +1,4 @@
-"""Rules that treat each coordinate alike, bound to the coordinates of given tensors."""
+"""Coordinatewise rules, which treat every coordinate alike, and their binding to tensors."""
 
 import math
 from collections.abc import Sequence
@@ -11,37 +11,37 @@ from l2l_tf.rules.execution.chunks import CHUNK_SIZE, InChunks
 from l2l_tf.rules.execution.side_by_side import SideBySide, part_size_if_faster
 from l2l_tf.rules.rule import NO_INFO, BoundRule, FlatLayout, StepInfo, batched_layout
 
-# Up to this much memory, the tape of an unroll is kept; it saves running the rule twice.
+# The tape of an unroll is kept up to this much memory, which saves running the rule twice.
 MAX_TAPE_BYTES = 2**31
-# Numbers that a tape keeps for each coordinate and step, as a multiple of those in a rule's state:
-# 6 for the LSTM (inputs, gates, their products, cells and outputs of each layer).
+# Numbers that a tape keeps for each coordinate and step, as a multiple of the rule's state size.
+# For the LSTM it is 6: each layer's inputs, gates, their products, cells and outputs.
 _KEPT_PER_STATE = 6
 
 
 class CoordinatewiseRule:
-    """The base of rules that update each coordinate by the same function of its gradient and state.
+    """Base class for rules that apply the same function to each coordinate's gradient and state.
 
     Subclasses have two methods:
 
-        `initial_state(num_coordinates)` returns a nest of tensors, each a scalar or with N as its
-            first axis;
-        calling the rule with a gradient, float `[N]`, and a state returns the delta, float `[N]`,
-            which is added to the parameters, and the next state.
+        `initial_state(num_coordinates)` returns a nest of tensors. Each is a scalar, or has N as
+            its first axis.
+        `__call__(gradient, state)` takes a gradient, float `[N]`, and a state. It returns the
+            delta, float `[N]`, which is added to the parameters, and the next state.
     """
 
     is_coordinatewise = True
 
     def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> BoundRule:
-        """Returns the rule for all coordinates of given tensors, batch axes included."""
+        """Returns the rule for all coordinates of given tensors, including batch axes."""
         return OnCoordinates(self, batched_layout(variables, batch_shape))
 
 
 class OnCoordinates(BoundRule):
-    """A coordinatewise rule on all coordinates of some tensors in one call.
+    """A coordinatewise rule bound to all coordinates of some tensors, updated in one call.
 
     Args:
         rule: the rule.
-        layout: where the tensors lie among the coordinates.
+        layout: the positions of the tensors among the coordinates.
     """
 
     can_be_cut = True
@@ -63,28 +63,28 @@ class OnCoordinates(BoundRule):
         return self.rule(gradient, state)
 
     def for_steps(self) -> BoundRule:
-        # The state of hand-designed rules is small, and a rate may be one for each coordinate.
+        # Hand-designed rules have little state, and may have one learning rate per coordinate.
         if not isinstance(self.rule, keras.layers.Layer):
             return self
         return self.cut(CHUNK_SIZE if self.num_coordinates > CHUNK_SIZE else 0)
 
     def for_training(self, num_steps: int, chunk_size: int | None = None) -> BoundRule:
-        """Returns the rule as it is, side by side, or in chunks.
+        """Returns the rule unchanged, side by side, or in chunks.
 
-        A tape keeps about 24 S T N bytes in float32, where S is the size of the rule's state for
-        one coordinate: 0.8 GB for a 2 x 20 LSTM, 20 steps and 20,000 coordinates. Where that is at
-        most 2 GiB, the unroll is recorded once and differentiated. Beyond, the rule runs in chunks
-        of C coordinates, the unroll stores its gradients alone, and the backward pass runs the rule
-        again, chunk after chunk: a third more arithmetic, and memory of 24 S T C bytes for the
-        chunk in work and about 8 N (S + T) for states and gradients, both of them once before and
-        once after a step.
+        A tape keeps about 24 S T N bytes in float32, where S is the number of values in the rule's
+        state for one coordinate. This is 0.8 GB for a 2 x 20 LSTM, 20 steps and 20,000 coordinates.
+        If it is at most 2 GiB, the unroll is recorded once and differentiated. Otherwise the rule
+        runs in chunks of C coordinates, and the unroll stores only its gradients. The backward pass
+        then runs the rule again, chunk by chunk. This costs a third more arithmetic. It needs
+        24 S T C bytes for the current chunk, and about 8 N (S + T) for states and gradients, each
+        kept once before and once after a step.
         """
         if chunk_size is None:
             chunk_size = 0 if self.tape_bytes(num_steps) <= MAX_TAPE_BYTES else CHUNK_SIZE
         return self.cut(chunk_size)
 
     def cut(self, chunk_size: int) -> BoundRule:
-        """Returns the rule in chunks, if their size is not 0, side by side where that is faster."""
+        """Returns the rule in chunks if `chunk_size` is not 0, and side by side if faster."""
         part_size = part_size_if_faster(self.num_coordinates, chunk_size)
 
         def for_each(layout: FlatLayout) -> BoundRule:

@@ -1,4 +1,4 @@
-"""The paper's rule: one small LSTM, shared by all coordinates."""
+"""The paper's rule: a small LSTM shared by all coordinates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,40 +12,39 @@ from l2l_tf.rules.preprocess import MAX_P, PREPROCESSORS
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
 class CoordinatewiseLSTM(LSTMRule):
-    """An LSTM that reads each coordinate's gradient and proposes its delta.
+    """An LSTM that maps each coordinate's gradient to its delta.
 
     Source: Andrychowicz et al. 2016, section 2.1 (arXiv 1606.04474).
 
-    Two things depart from the paper's code: the output weights start at `output_stddev`, by default
-    zero, so that an untrained rule stands still instead of walking off; and gates are in Keras's
-    order (`LSTMRule` says more of the weights).
+    There are two differences from the paper's code. The output weights start with standard
+    deviation `output_stddev`, zero by default, so that an untrained rule makes no updates. The
+    gates are in Keras's order (see `LSTMRule` for the weights).
 
     Args:
         units: H of each LSTM layer.
-        preprocessing: a key of `PREPROCESSORS`: what the first layer sees of a gradient.
+        preprocessing: a key of `PREPROCESSORS`, the preprocessing of gradients for the first layer.
         p: the constant of log-and-sign preprocessing.
-        output_scale: what the last layer's output is multiplied by to give the delta.
+        output_scale: the factor from the last layer's output to the delta.
         output_stddev: standard deviation of the initial output weights.
-        seed: an integer seeds the initial weights; None draws them from Keras's global seed.
-        dtype: dtype of weights, states and deltas. float32 whatever the global dtype policy is;
-            float64 serves derivative tests.
+        seed: an integer seed for the initial weights. None uses Keras's global seed.
+        dtype: dtype of weights, states and deltas, independent of the global dtype policy. float64
+            is for derivative tests.
         name: the layer's name.
-        trainable: whether the weights count as trainable, as in any Keras layer.
+        trainable: whether the weights are trainable, as in any Keras layer.
 
     Call arguments:
         gradient: float `[N]`.
-        state: what `initial_state` or the previous call returned: a pair (hidden, cell), each
-            `[N, H]`, for each LSTM layer.
+        state: the state returned by `initial_state` or by the previous call: a pair (hidden, cell),
+            each `[N, H]`, for each LSTM layer.
 
     Returns:
         The delta, float `[N]`, and the next state.
 
     Raises:
-        ValueError: no units or a count below 1, unknown preprocessing, a `p`, seed, dtype or output
-            scale out of range, or, at a call, a gradient that is no vector or a state of another
-            number of coordinates or layers.
-        TypeError: units that are no sequence of integers or, at a call, a gradient of another
-            dtype.
+        ValueError: `units` is empty or holds a number below 1, the preprocessing is unknown, or
+            `p`, seed, dtype or output scale is out of range. At a call, the gradient is not a
+            vector, or the state is for another number of coordinates or layers.
+        TypeError: `units` is not a sequence of integers. At a call, the gradient has another dtype.
     """
 
     def __init__(

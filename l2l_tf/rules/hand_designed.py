@@ -1,4 +1,4 @@
-"""Hand-designed rules behind the same call as learned ones: the baselines."""
+"""Hand-designed rules with the same call as learned ones, used as baselines."""
 
 from typing import Any, TypeAlias
 
@@ -9,16 +9,17 @@ import tensorflow as tf
 from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 from l2l_tf.rules.rule import Rule
 
-# A rate for all coordinates, or one for each, `[N]`: many rates can then be tried in one run.
+# A single rate, or one per coordinate, `[N]`, so that many rates can be tried in one run.
 LearningRate: TypeAlias = float | tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
 class SGD(CoordinatewiseRule):
-    """Stochastic gradient descent, with momentum or Nesterov's momentum as `keras.optimizers.SGD`.
+    """Stochastic gradient descent with optional momentum or Nesterov momentum, as in Keras.
 
-    With `nesterov=True` the parameters are Keras's and Torch's: the point at which the gradient is
-    taken, x + momentum * velocity of the textbook's iterate x. Losses are those at that point.
+    It matches `keras.optimizers.SGD`. With `nesterov=True`, the parameters are those of Keras and
+    Torch: the point where the gradient is taken, x + momentum * velocity for the textbook's iterate
+    x. Losses are those at that point.
 
     Args:
         learning_rate: a number, or a tensor `[N]` with a rate for each coordinate.
@@ -54,7 +55,7 @@ class SGD(CoordinatewiseRule):
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
 class RMSprop(CoordinatewiseRule):
-    """RMSprop as `keras.optimizers.RMSprop`: Keras's epsilon of 1e-7, inside the square root.
+    """RMSprop as in `keras.optimizers.RMSprop`, with its epsilon of 1e-7 inside the square root.
 
     Args:
         learning_rate: a number, or a tensor `[N]` with a rate for each coordinate.
@@ -90,13 +91,13 @@ class RMSprop(CoordinatewiseRule):
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
 class Adam(CoordinatewiseRule):
-    """Adam as `keras.optimizers.Adam` (Kingma and Ba 2014, arXiv 1412.6980).
+    """Adam as in `keras.optimizers.Adam` (Kingma and Ba 2014, arXiv 1412.6980).
 
     Args:
         learning_rate: a number, or a tensor `[N]` with a rate for each coordinate.
         beta_1: the decay of the mean.
         beta_2: the decay of the mean square.
-        epsilon: added to the square root; the paper's "epsilon hat".
+        epsilon: added to the square root; "epsilon hat" in the paper.
     """
 
     def __init__(
@@ -150,6 +151,6 @@ def _nag(learning_rate: LearningRate) -> Rule:
     return SGD(learning_rate, momentum=0.9, nesterov=True)
 
 
-# The baselines by name, each a function of the learning rate; other constants at their defaults,
-# momentum at 0.9.
+# The baselines by name, as functions of the learning rate. Momentum is 0.9, and other constants
+# keep their defaults.
 BASELINES = {"sgd": SGD, "momentum": _momentum, "nag": _nag, "rmsprop": RMSprop, "adam": Adam}

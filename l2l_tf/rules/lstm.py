@@ -1,4 +1,4 @@
-"""What rules with LSTM layers share: the cell, the weights, what they accept."""
+"""The base of rules with LSTM layers: the cell, the weights and the argument checks."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 
-# For each LSTM layer, the hidden values and the cells of all coordinates.
+# The hidden values and the cells of all coordinates, for each LSTM layer.
 LSTMState = tuple[tuple[tf.Tensor, tf.Tensor], ...]
 
 
@@ -24,7 +24,7 @@ def lstm_step(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the next hidden values and cells, float `[N, H]` each, of one LSTM layer.
 
-    The formula and the order of gates (input, forget, cell, output) are those of
+    The formula and the gate order (input, forget, cell, output) are those of
     `keras.layers.LSTMCell`.
 
     Args:
@@ -44,31 +44,32 @@ def lstm_step(
 
 
 class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
-    """A coordinatewise learned rule that is made of LSTM layers and a linear output.
+    """A coordinatewise learned rule made of LSTM layers and a linear output.
 
-    The weights are shared by all coordinates; each coordinate has its own hidden values and cells.
-    Coordinates are the batch axis: one call updates N of them. The weights of layer l are
-    `kernel_l` `[inputs, 4H]`, `recurrent_kernel_l` `[H, 4H]` and `bias_l` `[4H]`; those of the
-    output, `output_kernel` `[H, 1]` and `output_bias` `[1]`. Subclasses say what the first layer
-    sees and how the output becomes a delta.
+    All coordinates share the weights. Each coordinate has its own hidden values and cells.
+    Coordinates form the batch axis: one call updates N of them. Layer l has the weights `kernel_l`
+    `[inputs, 4H]`, `recurrent_kernel_l` `[H, 4H]` and `bias_l` `[4H]`. The output has
+    `output_kernel` `[H, 1]` and `output_bias` `[1]`. Subclasses define the first layer's inputs and
+    how the output becomes a delta.
 
     Args:
-        num_inputs: how many numbers the first layer sees of each coordinate.
+        num_inputs: the number of inputs of the first layer for each coordinate.
         units: H of each LSTM layer.
-        output_scale: what the output is multiplied by to give the delta.
+        output_scale: the factor from the output to the delta.
         output_stddev: standard deviation of the initial output weights.
-        seed: an integer seeds the initial weights; None draws them from Keras's global seed.
-        dtype: dtype of weights, states and deltas. float32 whatever the global dtype policy is;
-            float64 serves derivative tests.
+        seed: an integer seed for the initial weights. None uses Keras's global seed.
+        dtype: dtype of weights, states and deltas, independent of the global dtype policy. float64
+            is for derivative tests.
         name: the layer's name.
-        trainable: whether the weights count as trainable, as in any Keras layer.
+        trainable: whether the weights are trainable, as in any Keras layer.
 
     Raises:
-        ValueError: no units or a count below 1, a seed, dtype or output scale out of range.
-        TypeError: units that are no sequence of integers.
+        ValueError: `units` is empty or holds a number below 1, or seed, dtype, `output_scale` or
+            `output_stddev` is out of range.
+        TypeError: `units` is not a sequence of integers.
     """
 
-    # The arguments of the constructor that deltas are proportional to.
+    # The constructor arguments that deltas are proportional to.
     _scales: tuple[str, ...] = ("output_scale",)
 
     def __init__(
@@ -107,7 +108,7 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
                 "dtype must be 'float32' or 'float64': a rule computes in full precision whatever "
                 f"the model does. Received: dtype={dtype!r}. Leave it out for float32."
             )
-        # Without autocast, a gradient of another dtype is refused (`_check_gradient`), not cast.
+        # Without autocast, a gradient of another dtype is rejected (`_check_gradient`), not cast.
         super().__init__(dtype=dtype, name=name, trainable=trainable, autocast=False)
         self.units = tuple(units)
         self.output_scale = output_scale
@@ -147,14 +148,14 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
         self._add_named_weight("output_bias", (1,), "zeros")
 
     def _add_named_weight(self, name: str, shape: tuple[int, ...], initializer: Any) -> Any:
-        """Returns a new weight, which is also the attribute of its name with an underscore."""
+        """Adds a weight, stores it as the attribute `_<name>` too, and returns it."""
         weight = self.add_weight(name=name, shape=shape, initializer=initializer)
-        # tf.train.Checkpoint sees weights that are attributes themselves, not those held in lists.
+        # tf.train.Checkpoint finds weights that are attributes, but not those in lists.
         setattr(self, f"_{name}", weight)
         return weight
 
     def _matrix_seeds(self, count: int) -> list[int | None]:
-        """Returns independent seeds of initial weights; more of them begin with the same ones."""
+        """Returns independent seeds for initial weights; longer lists extend shorter ones."""
         if self.seed is None:
             return [None] * count
         return [int(word) for word in np.random.SeedSequence(self.seed).generate_state(count)]
@@ -170,7 +171,7 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
         )
 
     def _run_lstm(self, inputs: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
-        """Returns the output, float `[N]`, before it is scaled, and the next state."""
+        """Returns the output, float `[N]`, before scaling, and the next state."""
         next_state = []
         for (hidden, cell), *weights in zip(
             state, self._kernels, self._recurrent_kernels, self._biases, strict=True
@@ -210,7 +211,7 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
             )
         config = self.get_config() | {"dtype": self.compute_dtype}
         for name in self._scales:
-            # Six digits make 0.3 of 0.1 times 3, as someone who goes on with the rule would write.
+            # Rounded to six digits, so that 3 times 0.1 is 0.3, as a user would write it.
             config[name] = float(f"{factor * config[name]:.6g}")
         copy = type(self)(**config)
         copy.set_weights(self.get_weights())
@@ -226,7 +227,7 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
 
 
 def _forget_gates_open(shape: tuple[int], dtype: str | None = None) -> tf.Tensor:
-    """Returns biases of zero, and one for the forget gates, so that a new cell remembers."""
+    """Returns biases of zero, except one for the forget gates, so that a new cell remembers."""
     num_units = shape[0] // 4
     zeros = tf.zeros([num_units], dtype)
     return tf.concat([zeros, zeros + 1, zeros, zeros], axis=0)

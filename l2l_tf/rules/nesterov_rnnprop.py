@@ -1,4 +1,4 @@
-"""Nesterov momentum that an RNNprop corrects, the less the smaller the gradients become."""
+"""Nesterov momentum with a correction by an RNNprop, which fades as gradients shrink."""
 
 import math
 from collections.abc import Sequence
@@ -13,40 +13,39 @@ from l2l_tf.rules.routed import RoutedRule
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
 class NesterovRNNprop(RNNprop):
-    """RNNprop's delta, damped as gradients become small, and a step of Nesterov momentum.
+    """A step of Nesterov momentum plus RNNprop's delta, damped as gradients become small.
 
-    RNNprop sees gradients relative to their usual size, and so takes steps that are as large near a
-    minimum as far from it. Here, of a coordinate whose gradients have the root mean square r, whose
-    largest so far was R, both corrected for their start at zero as in RNNprop, the delta of
-    RNNprop is multiplied by (r / R)^damping_power. To it comes the delta of
-    `SGD(nesterov_rate, momentum=beta_1, nesterov=True)`, which is proportional to the gradients: an
-    untrained rule is that SGD, and what an RNNprop has learned is a correction of it.
+    RNNprop sees gradients relative to their usual size. It therefore takes steps as large near a
+    minimum as far from it. This rule damps RNNprop's delta. For a coordinate, let r be the root
+    mean square of its gradients and R the largest r so far, both corrected for their start at zero
+    as in RNNprop. RNNprop's delta is multiplied by (r / R)^damping_power. The rule then adds the
+    delta of `SGD(nesterov_rate, momentum=beta_1, nesterov=True)`, which is proportional to the
+    gradients. An untrained rule is exactly that SGD, and a trained RNNprop corrects it.
 
-    So deltas depend on the scale of the loss, as those of SGD do, and no number bounds them. R
-    never falls: after one gradient far above all others, what RNNprop has learned counts little.
-    The rule answers whatever it is given; `l2l_tf.LearnedOptimizer` leaves such gradients out.
-    The weights are those of an RNNprop, and may be learned as such (`NesterovRNNprop.of`,
-    `with_nesterov`). Source: our own.
+    Like SGD's, the deltas depend on the scale of the loss and have no bound. R never falls, so
+    after one gradient far above all others, RNNprop's correction has little effect. The rule itself
+    accepts such gradients; `l2l_tf.LearnedOptimizer` skips them. The weights are those of an
+    RNNprop, and may be trained as such (`NesterovRNNprop.of`, `with_nesterov`). Source: our own.
 
     Args:
         units: H of each LSTM layer.
         nesterov_rate: learning rate of the Nesterov momentum, whose momentum is `beta_1`.
-        damping_power: how fast RNNprop's deltas fall with the gradients: 0 (not at all) or at least
-            1 (below, the derivative at a gradient of zero would be infinite).
-        **arguments: the others of `RNNprop`.
+        damping_power: how fast RNNprop's deltas fall with the gradients: 0 (not at all), or at
+            least 1. Between 0 and 1, the derivative at a gradient of zero would be infinite.
+        **arguments: the other arguments of `RNNprop`.
 
     Call arguments:
         gradient: float `[N]`.
-        state: what `initial_state` or the previous call returned: the state of an RNNprop, and the
-            largest root mean square so far `[N]`.
+        state: the state returned by `initial_state` or by the previous call: the state of an
+            RNNprop, and the largest root mean square so far, `[N]`.
 
     Returns:
         The delta, float `[N]`, and the next state.
 
     Raises:
-        ValueError: the rate is not positive and finite, the power neither 0 nor finite and at least
-            1, or what `RNNprop` refuses.
-        TypeError: what `RNNprop` refuses.
+        ValueError: the rate is not positive and finite, the power is neither 0 nor finite and at
+            least 1, or `RNNprop` raises it.
+        TypeError: `RNNprop` raises it.
     """
 
     _scales = ("output_scale", "nesterov_rate")
@@ -77,10 +76,10 @@ class NesterovRNNprop(RNNprop):
     def of(
         cls, rule: RNNprop, nesterov_rate: float, damping_power: float = 2.0
     ) -> "NesterovRNNprop":
-        """Returns a rule with the weights and settings of an RNNprop, which stays as it is.
+        """Returns a new rule with the weights and settings of an RNNprop, which is not changed.
 
         Raises:
-            TypeError: the rule is no RNNprop, or already a `NesterovRNNprop`.
+            TypeError: the rule is not an RNNprop, or already a `NesterovRNNprop`.
             ValueError: the rate or the power is out of range.
         """
         if type(rule) is not RNNprop:
@@ -88,14 +87,14 @@ class NesterovRNNprop(RNNprop):
                 "rule must be an RNNprop, to which Nesterov momentum can be added. "
                 f"Received: {rule!r}. Learn one with --learned_rule=rnnprop."
             )
-        # Not from_config, which would wrap what is refused in errors of its own.
+        # Not from_config, which would wrap these errors in its own.
         config = rule.get_config() | {"dtype": rule.compute_dtype}
         new = cls(**config, nesterov_rate=nesterov_rate, damping_power=damping_power)
         new.set_weights(rule.get_weights())
         return new
 
     def initial_state(self, num_coordinates: int | tf.Tensor) -> Any:
-        """Returns zeros for all that is kept of N coordinates."""
+        """Returns zeros for the whole state of N coordinates."""
         zeros = tf.zeros([num_coordinates], self.compute_dtype)
         return super().initial_state(num_coordinates), zeros
 
@@ -104,17 +103,17 @@ class NesterovRNNprop(RNNprop):
         rnnprop_state, peak = state
         correction, rnnprop_state = super().call(gradient, rnnprop_state)
         step, mean, root_mean_square, _ = rnnprop_state
-        # An average of gradients' squares, so no larger than the largest: it does not overflow.
+        # An average of squared gradients is at most the largest of them, so this does not overflow.
         size = root_mean_square / tf.sqrt(-tf.math.expm1(step * math.log(self.beta_2)))
         peak = tf.maximum(peak, size)
         if self.damping_power:
             correction *= tf.math.divide_no_nan(size, peak) ** self.damping_power
-        # The mean has 1 - beta_1 times the sum that momentum has.
+        # The mean is 1 - beta_1 times the sum that momentum uses.
         momentum = gradient + self.beta_1 / (1 - self.beta_1) * mean
         return correction - self.nesterov_rate * momentum, (rnnprop_state, peak)
 
     def _check_peak(self, gradient: tf.Tensor, state: Any) -> None:
-        # Shapes that broadcast would go unseen; RNNprop checks its own part of the state.
+        # Shapes that broadcast would go unnoticed. RNNprop checks its own part of the state.
         if len(state) != 2 or not gradient.shape.is_compatible_with(getattr(state[1], "shape", [])):
             raise ValueError(
                 "state must hold that of an RNNprop and the largest root mean square so far, "
@@ -133,10 +132,10 @@ class NesterovRNNprop(RNNprop):
 def with_nesterov(
     rule: keras.layers.Layer, nesterov_rate: float, damping_power: float = 2.0
 ) -> keras.layers.Layer:
-    """Returns an RNNprop, or each part of a `RoutedRule` of such, as a `NesterovRNNprop`.
+    """Converts an RNNprop, or each part of a `RoutedRule` of them, to a `NesterovRNNprop`.
 
     Raises:
-        TypeError: the rule, or a part of it, is no RNNprop, or already a `NesterovRNNprop`.
+        TypeError: the rule, or a part of it, is not an RNNprop, or already a `NesterovRNNprop`.
         ValueError: the rate or the power is out of range.
     """
     if isinstance(rule, RoutedRule):

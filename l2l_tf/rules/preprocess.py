@@ -1,21 +1,22 @@
-"""What a learned rule sees of a gradient."""
+"""Preprocessing of gradients for a learned rule."""
 
 import tensorflow as tf
 
-# Beyond this p, e^p comes too close to the largest float32 (about e^88.7).
+# Above this p, e^p comes too close to the largest float32 (about e^88.7).
 MAX_P = 80.0
 
 
 def log_and_sign(gradient: tf.Tensor, p: float) -> tf.Tensor:
     """Returns the logarithm and the sign of each gradient, scaled to about [-1, 1].
 
-    A gradient g becomes (log|g| / p, sign g) where |g| >= e^-p, else (-1, e^p g), so that gradients
-    of very different sizes are told apart without small ones being blown up.
+    A gradient g becomes (log|g| / p, sign g) if |g| >= e^-p, else (-1, e^p g). This distinguishes
+    gradients of very different sizes without blowing up small ones.
     Source: Andrychowicz et al. 2016, appendix A (arXiv 1606.04474).
 
     Args:
         gradient: float `[N]`.
-        p: from which size on a gradient e^-p counts as small, in (0, `MAX_P`]; the paper uses 10.
+        p: sets the threshold e^-p below which gradients count as small, in (0, `MAX_P`]; 10 in the
+            paper.
 
     Returns:
         float `[N, 2]`.
@@ -31,10 +32,10 @@ def log_and_sign(gradient: tf.Tensor, p: float) -> tf.Tensor:
 
 
 def identity(gradient: tf.Tensor, p: float) -> tf.Tensor:
-    """Returns the gradient as it is, `[N, 1]`; `p` plays no part."""
+    """Returns the gradient unchanged, `[N, 1]`. `p` is ignored."""
     del p
     return gradient[:, tf.newaxis]
 
 
-# By the name that a rule's configuration gives: the function and the number of its outputs.
+# By the name used in a rule's configuration: the function and the number of its outputs.
 PREPROCESSORS = {"none": (identity, 1), "log_and_sign": (log_and_sign, 2)}

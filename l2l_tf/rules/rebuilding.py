@@ -1,8 +1,9 @@
-"""Rules made from the JSON values of a file, which name what they are but never what is imported.
+"""Safe deserialization of rules from JSON, without importing anything that it names.
 
-Keras's own deserialization imports modules that a file names, before it looks what is in them
-(`keras_hub`, `keras_cv`, ... from wherever Python finds such a folder first). Here only what is
-registered with Keras in this process is made, and Keras is given only what it needs no import for.
+Keras's own deserialization imports modules that a file names (`keras_hub`, `keras_cv`, ... from the
+first such folder on Python's path) before it checks what is in them. This module only builds
+objects that are registered with Keras in this process. It hands Keras only values that need no
+import.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,15 +13,15 @@ import keras
 
 from l2l_tf.rules.rule import Rule
 
-# Far deeper than any configuration or card, and far from Python's limit.
+# Far deeper than any configuration or card, and far below Python's limit.
 _MAX_DEPTH = 200
 
-# What Keras writes of values that are no objects of Keras: data, but for "__lambda__", code that
-# Keras's safe mode refuses unless the user has turned that off.
+# The names that Keras writes for values other than Keras objects. They are data, except
+# "__lambda__", which is code. Keras's safe mode rejects it unless the user turns that mode off.
 _VALUES = {"__bytes__", "__ellipsis__", "__lambda__", "__numpy__", "__slice__", "__tensor__"}
 
-# Keras's own objects that a rule's configuration may hold. They compute: none reads a file, loads
-# a model or runs what it is given.
+# Keras's own layers that a rule's configuration may hold. They only compute: none reads a file,
+# loads a model or runs code it is given.
 _LAYERS = {
     "Activation",
     "Dense",
@@ -59,17 +60,17 @@ _FUNCTIONS = {name for name, value in vars(keras.activations).items() if callabl
 
 
 def rebuilt_rule(config: Any, max_num_weights: int | None = None) -> Rule:
-    """Returns the rule of which `keras.saving.serialize_keras_object` made JSON values.
+    """Rebuilds a rule from the JSON values of `keras.saving.serialize_keras_object`.
 
     Args:
         config: the JSON values.
-        max_num_weights: how many weights there are for it at most: a rule that is larger is not
-            made. None makes any.
+        max_num_weights: the number of weights saved for it; a larger rule is not built. None means
+            no limit.
 
     Raises:
-        ValueError: they name something that is not registered with Keras in this process, or no
-            rule, or a rule that is too large.
-        Exception: what the rule's class raises for a configuration that is none.
+        ValueError: the values name something that is not registered with Keras in this process, or
+            are not those of a rule, or the rule is too large.
+        Exception: the rule's class rejects the configuration.
     """
     check_registered(config)
     if max_num_weights is not None and _min_num_weights(config) > max_num_weights:
@@ -89,10 +90,10 @@ def rebuilt_rule(config: Any, max_num_weights: int | None = None) -> Rule:
 
 
 def rebuilt_predicate(config: Any) -> Callable[[Any], bool] | None:
-    """Returns the function of which `keras.saving.serialize_keras_object` made JSON values.
+    """Rebuilds a function from the JSON values of `keras.saving.serialize_keras_object`.
 
     Raises:
-        ValueError: they name something that is not registered with Keras in this process.
+        ValueError: the values name something that is not registered with Keras in this process.
     """
     if config is None:
         return None
@@ -104,11 +105,11 @@ def rebuilt_predicate(config: Any) -> Callable[[Any], bool] | None:
 
 
 def check_registered(config: Any) -> None:
-    """Makes sure that JSON values name only what can be made of them without an import.
+    """Checks that JSON values name only objects that can be built without an import.
 
-    That is what is registered with Keras in this process, or given as custom objects, and those
-    of Keras's own objects that only compute: policies, initializers, regularizers, constraints,
-    activations, schedules, some layers.
+    Allowed are objects that are registered with Keras in this process, or given as custom objects.
+    Also allowed are Keras's own objects that only compute: policies, initializers, regularizers,
+    constraints, activations, schedules, some layers.
 
     Raises:
         ValueError: they name something else, at any depth, or are nested too deeply.
@@ -148,19 +149,19 @@ def nested_dictionaries(values: Any) -> Iterator[dict[str, Any]]:
 
 
 def excerpt(value: Any) -> str:
-    """Returns what a value looks like, not too long for a message."""
+    """Returns the repr of a value, shortened for a message."""
     try:
         text = repr(value)
-    except Exception:  # An integer of thousands of digits, or whatever else can't be shown.
+    except Exception:  # An integer of thousands of digits, or anything else without a repr.
         text = f"a value of type {type(value).__name__}"
     return _shortened(text)
 
 
 def reason(error: BaseException) -> str:
-    """Returns what an exception says, in one line that is not too long for a message."""
+    """Returns an exception's message in one line, shortened for a message."""
     if isinstance(error, KeyError):
         return _shortened(f"there is no entry {error}")
-    # Keras puts the whole configuration before what the constructor says.
+    # Keras puts the whole configuration before the constructor's message.
     text = str(error).rpartition("Exception encountered: ")[2]
     line = " ".join(text.split()) or type(error).__name__
     return _shortened(line.removesuffix("."))
@@ -171,7 +172,7 @@ def _shortened(text: str) -> str:
 
 
 def _registered(config: Any) -> Any:
-    """Returns the class or function of that name that is registered with Keras, or None."""
+    """Returns the class or function registered with Keras under the configured name, or None."""
     if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
         return None
     class_name, inner = config["class_name"], config.get("config")
@@ -191,7 +192,7 @@ def _registered(config: Any) -> Any:
 
 
 def _is_built_in(config: dict[str, Any]) -> bool:
-    """Returns whether values are of an object of Keras's own that a configuration may hold."""
+    """Returns whether values name one of Keras's own objects that a configuration may hold."""
     name, module = config["class_name"], config.get("module")
     if name == "function":
         return module in ("builtins", "keras.activations") and config.get("config") in list(
@@ -203,7 +204,7 @@ def _is_built_in(config: dict[str, Any]) -> bool:
 
 
 def _instance(made: Any, config: dict[str, Any]) -> Any:
-    """Returns an object of a registered class, as Keras makes it."""
+    """Builds an object of a registered class as Keras does."""
     inner = config.get("config") or {}
     if not isinstance(inner, dict):
         raise ValueError(
@@ -228,7 +229,7 @@ def _name_of(config: Any) -> str:
 
 
 def _min_num_weights(config: Any) -> int:
-    """Returns a number of weights that the rules of this package in a configuration have at least.
+    """Returns a lower bound for the number of weights in a configuration's l2l_tf rules.
 
     A layer of H LSTM units has 4 H^2 recurrent weights.
     """

@@ -1,4 +1,4 @@
-"""RNNprop: an LSTM that sees gradients as Adam and RMSprop do, and whose deltas are bounded."""
+"""RNNprop: an LSTM with inputs normalised as in Adam and RMSprop, and bounded deltas."""
 
 import math
 from collections.abc import Sequence
@@ -10,58 +10,59 @@ import tensorflow as tf
 
 from l2l_tf.rules.lstm import LSTMRule, LSTMState
 
-# How many steps were taken, `[]`; mean and root mean square of the gradients so far, `[N]` each,
-# not corrected for their start at zero; the LSTM's state.
+# The number of steps so far, `[]`; mean and root mean square of the gradients so far, `[N]` each,
+# not corrected for their start at zero; and the LSTM's state.
 RNNpropState = tuple[tf.Tensor, tf.Tensor, tf.Tensor, LSTMState]
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
 class RNNprop(LSTMRule):
-    """An LSTM that reads each coordinate's gradient and its mean, relative to their usual size.
+    """An LSTM that sees each coordinate's gradient and mean gradient, relative to their usual size.
 
-    With mean m and mean square v of the gradients so far, both exponentially weighted and corrected
-    for their start at zero, a coordinate's inputs are g / (sqrt(v) + epsilon) and
-    m / (sqrt(v) + epsilon). They go through a dense layer with ELU and the LSTM layers to one
-    output, and the delta is output_scale tanh(output). So a delta does not depend on the scale of
-    the loss, and none is larger than `output_scale`.
+    Let m be the mean and v the mean square of the gradients so far, both exponentially weighted and
+    corrected for their start at zero. A coordinate's inputs are g / (sqrt(v) + epsilon) and
+    m / (sqrt(v) + epsilon). They pass through a dense layer with ELU and the LSTM layers to one
+    output. The delta is output_scale tanh(output). It therefore does not depend on the scale of the
+    loss, and is never larger than `output_scale`.
     Source: Lv, Jiang and Li 2017 (arXiv 1703.03633).
 
-    Departures from the paper's code: the delta is added, not subtracted; the output weights start
-    at `output_stddev`, by default zero, so that an untrained rule stands still; and v is kept as
-    its square root, since the square of a gradient above 2e19 overflows float32.
+    There are three differences from the paper's code. The delta is added, not subtracted. The
+    output weights start with standard deviation `output_stddev`, zero by default, so that an
+    untrained rule makes no updates. And v is stored as its square root, since the square of a
+    gradient above 2e19 overflows float32.
 
-    Beside those of the LSTM (`LSTMRule`), its weights are `input_kernel` `[2, I]` and `input_bias`
-    `[I]`. A gradient that is not finite makes all later deltas of its coordinate NaN.
+    In addition to the LSTM's weights (`LSTMRule`), there are `input_kernel` `[2, I]` and
+    `input_bias` `[I]`. A gradient that is not finite makes all later deltas of its coordinate NaN.
 
     Args:
         units: H of each LSTM layer.
-        input_units: I, units of the dense layer.
+        input_units: I, the number of units in the dense layer.
         beta_1: the decay of the mean.
         beta_2: the decay of the mean square.
-        epsilon: added to the root mean square; far smaller gradients count as zero.
+        epsilon: added to the root mean square. Far smaller gradients count as zero.
         output_scale: the bound of a delta.
         output_stddev: standard deviation of the initial output weights.
-        seed: an integer seeds the initial weights; None draws them from Keras's global seed.
-        dtype: dtype of weights, states and deltas. float32 whatever the global dtype policy is;
-            float64 serves derivative tests.
+        seed: an integer seed for the initial weights. None uses Keras's global seed.
+        dtype: dtype of weights, states and deltas, independent of the global dtype policy. float64
+            is for derivative tests.
         name: the layer's name.
-        trainable: whether the weights count as trainable, as in any Keras layer.
+        trainable: whether the weights are trainable, as in any Keras layer.
 
     Call arguments:
         gradient: float `[N]`.
-        state: what `initial_state` or the previous call returned: the number of steps `[]`, mean
-            `[N]`, root mean square `[N]`, and a pair (hidden, cell), each `[N, H]`, for each LSTM
-            layer.
+        state: the state returned by `initial_state` or by the previous call: the number of steps
+            `[]`, mean `[N]`, root mean square `[N]`, and a pair (hidden, cell), each `[N, H]`, for
+            each LSTM layer.
 
     Returns:
         The delta, float `[N]`, and the next state.
 
     Raises:
-        ValueError: no units or a count below 1, a decay, `epsilon`, seed, dtype or output scale out
-            of range, or, at a call, a gradient that is no vector or a state of another number of
-            coordinates or layers.
-        TypeError: units that are no sequence of integers or, at a call, a gradient of another
-            dtype.
+        ValueError: `units` is empty or holds a number below 1, `input_units` is not a positive
+            integer, or a decay, `epsilon`, seed, dtype or output scale is out of range. At a call,
+            the gradient is not a vector, or the state is for another number of coordinates or
+            layers.
+        TypeError: `units` is not a sequence of integers. At a call, the gradient has another dtype.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class RNNprop(LSTMRule):
         self._add_named_weight("input_bias", (input_units,), "zeros")
 
     def initial_state(self, num_coordinates: int | tf.Tensor) -> RNNpropState:
-        """Returns zeros for the number of steps and all that is kept of N coordinates."""
+        """Returns zeros for the number of steps and for the whole state of N coordinates."""
         zeros = tf.zeros([num_coordinates], self.compute_dtype)
         step = tf.zeros([], self.compute_dtype)
         return step, zeros, zeros, self._initial_lstm_state(num_coordinates)
@@ -121,8 +122,8 @@ class RNNprop(LSTMRule):
         root_mean_square = next_root_mean_square(root_mean_square, gradient, self.beta_2)
         mean_correction = -tf.math.expm1(step * math.log(self.beta_1))
         root_correction = tf.sqrt(-tf.math.expm1(step * math.log(self.beta_2)))
-        # Both fractions are multiplied by the root's correction, which is at most 1: the other way,
-        # dividing the root by it, could overflow.
+        # Both fractions are multiplied by the root's correction, which is at most 1. Dividing the
+        # root by it instead could overflow.
         size = root_mean_square + self.epsilon * root_correction
         relative_gradient = root_correction * gradient / size
         relative_mean = root_correction * (mean / mean_correction) / size
@@ -136,7 +137,7 @@ class RNNprop(LSTMRule):
         count = gradient.shape[0]
         layers = [[(count, num_units)] * 2 for num_units in self.units]
         expected = [(), (count,), (count,), layers]
-        # As flat lists, since a nest of shapes would itself be one of numbers.
+        # As flat lists, since tf.nest would flatten a nest of shapes down to their numbers.
         wanted = [*expected[:3], *(shape for layer in layers for shape in layer)]
         found = [part.shape for part in tf.nest.flatten(state)]
         if len(found) != len(wanted) or not all(
@@ -160,12 +161,12 @@ class RNNprop(LSTMRule):
 def next_root_mean_square(root: tf.Tensor, gradient: tf.Tensor, decay: float) -> tf.Tensor:
     """Returns sqrt(decay root^2 + (1 - decay) gradient^2), `[N]`, without squaring large numbers.
 
-    Both are divided by the larger of the two before, and the result multiplied by it after. The
-    derivative at two zeros, which has no value, is zero.
+    Both are first divided by the larger of the two, and the result is multiplied by it. At two
+    zeros, where the derivative is undefined, it is zero.
     """
     # A constant, since the result does not depend on it.
     scale = tf.stop_gradient(tf.maximum(root, tf.abs(gradient)))
-    # Below the smallest normal number, processors may or may not take numbers for zeros.
+    # Below the smallest normal number, some processors flush numbers to zero.
     is_zero = scale < np.finfo(scale.dtype.as_numpy_dtype).tiny
     divisor = tf.where(is_zero, tf.ones_like(scale), scale)
     mean_square = decay * tf.square(root / divisor) + (1 - decay) * tf.square(gradient / divisor)

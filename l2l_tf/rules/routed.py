@@ -1,4 +1,4 @@
-"""Several learned rules in one, each for some of the variables of a problem or a model."""
+"""Several learned rules combined into one, each for some of the variables."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -13,46 +13,44 @@ from l2l_tf.rules.rebuilding import rebuilt_predicate, rebuilt_rule
 from l2l_tf.rules.routing import Route, assign_routes
 from l2l_tf.rules.rule import NO_INFO, BoundRule, FlatLayout, Rule, StepInfo, batched_layout
 
-# The part for variables for which there is no route.
+# The name of the part for variables that match no route.
 OTHER = "other"
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
 class RoutedRule(keras.layers.Layer):
-    """Learned rules as parts of one, which are trained, saved and used together.
+    """Learned rules combined as parts of one rule, which are trained, saved and used together.
 
-    Each part has weights of its own and updates the variables that a route sends to it, all of them
-    in one call. The paper has two parts for convolutional networks: one for the kernels of
-    convolutions and one for all other parameters (Andrychowicz et al. 2016, section 3.3, arXiv
-    1606.04474).
+    Each part has its own weights and updates, in one call, all variables that a route sends to it.
+    The paper has two parts for convolutional networks: one for the kernels of convolutions and one
+    for all other parameters (Andrychowicz et al. 2016, section 3.3, arXiv 1606.04474).
 
-    Evaluation, meta-training and `LearnedOptimizer` know which variables there are and take it as
-    they take any rule (`bind`). Called by itself, it is given the coordinates part by part.
+    Evaluation, meta-training and `LearnedOptimizer` know the variables and use this rule like any
+    other (`bind`). If called directly, it takes the coordinates part by part.
 
     Args:
-        rule: the part for variables for which there is no route. It is called "other".
-        routes: the other parts, each called after its kind, or `route_0`, `route_1`, ... after its
-            index; of several that match a variable the first counts. Predicates see, of a problem's
-            variables, path and shape.
+        rule: the part for variables that match no route. It is named "other".
+        routes: the other parts. Each is named after its kind, or `route_0`, `route_1`, ... after
+            its index. If several match a variable, the first one wins. For a problem's variables,
+            predicates receive objects with path and shape.
         name: the layer's name.
-        trainable: whether the weights count as trainable, as in any Keras layer.
+        trainable: whether the weights are trainable, as in any Keras layer.
 
     Call arguments:
-        gradient: float `[N]` for each part, by its name; parts without coordinates may be left out.
-        state: what `initial_state` or the previous call returned.
+        gradient: float `[N]` for each part, by name. Parts without coordinates may be omitted.
+        state: the state returned by `initial_state` or by the previous call.
 
     Returns:
-        The deltas, float `[N]` for each part, by its name, and the next state.
+        The deltas, float `[N]` for each part, by name, and the next state.
 
     Attributes:
         parts: the rules by name: those of the routes in order, then "other".
         routes: the routes.
 
     Raises:
-        TypeError: a part is no learned rule, or is a `RoutedRule` itself.
-        ValueError: there is no route, two have the same kind, a part is of another dtype than the
-            others, one layer is given as two parts, or, at a call, something is given for a part
-            that there is not.
+        TypeError: a part is not a learned rule, or is itself a `RoutedRule`.
+        ValueError: there are no routes, two have the same kind, parts have different dtypes, or two
+            parts are the same layer. At a call, an unknown part is named.
     """
 
     def __init__(
@@ -72,7 +70,7 @@ class RoutedRule(keras.layers.Layer):
         _check_parts(parts)
         super().__init__(dtype=rule.compute_dtype, name=name, trainable=trainable, autocast=False)
         self.routes = tuple(routes)
-        # Attributes, so that tf.train.Checkpoint sees them, in the order of `parts`.
+        # Attributes, so that tf.train.Checkpoint finds them, in the order of `parts`.
         for part_name, part in parts.items():
             setattr(self, f"_{part_name}", part)
         self._part_names = tuple(parts)
@@ -80,7 +78,7 @@ class RoutedRule(keras.layers.Layer):
 
     @property
     def is_coordinatewise(self) -> bool:
-        """Whether each part is."""
+        """Whether every part is coordinatewise."""
         return all(part.is_coordinatewise for part in self.parts.values())
 
     @property
@@ -89,7 +87,7 @@ class RoutedRule(keras.layers.Layer):
         return {name: getattr(self, f"_{name}") for name in self._part_names}
 
     def initial_state(self, num_coordinates: Mapping[str, int | tf.Tensor]) -> dict[str, Any]:
-        """Returns the state of each part, given the number of its coordinates by its name."""
+        """Returns the state of each part, given its number of coordinates, by name."""
         self._check_names(num_coordinates)
         return {
             name: self.parts[name].initial_state(count) for name, count in num_coordinates.items()
@@ -102,14 +100,15 @@ class RoutedRule(keras.layers.Layer):
         return _update_parts(self.parts, gradient, state)
 
     def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> "BoundParts":
-        """Returns the rule for given tensors, each sent to the part of the first route it matches.
+        """Returns the rule for given tensors, each assigned to the first route that it matches.
 
         Args:
-            variables: what routes match: of each its shape, and its path or name.
-            batch_shape: axes that stand before each tensor's own.
+            variables: descriptions of the tensors for routes to match, each with a shape and a path
+                or name.
+            batch_shape: leading axes that are not part of each tensor's own shape.
         """
         names = list(self.parts)
-        # None, the last of the names: no route.
+        # None, for no route, maps to the last name.
         routes = assign_routes(self.routes, variables)
         owners = [names[-1 if route is None else route] for route in routes]
         parts = {}
@@ -121,7 +120,7 @@ class RoutedRule(keras.layers.Layer):
         return BoundParts(self, parts, owners, batched_layout(variables, batch_shape))
 
     def of_each_part(self, function: Callable[[Any], Any]) -> "RoutedRule":
-        """Returns a rule with the same routes, each part being what a function makes of it."""
+        """Returns a rule with the same routes, and a function applied to each part."""
         routes = [dataclasses.replace(route, rule=function(route.rule)) for route in self.routes]
         return RoutedRule(function(self.parts[OTHER]), routes, self.name, self.trainable)
 
@@ -150,7 +149,7 @@ class RoutedRule(keras.layers.Layer):
             "routes": [
                 {
                     "rule": keras.saving.serialize_keras_object(route.rule),
-                    # Not "name": which names have a part is no name of a layer.
+                    # Not "name", which is the layer's name.
                     "kind": route.kind,
                     "pattern": route.name,
                     "predicate": keras.saving.serialize_keras_object(route.predicate),
@@ -174,15 +173,15 @@ class RoutedRule(keras.layers.Layer):
 
 
 class BoundParts(BoundRule):
-    """A `RoutedRule` on given tensors: each part on those that a route sends to it.
+    """A `RoutedRule` bound to given tensors. Each part gets the tensors that its route matches.
 
-    Parts without any tensor have no state, and their weights no gradient.
+    Parts without tensors have no state, and their weights have no gradient.
 
     Args:
         rule: the rule.
         parts: each part that has coordinates, bound to its tensors, by name.
         owners: the name of the part that each tensor belongs to.
-        layout: where the tensors lie among the coordinates.
+        layout: the positions of the tensors among the coordinates.
     """
 
     def __init__(
@@ -221,7 +220,7 @@ class BoundParts(BoundRule):
         return self._with_parts(lambda part: part.for_steps())
 
     def for_training(self, num_steps: int, chunk_size: int | None = None) -> BoundRule:
-        """Returns the rule with each part as it should be trained: all are replayed, or none."""
+        """Returns the rule with each part prepared for training: all are replayed, or none."""
         if chunk_size is None:
             can_be_cut = all(part.can_be_cut for part in self.parts.values())
             is_large = self.tape_bytes(num_steps) > MAX_TAPE_BYTES
@@ -265,7 +264,7 @@ class BoundParts(BoundRule):
         return BoundParts(self.rule, parts, self._owners, self.layout)
 
     def _split(self, tensor: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what belongs to each part of a tensor `[..., N]`, by name."""
+        """Splits a tensor `[..., N]` by part."""
         pieces = list(zip(tf.split(tensor, self.layout.sizes, axis=-1), self._owners, strict=True))
         return {
             name: tf.concat([piece for piece, owner in pieces if owner == name], axis=-1)
@@ -273,9 +272,9 @@ class BoundParts(BoundRule):
         }
 
     def _joined(self, deltas: Mapping[str, tf.Tensor], dtype: tf.DType) -> tf.Tensor:
-        """Returns the deltas of all tensors, in their order, as one vector."""
+        """Joins the deltas of all tensors, in the tensors' order, into one vector."""
         owned = list(zip(self.layout.sizes, self._owners, strict=True))
-        # Each tensor's delta is the next piece of its part's.
+        # Each tensor's delta is the next piece of its part's delta.
         pieces = {
             name: iter(tf.split(delta, [size for size, owner in owned if owner == name and size]))
             for name, delta in deltas.items()

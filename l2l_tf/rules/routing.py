@@ -1,4 +1,4 @@
-"""Which rule updates which variables of a model."""
+"""Routes, which assign rules to a model's variables."""
 
 import dataclasses
 import re
@@ -7,9 +7,10 @@ from typing import Any
 
 from l2l_tf.rules.rule import Rule
 
-# Kinds of variables by their rank, which is all that a variable itself says of its layer.
+# Kinds of variables by rank. A variable knows nothing else about its layer.
 KINDS: dict[str, Callable[[Any], bool]] = {
-    # Kernels of 2-D and 3-D convolutions; those of 1-D ones have rank 3, as attention's have.
+    # Kernels of 2-D and 3-D convolutions. Those of 1-D convolutions have rank 3, like attention
+    # kernels.
     "conv": lambda variable: len(variable.shape) in (4, 5),
     "dense": lambda variable: len(variable.shape) == 2,
     "vector": lambda variable: len(variable.shape) <= 1,
@@ -18,20 +19,20 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """A rule and the variables that it is for, given by exactly one of kind, name and predicate.
+    """A rule and the variables it is for, selected by exactly one of kind, name and predicate.
 
     Attributes:
-        rule: what updates the variables, all of them in one call.
+        rule: the rule that updates the variables, all in one call.
         kind: a key of `KINDS`: "conv" (kernels of 2-D and 3-D convolutions), "dense" (matrices) or
             "vector" (biases, scales).
-        name: a regular expression that is searched in the path of a variable, such as
-            "encoder/.*kernel"; in its name where it has no path.
-        predicate: a function of the variable that says whether it is one of them.
+        name: a regular expression to search for in a variable's path, such as "encoder/.*kernel",
+            or in its name if it has no path.
+        predicate: a function of a variable that returns whether the variable is selected.
 
     Raises:
-        ValueError: none or several of the three are given, the kind is unknown, or the name is no
-            regular expression.
-        TypeError: the name is no string, or the predicate no function.
+        ValueError: none or several of the three are given, the kind is unknown, or the name is not
+            a regular expression.
+        TypeError: the name is not a string, or the predicate is not a function.
     """
 
     rule: Rule
@@ -71,7 +72,7 @@ class Route:
                 ) from error
 
     def matches(self, variable: Any) -> bool:
-        """Returns whether a variable is one of those that the route's rule is for."""
+        """Returns whether the route selects a variable."""
         if self.kind is not None:
             return KINDS[self.kind](variable)
         if self.name is not None:
@@ -81,7 +82,7 @@ class Route:
 
 
 def assign_routes(routes: Sequence[Route], variables: Sequence[Any]) -> list[int | None]:
-    """Returns, for each variable, the index of the first route that matches it; None: no route."""
+    """Returns the index of each variable's first matching route, or None if there is none."""
     return [
         next((index for index, route in enumerate(routes) if route.matches(variable)), None)
         for variable in variables

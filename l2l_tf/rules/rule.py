@@ -1,4 +1,4 @@
-"""The interface of a rule, and the flat vector in which the engine keeps a task's parameters."""
+"""The interface of rules, and the flat vector that holds a task's parameters."""
 
 import abc
 import math
@@ -9,15 +9,15 @@ import tensorflow as tf
 
 
 class StepInfo(NamedTuple):
-    """What a rule may know of a step beside the gradient.
+    """Information about a step that a rule may use besides the gradient.
 
-    A rule names what it reads in `needs`; the rest may be None.
+    A rule names the fields that it reads in `needs`. The others may be None.
 
     Attributes:
         step: int32 `[]`, the number of steps taken before this one.
-        losses: the losses at the point where the gradient was taken, one for each function: float
-            `[R]`, where R is the product of the rule's batch axes, 1 without any.
-        parameters: that point, in the form in which the rule is given the gradient.
+        losses: the losses of all functions at the point where the gradient was taken: float `[R]`,
+            where R is the product of the rule's batch axes, or 1 if it has none.
+        parameters: that point, in the same form as the gradient.
     """
 
     step: Any = None
@@ -29,10 +29,10 @@ NO_INFO = StepInfo()
 
 
 class FlatLayout:
-    """Where each tensor lies in one flat vector of N coordinates.
+    """The position of each tensor in one flat vector of N coordinates.
 
     Args:
-        shapes: the static shapes of the tensors, in order; any rank, zero sizes allowed.
+        shapes: the static shapes of the tensors, in order. Any rank and zero sizes are allowed.
     """
 
     def __init__(self, shapes: Sequence[Sequence[int]]):
@@ -41,30 +41,30 @@ class FlatLayout:
         self.num_coordinates = sum(self.sizes)
 
     def flatten(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns the tensors, in order and in row-major order each, as one vector `[N]`."""
+        """Returns the tensors, in order and each in row-major order, as one vector `[N]`."""
         return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
 
     def unflatten(self, vector: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the tensors that a vector `[N]` holds."""
+        """Returns the tensors held in a vector `[N]`."""
         parts = tf.split(vector, self.sizes)
         return [tf.reshape(part, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
 class BoundRule(abc.ABC):
-    """A rule that knows which tensors it updates: all that the engine ever runs.
+    """A rule that knows which tensors it updates. The engine runs only bound rules.
 
-    It sees gradients, and gives deltas, as one flat vector of the N coordinates of all tensors, one
-    after the other (`FlatLayout`), or tensor by tensor (`update`).
+    It takes gradients and returns deltas as one flat vector of the N coordinates of all tensors, in
+    order (`FlatLayout`), or tensor by tensor (`update`).
 
     Attributes:
-        layout: where the tensors lie in the flat vector, their batch axes included.
-        needs: which of `StepInfo` it reads.
-        is_replayed: whether a meta-gradient runs it again over stored gradients (`pullback`)
+        layout: the positions of the tensors in the flat vector, including their batch axes.
+        needs: the fields of `StepInfo` that it reads.
+        is_replayed: whether a meta-gradient runs the rule again over stored gradients (`pullback`)
             instead of keeping the tape of an unroll.
-        can_be_cut: whether `for_training` can make it one that is.
+        can_be_cut: whether `for_training` can return a rule that is replayed.
     """
 
-    is_coordinatewise = False  # It knows where each coordinate stands.
+    is_coordinatewise = False  # It knows the position of each coordinate.
     layout: FlatLayout
     needs: frozenset[str] = frozenset()
     is_replayed: bool = False
@@ -84,7 +84,7 @@ class BoundRule(abc.ABC):
         return self.layout.num_coordinates
 
     def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> "BoundRule":
-        """Returns the rule itself, which is bound already.
+        """Returns the rule itself, which is already bound.
 
         Raises:
             ValueError: it is bound to tensors of other shapes.
@@ -101,7 +101,7 @@ class BoundRule(abc.ABC):
     @property
     @abc.abstractmethod
     def trainable_variables(self) -> list[Any]:
-        """The weights of a learned rule; empty for a hand-designed one."""
+        """The weights of a learned rule. Empty for a hand-designed rule."""
 
     @abc.abstractmethod
     def initial_state(self) -> Any:
@@ -120,8 +120,8 @@ class BoundRule(abc.ABC):
 
         Args:
             gradients: one for each tensor, float, with its batch axes and shape.
-            state: what `initial_state` or the previous call returned.
-            info: with `parameters` as a list like `gradients`.
+            state: the state returned by `initial_state` or by the previous call.
+            info: as in a call, but with `parameters` as a list like `gradients`.
         """
         if info.parameters is not None:
             info = info._replace(parameters=self.layout.flatten(info.parameters))
@@ -129,16 +129,16 @@ class BoundRule(abc.ABC):
         return self.layout.unflatten(delta), state
 
     def for_steps(self) -> "BoundRule":
-        """Returns the same rule in the form that is fastest for steps without a meta-gradient."""
+        """Returns the rule in the form that is fastest for forward steps (not for training)."""
         return self
 
     def for_training(self, num_steps: int, chunk_size: int | None = None) -> "BoundRule":
-        """Returns the same rule in the form in which meta-training should run it.
+        """Returns the rule in the form that meta-training should run.
 
         Args:
-            num_steps: the steps of an unroll.
-            chunk_size: coordinates that are taken at once in the backward pass; None chooses, 0
-                keeps the tape of the whole unroll.
+            num_steps: the number of steps in an unroll.
+            chunk_size: the number of coordinates to process at once in the backward pass. None
+                chooses it; 0 keeps the tape of the whole unroll.
 
         Raises:
             ValueError: `chunk_size` is positive, and the rule can't be cut into chunks.
@@ -151,7 +151,7 @@ class BoundRule(abc.ABC):
         return self
 
     def tape_bytes(self, num_steps: int) -> int:
-        """Returns about how much memory the tape of an unroll takes; 0 where it isn't known."""
+        """Returns the approximate memory of an unroll's tape, or 0 if it is unknown."""
         return 0
 
     def pullback(
@@ -164,16 +164,17 @@ class BoundRule(abc.ABC):
     ) -> list[tf.Tensor]:
         """Returns the gradient of an unroll's loss with respect to the rule's weights.
 
-        Only for rules with `is_replayed`.
-        That is the sum over t of (du_t/dphi)^T G_t (`l2l_tf.training.meta_gradient`), where the
-        u_t are the deltas with which the rule answers the stored gradients.
+        Only available for rules with `is_replayed`.
+        The gradient is the sum over t of (du_t/dphi)^T G_t (`l2l_tf.training.meta_gradient`). The
+        u_t are the rule's deltas for the stored gradients.
 
         Args:
             state: the state before the first step.
-            first_gradient: float `[N]`, where the unroll begins.
+            first_gradient: float `[N]`, at the start of the unroll.
             gradients: float `[T, N]`, after each of its steps.
-            step_weights: float `[T]`, what the loss after each step counts.
-            backpropagation_steps: after how many steps the state is a constant; never if None.
+            step_weights: float `[T]`, the weight of the loss after each step.
+            backpropagation_steps: the interval, in steps, at which the state is detached. None
+                never detaches it.
 
         Returns:
             One tensor for each of the rule's trainable weights.
@@ -184,39 +185,40 @@ class BoundRule(abc.ABC):
         )
 
     def whole_state(self, state: Any) -> Any:
-        """Returns a state in a form that does not depend on how the rule runs, for checkpoints."""
+        """Returns a state in a form independent of how the rule runs, for checkpoints."""
         return state
 
     def cut_state(self, state: Any) -> Any:
-        """Returns a state in the form in which this rule runs, given its `whole_state`."""
+        """Converts a `whole_state` to the form in which this rule runs."""
         return state
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """Decides how far each parameter moves in a step; the delta is *added* to the parameters.
+    """Decides how far each parameter moves in a step. The delta is *added* to the parameters.
 
-    Most rules are coordinatewise: they inherit `bind` from `l2l_tf.rules.CoordinatewiseRule` and
-    have methods of their own. One that looks at whole tensors returns a subclass of
+    Most rules are coordinatewise. They inherit `bind` from `l2l_tf.rules.CoordinatewiseRule` and
+    implement two methods of their own. A rule that looks at whole tensors returns a subclass of
     `l2l_tf.rules.BoundToTensors`.
 
     Attributes:
         is_coordinatewise: whether each coordinate is updated by the same function of its own
-            gradient and state, wherever it stands.
+            gradient and state, independent of its position.
     """
 
     is_coordinatewise: bool
 
     def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> BoundRule:
-        """Returns the rule for given tensors.
+        """Returns the rule bound to given tensors.
 
         Args:
-            variables: what each tensor is: its static `shape`, and its `path` or `name`.
-            batch_shape: axes that stand before each tensor's own, of tasks and functions that have
-                nothing to do with each other.
+            variables: descriptions of the tensors, each with a static `shape` and a `path` or
+                `name`.
+            batch_shape: leading axes for independent tasks and functions, not part of each tensor's
+                own shape.
         """
 
 
 def batched_layout(variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> FlatLayout:
-    """Returns the layout of tensors with batch axes before their own."""
+    """Returns the layout of tensors with leading batch axes."""
     return FlatLayout([(*batch_shape, *variable.shape) for variable in variables])

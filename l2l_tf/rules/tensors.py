@@ -1,4 +1,4 @@
-"""Rules that look at whole tensors: their shapes, their statistics, their parameters."""
+"""Rules that look at whole tensors: shapes, statistics, parameters."""
 
 import abc
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class TensorState(NamedTuple):
 
     Attributes:
         shared: a nest of tensors for all of them together, such as a count of steps.
-        tensors: for each of them, in order, a nest of tensors.
+        tensors: a nest of tensors for each of them, in order.
     """
 
     shared: Any
@@ -22,16 +22,16 @@ class TensorState(NamedTuple):
 
 
 class BoundToTensors(BoundRule):
-    """The base of rules that update given tensors one by one, or jointly, as tensors.
+    """Base class for rules that update whole tensors, one by one or jointly.
 
-    Subclasses have `initial_state`, which returns a `TensorState`, and `update`. What a rule says
-    of a tensor, such as its norm, it must say of each batch entry apart: it reduces over the
-    tensor's own axes (`own_axes`).
+    Subclasses implement `initial_state`, which returns a `TensorState`, and `update`. Tensor
+    statistics, such as a norm, must be computed separately for each batch entry: reduce only over
+    the tensor's own axes (`own_axes`).
 
     Args:
-        rule: what is bound.
-        variables: what each tensor is: its static `shape`, and its `path` or `name`.
-        batch_shape: axes that stand before each tensor's own.
+        rule: the rule to bind.
+        variables: descriptions of the tensors, each with a static `shape` and a `path` or `name`.
+        batch_shape: leading axes that are not part of each tensor's own shape.
     """
 
     def __init__(self, rule: Any, variables: Sequence[Any], batch_shape: Sequence[int] = ()):
@@ -45,15 +45,15 @@ class BoundToTensors(BoundRule):
         return getattr(self.rule, "trainable_variables", [])
 
     def own_axes(self, index: int) -> list[int]:
-        """Returns the axes of a tensor that are its own, counted from the last."""
+        """Returns the axes of a tensor without its batch axes, as negative indices."""
         return list(range(-len(self.shapes[index]), 0))
 
     def of_tensors(self, value: Any) -> list[Any]:
-        """Returns what a setting is for each tensor.
+        """Returns the value of a setting for each tensor.
 
         Args:
-            value: a number, or a tensor `[N]` with a number for each coordinate, such as learning
-                rates of which several are tried side by side.
+            value: a number, or a tensor `[N]` with a number for each coordinate, such as several
+                learning rates that are tried side by side.
         """
         if isinstance(value, tf.Tensor) and value.shape.rank:
             return list(self.layout.unflatten(value))

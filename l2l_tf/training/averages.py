@@ -1,4 +1,4 @@
-"""Moving averages of a rule's weights over meta-steps, which Keras's optimizers can keep."""
+"""Moving averages of a rule's weights over meta-steps, as kept by Keras's optimizers."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -12,17 +12,19 @@ from l2l_tf.keras_internals import moving_averages
 def averaged(
     optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
 ) -> Iterator[None]:
-    """Has weights hold their moving averages within its scope, if the optimizer keeps any.
+    """Temporarily swaps in the optimizer's moving averages of weights, if it keeps any.
 
-    An optimizer with `use_ema=True` does: after its step t, average_t = m average_(t-1) +
-    (1 - m) weights_t, with m its `ema_momentum`, from average_1 = weights_1. So the average is
-    never that of zeros, but the weights of the first step count m^(t-1), until late.
+    An optimizer with `use_ema=True` keeps them. After its step t, average_t =
+    m average_(t-1) + (1 - m) weights_t, where m is its `ema_momentum`. It starts with average_1 =
+    weights_1. The average therefore never includes zeros, but the weights of the first step keep a
+    share of m^(t-1), which fades slowly.
 
     Args:
         optimizer: any Keras optimizer that was built with the weights.
-        weights: what it optimises. After the scope they are what they were before.
+        weights: the variables that it optimises. Their own values are restored at the end of the
+            scope.
     """
-    # Before the first step, averages are zeros.
+    # Before the first step, the averages are zeros.
     if not optimizer.use_ema or optimizer.iterations.numpy() == 0:
         yield
         return
@@ -38,14 +40,14 @@ def averaged(
 def begin_averages(
     optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
 ) -> None:
-    """Has the averages of an optimizer that took no step be the weights themselves, not zeros.
+    """Initialises the averages of an optimizer that has taken no step with the weights, not zeros.
 
-    No step sees a difference: after the first, they are the weights in any case. But who goes back
-    to the state before the first step, when later ones were taken, finds averages there.
+    No step is affected: after the first, the averages are the weights in any case. But if training
+    later goes back to the state before the first step, it finds valid averages there.
 
     Args:
         optimizer: any Keras optimizer that was built with the weights.
-        weights: what it optimises.
+        weights: the variables that it optimises.
     """
     if optimizer.use_ema:
         for average, weight in zip(moving_averages(optimizer), weights, strict=True):

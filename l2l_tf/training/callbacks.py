@@ -1,4 +1,4 @@
-"""What one sees of meta-training while it runs."""
+"""Progress bar and TensorBoard callbacks for meta-training."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from l2l_tf.files import checked_path
 
-# Keras's progress bar would average these over the meta-epoch; they are shown as they are.
+# Shown as they are. Keras's progress bar would average them over the meta-epoch.
 _LATEST_VALUES = (
     "skipped_steps",
     "validation_loss",
@@ -17,7 +17,7 @@ _LATEST_VALUES = (
     "validation_horizon",
 )
 
-# Each write waits for the disk.
+# Scalars are written in batches, since each write waits for the disk.
 _SCALARS_A_WRITE = 300
 
 
@@ -31,13 +31,14 @@ class MetaProgressBar(keras.callbacks.Callback):
         )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # The last update of a meta-epoch waits for its validation.
+        # The last update of a meta-epoch waits for the validation.
         if batch + 1 < self.params["steps"]:
             self._bar.update(batch + 1, _shown(logs))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         steps, items = self.params["steps"], _shown(logs)
-        # A last update shows what it is given: the means of the others must be complete before.
+        # The final update shows only the values it receives, so the means must be complete before
+        # it.
         self._bar.update(
             steps, [item for item in items if item[0] not in _LATEST_VALUES], finalize=False
         )
@@ -47,21 +48,21 @@ class MetaProgressBar(keras.callbacks.Callback):
 
 
 def _shown(logs: dict[str, Any] | None) -> list[tuple[str, float]]:
-    """Returns the logs without a count of skipped steps that is zero, as it should be."""
+    """Returns the logs, without the count of skipped steps if it is zero."""
     return [(key, value) for key, value in (logs or {}).items() if key != "skipped_steps" or value]
 
 
 class MetaTensorBoard(keras.callbacks.Callback):
     """Writes the logs of meta-steps and meta-epochs as TensorBoard scalars.
 
-    Tags begin with `meta_step/` and `meta_epoch/`; the step of the first kind counts meta-steps of
-    the whole run. Writing needs TensorFlow alone; looking needs the package tensorboard.
+    Tags begin with `meta_step/` and `meta_epoch/`. The step of the first kind counts meta-steps
+    over the whole run. Writing needs only TensorFlow; viewing needs the package tensorboard.
 
     Args:
-        folder: where the event files go.
+        folder: the folder for event files.
 
     Raises:
-        TypeError: the folder is no path.
+        TypeError: the folder is not a path.
         ValueError: its path is empty, or not in UTF-8.
     """
 

@@ -1,4 +1,4 @@
-"""What an estimator does on one problem, compiled, on each replica."""
+"""A compiled meta-gradient estimator on one problem, run on each replica."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from l2l_tf.training.replicas import Replicas
 
 
 class CompiledRun:
-    """An estimator on the tasks of one problem, different ones on each replica.
+    """An estimator on the tasks of one problem, with different tasks on each replica.
 
     Args:
-        estimator: how meta-gradients are estimated.
+        estimator: the meta-gradient estimator.
         rule: the learned rule.
         problem: the problem.
-        settings: of the meta-training.
-        replicas: which share the tasks of a meta-step.
+        settings: the settings of the meta-training run.
+        replicas: the replicas that share the tasks of a meta-step.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CompiledRun:
         return self._replicas.collect(self._to_checkpoint(state))
 
     def spread(self, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
-        """Returns the state of which `collect` made the first of some arrays, and the others."""
+        """Restores a state from the first arrays, as made by `collect`; returns it and the rest."""
         seeds = tf.TensorSpec([self._run.num_tasks, 2], tf.int32)
         begin = tf.function(lambda seeds: self._saved(self._estimator.begin(self._run, seeds)))
         structure = begin.get_concrete_function(seeds).structured_outputs
@@ -77,7 +77,7 @@ class CompiledRun:
         estimate = self._estimator.estimate(
             self._run, self._replicas.share(seeds), state, num_steps
         )
-        # What isn't finite on one replica makes the mean so on all.
+        # If a value isn't finite on one replica, the mean isn't finite on any.
         meta_loss, *gradients = self._replicas.mean([estimate.meta_loss, *estimate.gradients])
         return Estimate(meta_loss, gradients, estimate.state), tf.linalg.global_norm(gradients)
 

@@ -1,4 +1,4 @@
-"""What the arguments of a MetaTrainer must be, and what of them makes a run what it is."""
+"""Argument checks and the fingerprint of a meta-training run."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,7 @@ from l2l_tf.training.meta_settings import MetaTrainingSettings
 
 
 def check_trainable(rule: Any, optimizer: Any) -> None:
-    """Raises TypeError if a rule can't be trained, or is to be trained by what is no optimizer."""
+    """Raises TypeError if a rule can't be trained, or its optimizer is not an optimizer."""
     if not isinstance(rule, keras.layers.Layer) or not rule.trainable_variables:
         raise TypeError(
             "rule must be a learned rule: a Keras layer with trainable weights. "
@@ -27,7 +27,7 @@ def check_trainable(rule: Any, optimizer: Any) -> None:
 
 
 def check_estimator(estimator: Any, settings: MetaTrainingSettings) -> None:
-    """Raises what `MetaTrainer` says if an estimator can't serve a run with these settings."""
+    """Raises TypeError or ValueError if an estimator can't be used with these settings."""
     if not isinstance(estimator, GradientEstimator):
         raise TypeError(
             "estimator must be a GradientEstimator. "
@@ -44,7 +44,7 @@ def check_estimator(estimator: Any, settings: MetaTrainingSettings) -> None:
 def check_strategy(
     strategy: tf.distribute.Strategy, rule: Any, optimizer: Any, settings: MetaTrainingSettings
 ) -> None:
-    """Raises ValueError if a strategy can't run the training of a rule as the settings are."""
+    """Raises ValueError if a strategy can't train a rule with these settings."""
     num_replicas = strategy.num_replicas_in_sync
     if settings.tasks_per_meta_step % num_replicas:
         raise ValueError(
@@ -80,16 +80,16 @@ def fingerprint(
     settings: MetaTrainingSettings,
     estimator: GradientEstimator,
 ) -> dict[str, Any]:
-    """Returns all that makes a run what it is, plain enough for JSON.
+    """Returns everything that determines the result of a run, as plain values for JSON.
 
     Args:
         rule: the learned rule.
         optimizer: the meta-optimizer.
         problem: the problem that the rule is trained on.
-        validation_problem: what it is validated on.
-        num_replicas: over all processes.
+        validation_problem: the problem that it is validated on.
+        num_replicas: the number of replicas over all processes.
         settings: the run's settings.
-        estimator: how meta-gradients are estimated.
+        estimator: the meta-gradient estimator.
     """
     return {
         "rule": _without_names(keras.saving.serialize_keras_object(rule)),
@@ -105,7 +105,7 @@ def fingerprint(
 
 
 def _without_names(config: Any) -> Any:
-    """Returns a configuration without the names that Keras numbers anew in each process."""
+    """Returns a configuration without names, which Keras numbers differently in each process."""
     if isinstance(config, dict):
         return {key: _without_names(value) for key, value in config.items() if key != "name"}
     if isinstance(config, list | tuple):

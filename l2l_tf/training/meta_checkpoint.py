@@ -1,4 +1,4 @@
-"""Checkpoints of a meta-training run: everything that it needs to go on as if never stopped."""
+"""Checkpoints of a meta-training run, from which it can continue as if never stopped."""
 
 import contextlib
 import io
@@ -20,14 +20,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class MetaCheckpoint:
-    """Checkpoints of a run, each whole or absent, with a record of which run they belong to.
+    """Atomic checkpoints of a run, each with a record of the run that it belongs to.
 
     Args:
-        folder: where checkpoints are kept, at most two; made if missing.
-        fingerprint: what the run is, as JSON values by name. A checkpoint with another one is
-            refused, since going on from it would give neither run's result.
-        is_writer: whether this process is the one that writes to the folder.
-        trackables: what TensorFlow saves: layers, optimizers, lists of variables, by name.
+        folder: the folder for checkpoints, of which it keeps at most two. Created if missing.
+        fingerprint: identifies the run, as JSON values by name. A checkpoint with another
+            fingerprint is rejected, since continuing from it would give neither run's result.
+        is_writer: whether this process writes to the folder.
+        trackables: objects that TensorFlow saves: layers, optimizers, lists of variables, by name.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class MetaCheckpoint:
         self._is_writer = is_writer
         self._record = _Record()
         self._checkpoint = tf.train.Checkpoint(record=self._record, **trackables)
-        # Made here by all processes together; TensorFlow would make it when the first one saves.
+        # Created here by all processes together. TensorFlow would create it in the first save.
         _ = self._checkpoint.save_counter
-        # Made once the folder holds what it takes over.
+        # Created once the folder is in the state that the manager should take over.
         self._manager: tf.train.CheckpointManager | None = None
         self._has_checkpoint = False
 
@@ -54,7 +54,7 @@ class MetaCheckpoint:
         """Saves the trackables with the run's counters and the tensors of its open trajectory.
 
         Raises:
-            OSError: the checkpoint can't be written; the one before it is left as it was.
+            OSError: the checkpoint can't be written. The previous one stays intact.
         """
         self._record.contents = {"fingerprint": self._fingerprint, "progress": progress}
         self._record.tensors = list(tensors)
@@ -92,21 +92,21 @@ class MetaCheckpoint:
     def restore(
         self, check: Callable[[dict[str, Any]], None] = lambda progress: None
     ) -> tuple[dict[str, Any], list[np.ndarray]] | None:
-        """Restores the latest whole checkpoint and returns its counters and tensors, if any.
+        """Restores the latest intact checkpoint, and returns its counters and tensors.
 
-        Where a later one is damaged, or the list of checkpoints is, the log says from which one
-        the run goes on. What killed processes have left in the folder is removed.
+        If a later checkpoint or the list of checkpoints is damaged, a log message says where the
+        run continues from. Leftovers of killed processes in the folder are removed.
 
         Args:
-            check: is given the counters, none without a checkpoint, before anything is restored;
-                what it raises ends it there.
+            check: is called with the counters, which are empty without a checkpoint, before
+                anything is restored. If it raises, nothing is restored.
 
         Returns:
-            None without a checkpoint.
+            The counters and tensors, or None if there is no checkpoint.
 
         Raises:
-            ValueError: no checkpoint is whole, or the latest that is belongs to another run.
-                Nothing was restored, and no file changed.
+            ValueError: no checkpoint is intact, or the latest intact one belongs to another run.
+                Nothing is restored, and no file is changed.
             OSError: the folder can't be written to.
         """
         number, record, lost = self._latest_whole()
@@ -125,28 +125,28 @@ class MetaCheckpoint:
         try:
             self._checkpoint.restore(self._path(number)).assert_existing_objects_matched()
         except tf.errors.UnavailableError:
-            raise  # Workers restore together, and one of them is gone: nothing is damaged.
+            raise  # Workers restore together, and one has gone: nothing is damaged.
         except (tf.errors.OpError, RuntimeError, AssertionError) as error:
             raise _damaged(self._path(number), error) from error
         return record.contents["progress"], record.tensors
 
     def _latest_whole(self) -> tuple[int | None, "_Record", tuple[int, Exception] | None]:
-        """Returns the number of the latest whole checkpoint, if any, its record, and what is lost.
+        """Returns the number and the record of the latest intact checkpoint, and what is lost.
 
-        That is the number of the latest checkpoint of all and what is wrong with it; None if it is
-        the one that is whole.
+        The number is None if there are no checkpoints. What is lost is given as the number of the
+        latest checkpoint and its error, or as None if that checkpoint is intact.
         """
         listed, lost = self._listed(), None
         for number in self._numbers():
             try:
                 return number, _read(self._path(number)), lost
             except _DAMAGES as error:
-                # What a killed process was about to write, the list doesn't know yet. What can be
-                # read but is something else was not written by one.
+                # The list does not yet name a checkpoint that a killed process was about to write.
+                # A readable file with other contents does not come from a killed process.
                 is_known = listed is None or number in listed or isinstance(error, LookupError)
                 if lost is None and is_known:
                     lost = number, error
-        # A process that was killed while it wrote the first checkpoint has left no list.
+        # A process that was killed while writing the first checkpoint has left no list.
         if lost is not None and (
             self._listing.exists() or lost[0] > 1 or isinstance(lost[1], LookupError)
         ):
@@ -168,7 +168,7 @@ class MetaCheckpoint:
                 self._path(number),
                 max(0.0, self._time_of(lost[0]) - self._time_of(number)),
             )
-        # A process that was killed when it had written the first checkpoint has left no list.
+        # A process that was killed after writing the first checkpoint has left no list.
         elif self._listed() is None and (self._listing.exists() or number > 1):
             _LOG.warning(
                 "The list of checkpoints must be there, and whole. Received: %r, which is not. The "
@@ -179,7 +179,7 @@ class MetaCheckpoint:
             )
 
     def _tidy(self, latest: int | None) -> None:
-        """Removes what is left of killed processes, and has the list name what is whole."""
+        """Removes leftovers of killed processes, and makes the list name the intact checkpoints."""
         self._folder.mkdir(parents=True, exist_ok=True)
         trial = partial_path(self._listing)
         try:
@@ -208,19 +208,19 @@ class MetaCheckpoint:
         return str(self._folder / f"ckpt-{number}")
 
     def _time_of(self, number: int) -> float:
-        """Returns when a checkpoint was written: what damaged a file of it came later."""
+        """Returns the time a checkpoint was written. Files that were damaged since may be newer."""
         files = self._folder.glob(f"ckpt-{number}.*")
         return min((file.stat().st_mtime for file in files), default=0.0)
 
     def _numbers(self) -> list[int]:
-        """Returns the numbers of all checkpoints that are there, or should be, the latest first."""
+        """Returns the numbers of all checkpoints that exist or are listed, latest first."""
         indices = self._folder.glob("ckpt-*.index")
         found = [_OF_CHECKPOINT.fullmatch(path.name) for path in indices]
         numbers = {int(one[1]) for one in found if one is not None}
         return sorted(numbers | {*(self._listed() or [])}, reverse=True)
 
     def _listed(self) -> list[int] | None:
-        """Returns the numbers that the list of checkpoints names; None if it is gone or damaged."""
+        """Returns the listed checkpoint numbers, or None if the list is missing or damaged."""
         try:
             lines = self._listing.read_text().splitlines()
             state = [_LISTED.fullmatch(line) for line in lines]
@@ -243,7 +243,7 @@ class MetaCheckpoint:
 
 
 class _Record(tf.train.experimental.PythonState):
-    """JSON values and arrays that travel in a TensorFlow checkpoint as one string."""
+    """JSON values and arrays stored in a TensorFlow checkpoint as one string."""
 
     def __init__(self) -> None:
         self.contents: dict[str, Any] = {}
@@ -263,7 +263,7 @@ class _Record(tf.train.experimental.PythonState):
 
 
 def _read(path: str) -> _Record:
-    """Returns the record of a checkpoint, all of which was read: that checks all checksums."""
+    """Reads a whole checkpoint, which verifies all checksums, and returns its record."""
     reader = tf.train.load_checkpoint(path)
     found = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     record = _Record()
@@ -274,7 +274,7 @@ def _read(path: str) -> _Record:
 
 
 def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested settings as one level, under names with dots."""
+    """Flattens nested settings to one level, with dotted names."""
     leaves: dict[str, Any] = {}
     for name, value in config.items():
         nested = isinstance(value, dict)
@@ -282,18 +282,18 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-# A file or folder of a checkpoint; the last group is of one that is not finished.
+# A file or folder of a checkpoint. The last group marks an unfinished file.
 _OF_CHECKPOINT = re.compile(r"ckpt-(\d+)(\.index|\.data-\d{5}-of-\d{5}|_temp)(\.tempstate\d+)?")
 # A line of the list of checkpoints.
 _LISTED = re.compile(
     r'(?:all_)?model_checkpoint_paths?: "(?:.*/)?ckpt-(\d+)"|\w+_timestamps?: [-+.\de]+'
 )
-# What reading a damaged checkpoint raises.
+# The errors raised on reading a damaged checkpoint.
 _DAMAGES = (
     *(tf.errors.OpError, RuntimeError, ValueError, LookupError, TypeError, OSError),
     *(BadZipFile, EOFError),
 )
-# Where TensorFlow puts the state of the trackable named `record`.
+# The key under which TensorFlow stores the state of the trackable named `record`.
 _RECORD_KEY = "record/.ATTRIBUTES/py_state"
 
 

@@ -10,13 +10,13 @@ from l2l_tf.rules.rule import Rule
 
 
 class MetaGradient(NamedTuple):
-    """What one unroll gives to meta-training.
+    """The result of one unroll.
 
     Attributes:
-        meta_loss: float `[]`, the sum over steps of the mean loss over functions.
+        meta_loss: float `[]`, the weighted sum over steps of the mean loss over functions.
         losses: float `[T, F]`, at the iterates after each step.
-        gradients: of the meta-loss, one for each of the rule's trainable weights.
-        iterate: where the next unroll begins.
+        gradients: those of the meta-loss, one for each of the rule's trainable weights.
+        iterate: the iterate at which the next unroll begins.
     """
 
     meta_loss: tf.Tensor
@@ -37,41 +37,41 @@ def meta_gradient(
 ) -> MetaGradient:
     """Returns the meta-loss L = sum over t of w_t f(theta_t) of an unroll, and its gradient.
 
-    f is the mean over the F functions of a task; t runs from 1 to T, as theta_0 depends on no
-    weight.
+    f is the mean over the F functions of a task. t runs from 1 to T, as theta_0 does not depend on
+    the weights.
     Source: Andrychowicz et al. 2016, equation 3 (arXiv 1606.04474).
 
-    With the optimizee's gradients g_t taken as constants (the paper's approximation), the gradient
+    If the optimizee's gradients g_t are held constant (the paper's approximation), the gradient
     with respect to the weights phi decouples exactly:
 
         dL/dphi = sum over t < T of (du_t/dphi)^T G_t,   G_t = sum over s > t of w_s g_s,
 
-    where u_t is the delta of step t. The g_s are those that the unroll computed anyway, so each
-    step costs one forward and one backward pass of the optimizee, and none of its activations are
-    kept.
+    where u_t is the delta of step t. The unroll computes the g_s anyway. Each step therefore costs
+    one forward and one backward pass of the optimizee, and none of its activations are kept.
 
     Args:
-        rule: a learned rule, or one that is bound to the problem's parameters already. Of one that
-            is replayed, only gradients are stored, and the backward pass runs the rule again; for
-            the others, the tape of the unroll is kept (`BoundRule.for_training` chooses).
+        rule: a learned rule, or one already bound to the problem's parameters. If it is replayed,
+            only gradients are stored, and the backward pass runs the rule again. Otherwise the tape
+            of the unroll is kept (`BoundRule.for_training` chooses).
         problem: the problem.
         seed: names the task, int32 `[2]` (`[M, 2]` for a `StackedProblem`).
-        iterate: where the unroll begins; a constant to the gradient (truncation).
+        iterate: the iterate at which the unroll begins. It is a constant to the gradient
+            (truncation).
         num_steps: T.
-        step_weights: w_1 .. w_T, float `[T]`; ones if None, as in the paper.
-        second_derivatives: how much to differentiate through the optimizee's gradients too: 1 (or
+        step_weights: w_1 .. w_T, float `[T]`. None means ones, as in the paper.
+        second_derivatives: the share of the derivative through the optimizee's gradients. 1 (or
             True) gives the true gradient of the unroll's loss, 0 (or False) the approximation
-            above. In between, that share passes through each gradient, loss and parameter that the
-            rule sees: it tells of a step that goes too far, as the approximation does not, without
-            exploding over many such steps, as the true gradient does where a rule sees signs and
-            logarithms. All but 0 keep the optimizee's activations.
-        backpropagation_steps: K: each delta gets credit for the losses up to the end of the unroll,
-            but its derivative takes the rule's state of every K-th step as a constant. So an unroll
-            can be long, for what a delta does in the long run, without derivatives of as many steps
-            of the rule. None: as long as the unroll.
+            above. A value in between is the share that passes through each gradient, loss and
+            parameter that the rule sees. Unlike the approximation, it penalises a step that goes
+            too far. Unlike the true gradient, it does not explode over many such steps when a rule
+            sees signs and logarithms. Values other than 0 keep the optimizee's activations.
+        backpropagation_steps: K. Each delta gets credit for all losses up to the end of the unroll,
+            but its derivative holds the rule's state constant at every K-th step. An unroll can
+            then be long, to capture long-term effects of a delta, without derivatives through as
+            many steps of the rule. None means the length of the unroll.
 
     Raises:
-        ValueError: second derivatives are asked of a rule in chunks.
+        ValueError: second derivatives are requested for a rule in chunks.
     """
     bound = bind(rule, problem)
     if bound.is_replayed and second_derivatives:
@@ -85,7 +85,7 @@ def meta_gradient(
         step_weights = tf.ones([num_steps], iterate.parameters.dtype)
     step_weights = step_weights / problem.num_functions
     record = ["gradients"] if bound.is_replayed else ["gradients", "deltas"]
-    # Without a watched variable, the tape keeps nothing.
+    # Without watched variables, the tape records nothing.
     with tf.GradientTape(watch_accessed_variables=not bound.is_replayed) as tape:
         steps, last = unroll(
             bound,
@@ -111,6 +111,6 @@ def meta_gradient(
     if not second_derivatives:
         target = steps.deltas
         cotangents = tf.cumsum(step_weights[:, tf.newaxis] * steps.gradients, 0, reverse=True)
-    # Weights that play no part in a delta have a gradient of zero.
+    # Weights that don't affect a delta have a zero gradient.
     gradients = tape.gradient(target, weights, cotangents, tf.UnconnectedGradients.ZERO)
     return MetaGradient(meta_loss, steps.losses, gradients, last)

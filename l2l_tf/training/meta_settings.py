@@ -1,4 +1,4 @@
-"""What a meta-training run is, and how far it has come."""
+"""Settings and progress of a meta-training run."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,39 +9,40 @@ from l2l_tf.problems.seeds import check_seed
 
 @dataclasses.dataclass(frozen=True)
 class MetaTrainingSettings:
-    """What a meta-training run is, beside its rule, its problem and its meta-optimizer.
+    """Settings of a meta-training run, apart from rule, problem, meta-optimizer and estimator.
 
     Attributes:
-        num_steps: the horizon: steps of a trajectory.
-        unroll_length: steps of an unroll; the last one of a trajectory is shorter where it doesn't
-            divide the horizon.
-        num_meta_epochs: meta-epochs; each ends with a validation of the frozen rule.
-        trajectories_per_meta_epoch: trajectories between validations. Tasks that run side by side
-            count as one trajectory.
-        tasks_per_meta_step: tasks that run side by side; the meta-gradient is their mean.
-        num_validation_tasks: fixed held-out tasks on which the rule is validated over the horizon.
-        validation_metric: "final_loss" or "mean_loss", as `l2l_tf.evaluation.Evaluation` has them;
-            the lowest decides which rule is kept.
-        backtrack_ratio: where a validation's loss exceeds this multiple of the best so far,
-            training goes on from the weights of the best; 0 never goes back.
-        horizons: a curriculum: the steps of a trajectory in each of its stages, ascending to
+        num_steps: the horizon: the number of steps of a trajectory.
+        unroll_length: the number of steps of an unroll. The last unroll of a trajectory is shorter
+            if this does not divide the horizon.
+        num_meta_epochs: the number of meta-epochs. Each ends with a validation of the frozen rule.
+        trajectories_per_meta_epoch: the number of trajectories between validations. Tasks that run
+            side by side count as one trajectory.
+        tasks_per_meta_step: the number of tasks that run side by side. The meta-gradient is their
+            mean.
+        num_validation_tasks: the number of fixed held-out tasks on which the rule is validated over
+            the horizon.
+        validation_metric: "final_loss" or "mean_loss", as defined in
+            `l2l_tf.evaluation.Evaluation`. The rule with the lowest value is kept.
+        backtrack_ratio: if a validation loss exceeds this multiple of the best so far, training
+            continues from the best weights. 0 never goes back.
+        horizons: a curriculum: the trajectory length in each of its stages, ascending to
             `num_steps` (Chen et al. 2020, arXiv 2010.09089). A stage is validated over the horizon
-            of the one after it; the last, over its own. It ends, and the next begins with its best
-            weights, when validations no longer improve (`patience`), at the latest with its share
-            of the meta-epochs; what it leaves of them goes to those after it. A meta-epoch has as
-            many steps in each stage: `trajectories_per_meta_epoch` of `num_steps`, and so the more
-            the shorter they are. Empty: one stage of `num_steps`.
-        patience: after how many validations in a row without improvement a stage ends.
-        seed: of training and validation tasks, a signed integer of 64 bits.
+            of the next stage, and the last stage over its own. A stage ends when validations no
+            longer improve (`patience`), or when its share of the meta-epochs is used up. The next
+            stage begins with its best weights. Unused meta-epochs go to later stages. A meta-epoch
+            has the same number of steps in every stage, those of `trajectories_per_meta_epoch`
+            trajectories of `num_steps`. Shorter trajectories are therefore more numerous. If empty,
+            there is one stage of `num_steps`.
+        patience: the number of validations in a row without improvement after which a stage ends.
+        seed: the seed of training and validation tasks, a signed 64-bit integer.
 
     Raises:
-        TypeError: a count, the size of a chunk, the steps of backpropagation or the seed is no
-            integer.
-        ValueError: a count is below 1, the seed is out of range, the metric is unknown, the ratio
-            is neither 0 nor from 1 on, the share of second derivatives is outside [0, 1], there are
-            not as many step weights as steps in an unroll, chunks are negative or asked for with
-            second derivatives, or horizons do not ascend to `num_steps`, are no multiples of an
-            unroll, do not divide the steps of a meta-epoch, or are more than there are meta-epochs.
+        TypeError: a count or the seed is not an integer.
+        ValueError: a count is below 1, the seed is out of range, the metric is unknown, or the
+            ratio is neither 0 nor at least 1. Also if horizons do not ascend to `num_steps`, are
+            not multiples of `unroll_length`, do not divide the number of steps in a meta-epoch, or
+            outnumber the meta-epochs.
     """
 
     num_steps: int = 100
@@ -106,56 +107,56 @@ class MetaTrainingSettings:
 
     @property
     def stages(self) -> list[int]:
-        """The steps of a trajectory in each stage."""
+        """The number of steps of a trajectory in each stage."""
         return list(self.horizons) or [self.num_steps]
 
     def validation_horizon(self, stage: int) -> int:
-        """Returns over how many steps a stage is validated."""
+        """Returns the number of steps over which a stage is validated."""
         return self.stages[min(stage + 1, len(self.stages) - 1)]
 
     def trajectories_of_meta_epoch(self, stage: int) -> int:
-        """Returns how many trajectories make up a meta-epoch of a stage."""
+        """Returns the number of trajectories in a meta-epoch of a stage."""
         return self.trajectories_per_meta_epoch * self.num_steps // self.stages[stage]
 
     def last_meta_epoch(self, stage: int) -> int:
-        """Returns the meta-epoch, from 1, with which a stage ends at the latest."""
+        """Returns the last possible meta-epoch of a stage, from 1."""
         return (stage + 1) * self.num_meta_epochs // len(self.stages)
 
     def unroll_lengths_of(self, stage: int) -> list[int]:
-        """Returns the lengths of the unrolls of a stage's trajectory; they sum to its horizon."""
+        """Returns the lengths of the unrolls in a stage's trajectory. They sum to its horizon."""
         whole, rest = divmod(self.stages[stage], self.unroll_length)
         return [self.unroll_length] * whole + [rest] * (rest > 0)
 
     @property
     def unroll_lengths(self) -> list[int]:
-        """The lengths of the unrolls of a trajectory, in order; they sum to the horizon."""
+        """The lengths of the unrolls of a trajectory, in order. They sum to the horizon."""
         return self.unroll_lengths_of(len(self.stages) - 1)
 
     @property
     def num_meta_steps(self) -> int:
-        """The meta-steps of the whole run, if no trajectory is given up."""
+        """The number of meta-steps in the whole run, if no trajectory is abandoned."""
         trajectories = self.num_meta_epochs * self.trajectories_per_meta_epoch
         return trajectories * len(self.unroll_lengths)
 
 
 @dataclasses.dataclass
 class MetaProgress:
-    """How far a meta-training run has come.
+    """The progress of a meta-training run.
 
     Attributes:
-        num_trajectories: trajectories that have ended.
-        first_trajectory: how many had ended when the present meta-epoch began.
-        num_unrolls: unrolls of the present trajectory that have ended.
-        num_skipped: meta-steps that were skipped because something in them was not finite.
-        num_validations: meta-epochs whose validation has ended.
-        stage: the present stage of the curriculum, from 0.
-        num_stale: validations in a row without improvement in it.
+        num_trajectories: the number of finished trajectories.
+        first_trajectory: the number of trajectories finished before the current meta-epoch.
+        num_unrolls: the number of finished unrolls in the current trajectory.
+        num_skipped: the number of meta-steps skipped because of non-finite values.
+        num_validations: the number of meta-epochs with a finished validation.
+        stage: the current stage of the curriculum, from 0.
+        num_stale: the number of validations in a row without improvement in the current stage.
         num_backtracks: how often training went back to the best weights so far.
-        best_validation_loss: the lowest so far over the horizon that the present stage is
-            validated on; infinite before the first.
-        best_meta_epoch: the meta-epoch (from 1) that gave it; 0 before the first, and where the
-            initial weights did.
-        seconds: time spent in meta-training, over all resumptions of the run.
+        best_validation_loss: the lowest so far over the horizon that the current stage is validated
+            on. Infinite before the first validation.
+        best_meta_epoch: the meta-epoch (from 1) of the best validation. 0 before the first
+            validation, and if the initial weights are the best.
+        seconds: the time spent in meta-training, over all resumptions of the run.
     """
 
     num_trajectories: int = 0

@@ -1,4 +1,4 @@
-"""Meta-training: how a rule's weights are learned."""
+"""Meta-training of a rule's weights."""
 
 import dataclasses
 import hashlib
@@ -31,57 +31,58 @@ from l2l_tf.training.meta_checkpoint import MetaCheckpoint
 from l2l_tf.training.meta_settings import MetaProgress, MetaTrainingSettings
 from l2l_tf.training.replicas import Replicas
 
-# From which task on episodes take those that they begin with, when the estimator begins.
+# The index of the first task for initial episodes of an estimator.
 _FIRST_TASK_OF_EPISODES = 2**30
 
 
 class MetaTrainer:
     """Learns a rule's weights by gradient descent on the losses of a problem's tasks.
 
-    A meta-step runs one unroll of one or more tasks and applies the meta-gradient that an estimator
-    makes of it. The trajectory goes on through further unrolls to its horizon; then the next tasks
-    are drawn, of a `MixtureProblem` perhaps those of another problem. After each meta-epoch the
-    frozen rule is validated on fixed tasks over the whole horizon, and the best weights are kept;
-    where training has gone astray it can go on from them (`backtrack_ratio`), and horizons may grow
-    from stage to stage (`horizons`). A meta-step with a non-finite loss or gradient is never
-    applied: it is counted, and its trajectory is given up.
+    A meta-step runs one unroll of one or more tasks, and applies the meta-gradient that an
+    estimator computes from it. The trajectory continues through further unrolls to its horizon.
+    Then the next tasks are drawn, which may belong to another problem of a `MixtureProblem`. After
+    each meta-epoch, the frozen rule is validated on fixed tasks over the whole horizon, and the
+    best weights are kept. If training goes astray, it can continue from them (`backtrack_ratio`).
+    Horizons may grow from stage to stage (`horizons`). A meta-step with a non-finite loss or
+    gradient is never applied: it is counted, and its trajectory is abandoned.
     Source: Andrychowicz et al. 2016, section 3 (arXiv 1606.04474).
 
-    Tasks, and so the whole run, are a function of the settings. With a checkpoint folder, a run
-    that was stopped at any point goes on from its last checkpoint and, where TensorFlow's
-    operations are deterministic (`tf.config.experimental.enable_op_determinism`), ends with the
-    very weights of one that never stopped.
+    The settings determine the tasks, and thus the whole run. With a checkpoint folder, a run that
+    was stopped at any point continues from its last checkpoint. If TensorFlow's operations are
+    deterministic (`tf.config.experimental.enable_op_determinism`), it ends with exactly the same
+    weights as a run that never stopped.
 
-    Made within the scope of a `tf.distribute` strategy, as its rule and its optimizer must then be
-    too, it runs different tasks of a meta-step on each replica and takes the mean of their
-    meta-gradients; all replicas skip a meta-step together. The tasks are the same as on one device,
-    and so are the weights, up to the order of float32 sums. Of several processes, one writes
-    checkpoints, in a folder that all of them read.
+    A trainer may be made within the scope of a `tf.distribute` strategy. Its rule and optimizer
+    must then be made there too. The tasks of a meta-step are split between the replicas, and the
+    meta-gradient is the mean over all of them. All replicas skip a meta-step together. Tasks are
+    the same as on one device, and so are the weights, up to the order of float32 sums. If there are
+    several processes, one of them writes checkpoints, in a folder that all of them read.
 
     Args:
-        rule: the learned rule; its trainable variables are changed in place.
+        rule: the learned rule. Its trainable variables are changed in place.
         problem: the problem that the rule is trained on, or a mixture of several.
         optimizer: the meta-optimizer: any Keras optimizer, with its own clipping and schedule. With
-            `use_ema=True`, the moving averages of weights that it keeps are validated and kept as
-            the best in place of the weights, which training goes on from.
+            `use_ema=True`, its moving averages of the weights are validated and kept as the best.
+            Training itself continues from the weights.
         settings: the run's settings.
-        validation_problem: the problem of validation tasks, or a mixture, by default the same. Of a
-            mixture, each problem has as many validation tasks, and the mean of their normalised
-            losses counts.
-        checkpoint_dir: the folder of checkpoints; None keeps none.
-        checkpoint_seconds: seconds between checkpoints, beside those after each validation.
-        is_pretrained: whether the rule's weights were learned before. They are then validated
-            before the first meta-step, as meta-epoch 0, and are the best until others are better.
-        estimator: how meta-gradients are estimated; by default `TruncatedBackpropagation()`.
+        validation_problem: the problem of validation tasks, or a mixture. The default is the
+            training problem. In a mixture, every problem gets the same number of validation tasks,
+            and the mean of their normalised losses counts.
+        checkpoint_dir: the folder for checkpoints. None writes none.
+        checkpoint_seconds: seconds between checkpoints, in addition to those after each validation.
+        is_pretrained: whether the rule's weights were trained before. If so, they are validated
+            before the first meta-step, as meta-epoch 0, and count as the best until others are
+            better.
+        estimator: the meta-gradient estimator. The default is `TruncatedBackpropagation()`.
 
     Raises:
-        TypeError: the rule, the optimizer or the folder is of another kind.
-        ValueError: the optimizer accumulates gradients, or overwrites weights with averages, under
-            a strategy;
-            processes train different runs; the tasks of a meta-step can't be shared evenly among
-            the replicas; the rule or the optimizer was made outside of the strategy's scope; the
-            folder's path is empty or not in UTF-8; the folder holds a checkpoint of another run,
-            none but damaged ones, or not the same one for all processes.
+        TypeError: the rule, the optimizer, the estimator or the folder is of the wrong type.
+        ValueError: the estimator can't be used with the settings; the optimizer accumulates
+            gradients, or overwrites weights with averages, under a strategy; processes train
+            different runs; the tasks of a meta-step can't be split evenly between the replicas; the
+            rule or the optimizer was made outside the strategy's scope; the folder's path is empty
+            or not in UTF-8; or the folder holds a checkpoint of another run, only damaged ones, or
+            different ones for different processes.
         OSError: the folder can't be written to.
     """
 
@@ -116,10 +117,10 @@ class MetaTrainer:
             CompiledRun(self.estimator, rule, component, settings, replicas)
             for component in problem.components
         ]
-        # Validation tasks that can't be shared evenly are run on every replica.
+        # Validation tasks that can't be split evenly run on every replica.
         self._shares_validation = settings.num_validation_tasks % replicas.count == 0
         self._validation_problem = validation_problem or problem
-        # Of each run, the state of its estimator on each replica; None: it is to begin.
+        # The state of each run's estimator on each replica, or None if it has yet to begin.
         self._states: list[Any] = [None] * len(self._runs)
         self._stop_requested = False
         self._is_pretrained = is_pretrained
@@ -127,7 +128,8 @@ class MetaTrainer:
         self._checkpoint_time = 0.0
         self._weights = rule.trainable_variables
         optimizer.build(self._weights)
-        # Momenta and averages; the number of meta-steps and the learning rate only go forward.
+        # Momenta and averages, but not the number of meta-steps and the learning rate, which never
+        # go back.
         self._slots = [
             variable
             for variable in optimizer.variables
@@ -158,9 +160,9 @@ class MetaTrainer:
         return self.progress.num_validations == self.settings.num_meta_epochs
 
     def request_stop(self) -> None:
-        """Makes `fit` save a checkpoint and return after the meta-step in work.
+        """Makes `fit` save a checkpoint and return after the current meta-step.
 
-        A later `fit` goes on from there. Where several processes train together, a request to one
+        A later `fit` continues from there. If several processes train together, a request to one
         stops all of them.
         """
         self._stop_requested = True
@@ -168,15 +170,15 @@ class MetaTrainer:
     def fit(self, callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
         """Runs meta-training to its end, or until `request_stop`.
 
-        Where several processes train together, all must call it. Callbacks see a meta-step as a
-        train batch and a meta-epoch as an epoch. The logs of a batch are `meta_loss`,
-        `meta_gradient_norm` (before clipping) and `skipped_steps`; those of an epoch add
-        `validation_loss` and `best_validation_loss` and, where horizons grow,
-        `validation_horizon`, the steps that both are of. They have no `model`: to end early, call
-        `request_stop`.
+        If several processes train together, all must call it. Callbacks see a meta-step as a train
+        batch and a meta-epoch as an epoch. The logs of a batch are `meta_loss`,
+        `meta_gradient_norm` (before clipping) and `skipped_steps`. Those of an epoch add
+        `validation_loss` and `best_validation_loss`. If horizons grow, they also add
+        `validation_horizon`, the number of steps for both losses. Callbacks have no `model`: to end
+        early, call `request_stop`.
         """
         settings, progress = self.settings, self.progress
-        # The same in each stage.
+        # The same number in each stage.
         steps_per_epoch = settings.trajectories_per_meta_epoch * len(settings.unroll_lengths)
         listeners = keras.callbacks.CallbackList(
             list(callbacks), verbose=1, epochs=settings.num_meta_epochs, steps=steps_per_epoch
@@ -214,23 +216,23 @@ class MetaTrainer:
         if self._stop_requested:
             self._save()
             self._stop_requested = False
-        # Or one that leaves would take with it what another is about to receive.
+        # A process that left early would take along data that another is about to receive.
         self._replicas.wait_for_all()
         listeners.on_train_end()
 
     def load_best(self) -> None:
-        """Gives the rule the weights of the best validation so far."""
+        """Sets the rule's weights to those of the best validation so far."""
         _assign(self._weights, self._best_weights)
 
     def description(self) -> dict[str, Any]:
-        """Returns what the run is, how it runs and how far it has come, plain enough for JSON."""
+        """Returns the run's settings, execution and progress, as plain values for JSON."""
         progress = dataclasses.asdict(self.progress)
         return self._fingerprint() | self.estimator.description() | {"progress": progress}
 
     def validate(self) -> tuple[float, np.ndarray]:
         """Returns the rule's validation metric and its curve, float `[T + 1]`.
 
-        T is the horizon, or the one that the present stage of a curriculum is validated over.
+        T is the horizon, or the validation horizon of the current stage of a curriculum.
         """
         num_steps = self.settings.validation_horizon(self.progress.stage)
         seeds = task_seeds(self.settings.seed, "validation", 0, self.settings.num_validation_tasks)
@@ -241,7 +243,7 @@ class MetaTrainer:
         return float(final_loss if is_final else curve[1:].mean()), curve
 
     def _meta_step(self) -> dict[str, float]:
-        """Runs one unroll and applies its meta-gradient, or skips it; returns the logs."""
+        """Runs one unroll, applies or skips its meta-gradient, and returns the logs."""
         began = time.monotonic()
         settings, progress = self.settings, self.progress
         unroll_lengths = settings.unroll_lengths_of(progress.stage)
@@ -273,20 +275,21 @@ class MetaTrainer:
         }
 
     def _next_tasks(self, num_unrolls: int) -> tuple[int, tf.Tensor, tf.Tensor]:
-        """Returns the run of the next meta-step and the seeds of its tasks, int32 `[M, 2]`.
+        """Returns the index of the next meta-step's run and two sets of seeds, int32 `[M, 2]`.
 
-        The last are those of the tasks that it begins with, if it is to begin.
+        The first set is for the meta-step's tasks. The second is for the tasks to begin with, if
+        the run has yet to begin.
         """
         settings, progress = self.settings, self.progress
         num_tasks = settings.tasks_per_meta_step
-        # Which trajectory it is; where episodes end by themselves, which meta-step.
+        # The index of the trajectory, or of the meta-step if episodes end by themselves.
         index = progress.num_trajectories
         if self.estimator.has_episodes:
             index = index * num_unrolls + progress.num_unrolls
         seeds = task_seeds(settings.seed, "train", index * num_tasks, num_tasks)
         first_seeds = seeds
         if self.estimator.has_episodes:
-            # Far from all others: a pair's second task is not its first again.
+            # Far from all other tasks, so that a pair's second task is never its first one again.
             first_task = _FIRST_TASK_OF_EPISODES + index * num_tasks
             first_seeds = task_seeds(settings.seed, "train", first_task, num_tasks)
         return self.problem.choose(settings.seed, index), seeds, first_seeds
@@ -296,7 +299,7 @@ class MetaTrainer:
         return progress.num_trajectories + progress.num_unrolls + progress.num_validations > 0
 
     def _validate_initial_weights(self) -> None:
-        """Takes the weights that training begins from for the best so far."""
+        """Validates the initial weights and records them as the best so far."""
         began = time.monotonic()
         validation_loss, _ = self.validate()
         if np.isfinite(validation_loss):
@@ -321,7 +324,7 @@ class MetaTrainer:
                 progress.num_stale = 0
                 _assign(self._best_weights, self._weights)
                 _assign(self._best_slots, self._slots)
-        # Not before weights are no longer averages.
+        # Only now, when the weights are no longer averages.
         if settings.backtrack_ratio and not (
             validation_loss <= settings.backtrack_ratio * progress.best_validation_loss
         ):
@@ -344,7 +347,7 @@ class MetaTrainer:
         progress.stage += 1
         progress.num_stale = 0
         if settings.validation_horizon(progress.stage) != horizon:
-            # What is better than these weights must be so over the same steps.
+            # Later weights must be compared with these over the same number of steps.
             loss, _ = self.validate()
             progress.best_validation_loss = loss if np.isfinite(loss) else float("inf")
         progress.seconds += time.monotonic() - began
@@ -356,11 +359,12 @@ class MetaTrainer:
     # These run on each replica.
 
     def _apply_once(self, gradients):
-        # Keras sums gradients over replicas; with one that isn't zero, its clipping is right too.
+        # Keras sums gradients over replicas. With only one nonzero summand, its clipping is right
+        # too.
         self.optimizer.apply(self._replicas.on_first(gradients), self._weights)
 
     def _validation_losses(self, seeds, num_steps):
-        """Returns the curve and the final loss; of a mixture, the means of normalised ones."""
+        """Returns the mean curve and final loss, for a mixture as means of normalised losses."""
         if self._shares_validation:
             seeds = self._replicas.share(seeds)
         components = self._validation_problem.components
@@ -388,7 +392,7 @@ class MetaTrainer:
         )
 
     def _restore(self, checkpoint: MetaCheckpoint) -> None:
-        # Processes restore together, so they must agree on that first.
+        # Processes restore together, so they must first agree on what to restore.
         restored = checkpoint.restore(check=self._refuse_other_progress)
         counters, tensors = restored or ({}, [])
         self.progress = MetaProgress(**counters)
@@ -419,7 +423,7 @@ class MetaTrainer:
 
     def _save(self) -> None:
         if self._checkpoint is not None:
-            # Which runs have a state, and what it is.
+            # A flag for each run that has a state, followed by the states.
             tensors = [np.array([state is not None for state in self._states])]
             for run, state in zip(self._runs, self._states, strict=True):
                 tensors += [] if state is None else run.collect(state)
@@ -434,7 +438,7 @@ class MetaTrainer:
 
     def _agree_to_stop(self) -> bool:
         agreed = self._replicas.any([self._stop_requested])[0]
-        # A request that came in the meantime stays for the next time.
+        # A request that arrived meanwhile is kept for the next call.
         self._stop_requested |= agreed
         return agreed
 
@@ -442,7 +446,7 @@ class MetaTrainer:
 def _mean_curve(
     rule: keras.layers.Layer, problem: Problem, seeds: tf.Tensor, num_steps: int
 ) -> tf.Tensor:
-    """Returns the mean losses of a rule on a problem's tasks, float `[T + 1]`."""
+    """Returns the mean loss of a rule on a problem's tasks at each iterate, float `[T + 1]`."""
     groups = task_groups(seeds.shape[0], problem)
     tasks = StackedProblem(problem, groups.shape[1])
     bound = bind(rule, tasks).for_steps()
@@ -453,13 +457,13 @@ def _mean_curve(
         steps, _ = unroll(bound, tasks, seeds, first, num_steps)
         return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
 
-    # Traced first, for the dtype of its losses.
+    # Traced first, to get the dtype of its losses.
     run = losses_of_group.get_concrete_function(tf.TensorSpec([groups.shape[1], 2], tf.int32))
     losses = tf.map_fn(
         run,
         tf.gather(seeds, groups),
         fn_output_signature=run.structured_outputs.dtype,
-        # One group after the other, for memory's sake.
+        # One group after another, to save memory.
         parallel_iterations=1,
     )
     losses = tf.concat(tf.unstack(losses, groups.shape[0]), axis=1)

@@ -1,4 +1,4 @@
-"""Meta-training's view of a distribution strategy: who takes which tasks, and what all agree on."""
+"""The replicas of a distribution strategy: sharing tasks and reaching agreement."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -9,18 +9,18 @@ import tensorflow as tf
 
 
 class Replicas:
-    """The replicas of a synchronous strategy; without one, a single replica.
+    """The replicas of a synchronous strategy, or a single replica without a strategy.
 
-    Each process runs the replicas of its own devices; functions that `run` runs see one of them. A
-    value that differs between replicas comes out of `run` as TensorFlow's per-replica value, and
-    goes back into it as it is.
+    Each process runs the replicas of its own devices. A function that `run` runs sees one of them.
+    A value that differs between replicas is returned from `run` as TensorFlow's per-replica value,
+    and may be passed back into it.
 
     Args:
         strategy: a synchronous `tf.distribute.Strategy`.
 
     Attributes:
-        count: how many replicas there are, over all processes.
-        is_chief: whether this process is the one that writes files.
+        count: the number of replicas over all processes.
+        is_chief: whether this process writes files.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
@@ -33,51 +33,51 @@ class Replicas:
         self._rows_of_all = tf.function(lambda values: self.run(self._gather_rows, values))
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Returns what a function returns on each replica."""
+        """Runs a function on each replica and returns its results."""
         return self._strategy.run(function, arguments)
 
     def share(self, items: tf.Tensor) -> tf.Tensor:
-        """Returns the part of the first axis that the present replica takes; to be run by `run`."""
+        """Returns the current replica's part of the first axis; call it within `run`."""
         size = items.shape[0] // self.count
         first = tf.distribute.get_replica_context().replica_id_in_sync_group * size
         return tf.ensure_shape(items[first : first + size], [size, *items.shape[1:]])
 
     def mean(self, tensors: Any) -> Any:
-        """Returns the mean of each tensor over all replicas; to be run by `run`."""
+        """Returns the mean of each tensor over all replicas; call it within `run`."""
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
 
     def on_first(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns the tensors on the first replica, zeros on others; to be run by `run`.
+        """Returns the tensors on the first replica, zeros on the others; call it within `run`.
 
-        A sum over replicas, such as the one in `keras.optimizers.Optimizer.apply`, then gives the
-        tensors themselves.
+        A sum over replicas, as in `keras.optimizers.Optimizer.apply`, then gives the tensors
+        themselves.
         """
         is_first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
         return [tf.where(is_first, tensor, tf.zeros_like(tensor)) for tensor in tensors]
 
     def one(self, value: Any) -> tf.Tensor:
-        """Returns the value of a replica of this process, where all have the same."""
+        """Returns the value of one replica of this process, if all replicas have the same value."""
         return self._strategy.experimental_local_results(value)[0]
 
     def wait_for_all(self) -> None:
-        """Returns when all processes have come this far.
+        """Waits until all processes have called this.
 
-        One that left right after it did, while this one was still waiting, is not missed.
+        It tolerates a process that has called this and exited while this one was still waiting.
         """
         with contextlib.suppress(tf.errors.UnavailableError):
             self.any([False])
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
-        """Returns which flags are up in any process; all processes must call this together."""
+        """Returns which flags are set in any process. All processes must call this together."""
         if not self._spans_processes:
             return list(flags)
         return [share > 0 for share in self._means(flags)]
 
     def agree(self, numbers: Sequence[int]) -> bool:
-        """Returns whether all processes have the same numbers; all must call this together.
+        """Returns whether all processes have the same numbers. All must call this together.
 
-        Where they differ, no process returns before all of them know, so each may end at once.
+        If they differ, no process returns before all of them know, so each may exit at once.
         """
         if not self._spans_processes:
             return True
@@ -87,7 +87,7 @@ class Replicas:
         return agreed
 
     def collect(self, values: Any) -> list[np.ndarray]:
-        """Returns each tensor of a nest with the replicas as a new first axis, on all processes."""
+        """Returns each tensor of a nest with a new first axis for replicas, on all processes."""
         leaves = tf.nest.flatten(values)
         if self._spans_processes:
             return [self.one(rows).numpy() for rows in self._rows_of_all(leaves)]
@@ -95,7 +95,7 @@ class Replicas:
         return [np.stack([row.numpy() for row in rows]) for rows in local]
 
     def spread(self, arrays: Sequence[np.ndarray], structure: Any) -> Any:
-        """Returns the values that `collect` collected, as a nest of the given structure."""
+        """Returns the values from which `collect` made arrays, as a nest of the given structure."""
 
         def of_replica(context: tf.distribute.experimental.ValueContext) -> Any:
             index = context.replica_id_in_sync_group
@@ -108,7 +108,7 @@ class Replicas:
         return self.one(self._mean_over_all(tf.constant(numbers, tf.float64))).numpy().tolist()
 
     def _mean_of_copy(self, numbers: tf.Tensor) -> tf.Tensor:
-        # A copy lies on the replica's device, which an argument of all replicas doesn't.
+        # A copy resides on the replica's device; an argument shared by all replicas doesn't.
         return self.mean(tf.identity(numbers))
 
     def _gather_rows(self, values: Any) -> Any:

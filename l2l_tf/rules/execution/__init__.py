@@ -1,1 +1,1 @@
-"""How bound rules run: in chunks, side by side, over known gradients."""
+"""Ways to run bound rules: in chunks, side by side, over known gradients."""

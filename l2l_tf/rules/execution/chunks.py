@@ -1,4 +1,4 @@
-"""A rule applied to its coordinates chunk after chunk, for tasks with very many of them."""
+"""Chunk-by-chunk execution of a rule, for tasks with very many coordinates."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,23 +9,22 @@ import tensorflow as tf
 from l2l_tf.rules.execution.trajectory import answer
 from l2l_tf.rules.rule import NO_INFO, BoundRule, FlatLayout, StepInfo
 
-# What a step of a 2 x 20 LSTM holds for so many coordinates fits into a processor's cache.
+# A 2 x 20 LSTM's step on this many coordinates fits into a processor's cache.
 CHUNK_SIZE = 16384
 
 
 class InChunks(BoundRule):
-    """A coordinatewise rule that updates one chunk of coordinates after the other.
+    """A coordinatewise rule that updates its coordinates chunk by chunk.
 
-    Deltas are those of the rule itself. What changes is memory: beside the state, a step holds
-    temporary tensors of one chunk only. The state is a tuple of the states of the chunks, which are
-    all of the same size, the last one filled up with coordinates whose gradient is zero.
+    Deltas equal those of the rule itself. Only memory use differs: besides the state, a step holds
+    temporary tensors for one chunk only. The state is a tuple with the state of each chunk. All
+    chunks have the same size; the last is padded with coordinates whose gradient is zero.
 
-    Its `pullback` takes the chunks one after the other too, as their coordinates are independent of
-    each other.
+    `pullback` also runs chunk by chunk, since coordinates are independent of each other.
 
     Args:
         bind: returns the rule for a number of coordinates.
-        layout: where the tensors lie among the coordinates.
+        layout: the positions of the tensors among the coordinates.
         chunk_size: the largest number of coordinates in a chunk.
 
     Attributes:
@@ -96,9 +95,9 @@ class InChunks(BoundRule):
             return answer(self.chunk, _read_nest(states, chunk), inputs, backpropagation_steps)
 
         def add_chunk(chunk, sums):
-            # Taken by index, and not cut out, for all chunks to be of a size that XLA knows.
+            # Gathered by index instead of sliced, so that XLA knows the size of every chunk.
             positions = chunk * size + tf.range(size)
-            # Coordinates that fill the last chunk have gradients of zero: they add nothing.
+            # Coordinates that pad the last chunk have zero gradients, so they add nothing.
             exists = tf.cast(positions < num_coordinates, gradients.dtype)
             positions = tf.minimum(positions, num_coordinates - 1)
             after = exists * tf.gather(gradients, positions, axis=1)
@@ -122,8 +121,8 @@ class InChunks(BoundRule):
         return tf.nest.map_structure(lambda *leaves: self._joined(leaves), *whole)
 
     def cut_state(self, state: Any) -> tuple[Any, ...]:
-        # Coordinates that fill the last chunk count for nothing, but must have a state from which
-        # the rule's derivatives are finite: that of the last coordinate is one.
+        # Coordinates that pad the last chunk have no effect, but the rule must have finite
+        # derivatives at their state. The last coordinate's state ensures that.
         positions = tf.range(self.num_chunks * self._size)
         positions = tf.minimum(positions, self.num_coordinates - 1)
 
@@ -146,7 +145,7 @@ class InChunks(BoundRule):
 
 
 def _nest_of_arrays(nests: Sequence[Any]) -> Any:
-    """Returns nests of one structure as one nest of arrays, without copying their tensors."""
+    """Turns nests of one structure into one nest of arrays, without copying tensors."""
 
     def array_of(*tensors: tf.Tensor) -> tf.TensorArray:
         array = tf.TensorArray(
@@ -160,10 +159,10 @@ def _nest_of_arrays(nests: Sequence[Any]) -> Any:
 
 
 def _read_nest(arrays: Any, index: int | tf.Tensor) -> Any:
-    """Returns the nest at an index of a nest of arrays."""
+    """Reads the nest at an index from a nest of arrays."""
     return tf.nest.map_structure(lambda array: array.read(index), arrays)
 
 
 def _write_nest(arrays: Any, index: tf.Tensor, nest: Any) -> Any:
-    """Returns a nest of arrays in which the nest at an index is another."""
+    """Returns a nest of arrays with the nest at an index replaced."""
     return tf.nest.map_structure(lambda array, leaf: array.write(index, leaf), arrays, nest)

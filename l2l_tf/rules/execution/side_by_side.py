@@ -1,4 +1,4 @@
-"""A rule applied to parts of its coordinates at the same time, one processor core for each part."""
+"""Parallel execution of a rule, with one processor core for each part of its coordinates."""
 
 import math
 from collections.abc import Callable
@@ -8,30 +8,30 @@ import tensorflow as tf
 
 from l2l_tf.rules.rule import NO_INFO, BoundRule, FlatLayout, StepInfo
 
-# Large enough that an operation takes much longer than its start, small enough that a chunk
-# (`CHUNK_SIZE`) keeps four cores busy.
+# An operation of this size takes much longer than its start, and a chunk (`CHUNK_SIZE`) still keeps
+# four cores busy.
 PART_SIZE = 4096
-# Each part has tensors of its own in a graph: where there would be more parts, they are larger, up
+# Each part adds its own tensors to the graph. To stay within this number, parts are made larger, up
 # to half a chunk.
 MAX_PARTS = 512
 
 
 class SideBySide(BoundRule):
-    """A coordinatewise rule that updates parts of its coordinates side by side.
+    """A coordinatewise rule that updates parts of its coordinates in parallel.
 
-    Deltas are those of the rule itself. What changes is how the processor's cores are kept busy. A
-    rule's operations are many and short: shared out among cores one by one, they spend much of
-    their time waiting for each other. Parts have nothing to wait for: where TensorFlow runs each
-    operation on one thread (`tf.config.threading.set_intra_op_parallelism_threads(1)`), it runs
-    those of different parts at the same time. The state is a tuple of the states of the parts.
+    Deltas equal those of the rule itself. Only the use of processor cores differs. A rule has many
+    short operations. If each one is shared among cores, the cores spend much time waiting for each
+    other. Parts don't wait. If TensorFlow runs each operation on one thread
+    (`tf.config.threading.set_intra_op_parallelism_threads(1)`), it runs the operations of different
+    parts at the same time. The state is a tuple with the state of each part.
 
     Args:
         bind: returns the rule for a number of coordinates.
-        layout: where the tensors lie among the coordinates.
+        layout: the positions of the tensors among the coordinates.
         part_size: the largest number of coordinates in a part.
 
     Attributes:
-        parts: the rule for the coordinates of each part: as few and as even as can be.
+        parts: the rule for the coordinates of each part. Parts are as few and as equal as possible.
         part_size: as given.
 
     Raises:
@@ -87,17 +87,18 @@ class SideBySide(BoundRule):
 
 
 def part_size_if_faster(num_coordinates: int, chunk_size: int = 0) -> int | None:
-    """Returns the size of parts side by side where they keep a processor's cores busy; else None.
+    """Returns the size of parallel parts if they are faster, else None.
 
-    That is so where operations run on one thread each, on no GPU, and there is more than one part.
+    They are faster if operations run on one thread each, there is no GPU, and there is more than
+    one part.
 
     Args:
         num_coordinates: N.
-        chunk_size: coordinates of a chunk, if the rule will be applied in chunks; else 0.
+        chunk_size: the number of coordinates in a chunk, or 0 if the rule won't run in chunks.
     """
     is_one_thread = tf.config.threading.get_intra_op_parallelism_threads() == 1
     side_by_side = min(num_coordinates, chunk_size or num_coordinates)
-    # At least two parts of a chunk, or all but one core would be idle.
+    # A chunk has at least two parts, or all but one core would be idle.
     part_size = min(math.ceil(num_coordinates / MAX_PARTS), math.ceil(side_by_side / 2))
     part_size = max(PART_SIZE, part_size)
     is_faster = (

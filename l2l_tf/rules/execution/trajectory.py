@@ -1,4 +1,4 @@
-"""A rule over a known sequence of gradients, and what of it a meta-gradient flows through."""
+"""Running a rule over a known sequence of gradients, and limiting its backpropagation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +12,14 @@ def answer(
     gradients: tf.Tensor,
     backpropagation_steps: int | None = None,
 ) -> tf.Tensor:
-    """Returns the deltas `[T, N]` with which a rule answers a known sequence of gradients.
+    """Returns a rule's deltas `[T, N]` for a known sequence of gradients.
 
     Args:
         rule: maps a gradient, float `[N]`, and a state to a delta and the next state.
-        state: before the first step.
+        state: the state before the first step.
         gradients: float `[T, N]`.
-        backpropagation_steps: after how many steps the state is a constant to a tape; never if
-            None.
+        backpropagation_steps: the interval, in steps, at which the state is detached from the tape.
+            None never detaches it.
     """
     num_steps = gradients.shape[0]
     inputs = tf.TensorArray(gradients.dtype, num_steps).unstack(gradients)
@@ -39,13 +39,13 @@ def answer(
 
 
 def cut_off(state: Any, index: tf.Tensor, every: int | None) -> Any:
-    """Returns a rule's state as it is: a constant to a tape where a step's index says so.
+    """Returns a rule's state unchanged, but detached from the tape at some steps.
 
     Args:
-        state: tensors in a nest, before the step.
-        index: int32 `[]`, of the step, from 0.
-        every: the state is a constant before each step whose index is a multiple of it; never if
-            None.
+        state: a nest of tensors, before the step.
+        index: int32 `[]`, the index of the step, from 0.
+        every: the state is detached before each step whose index is a multiple of this. None never
+            detaches it.
     """
     if every is None:
         return state
@@ -54,7 +54,7 @@ def cut_off(state: Any, index: tf.Tensor, every: int | None) -> Any:
 
 
 def damped(values: tf.Tensor, share: float | tf.Tensor) -> tf.Tensor:
-    """Returns values as they are; of a gradient with respect to them, a share passes."""
+    """Returns values unchanged, but scales their gradient by `share`."""
 
     @tf.custom_gradient
     def damp(values):

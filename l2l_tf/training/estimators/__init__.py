@@ -1,4 +1,4 @@
-"""How meta-gradients are estimated."""
+"""Meta-gradient estimators."""
 
 from l2l_tf.training.estimators.backpropagation import TruncatedBackpropagation
 from l2l_tf.training.estimators.estimator import Estimate, GradientEstimator, Run

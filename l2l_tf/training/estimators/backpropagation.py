@@ -1,4 +1,4 @@
-"""Back-propagation through unrolls: the paper's way."""
+"""Back-propagation through unrolls, as in the paper."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,26 +12,26 @@ from l2l_tf.training.meta_gradient import meta_gradient
 
 
 class TruncatedBackpropagation(GradientEstimator):
-    """The gradient of each unroll's loss, with what came before the unroll taken as constant.
+    """The gradient of each unroll's loss, with everything before the unroll held constant.
 
-    The meta-loss is the sum over the unroll's steps of the mean loss over functions and tasks,
-    each step with its weight.
+    The meta-loss is a weighted sum over the unroll's steps. Each term is the mean loss over
+    functions and tasks, times the weight of its step.
     Source: Andrychowicz et al. 2016, section 3 (arXiv 1606.04474).
 
     Args:
-        second_derivatives: how much to differentiate through the optimizee's gradients too, in
-            [0, 1]: 0 is the paper's approximation, 1 the true derivative
+        second_derivatives: the share of the derivative through the optimizee's gradients, in
+            [0, 1]. 0 is the paper's approximation, 1 the true derivative
             (`l2l_tf.training.meta_gradient`).
-        backpropagation_steps: through at most how many steps of the rule itself gradients flow;
-            None for all steps of an unroll.
-        chunk_size: coordinates that are taken at once in the backward pass; chosen by size if None,
-            all if 0 (`BoundRule.for_training`).
-        step_weights: w_t of each step of a whole unroll; all ones if None. A shorter last unroll
-            takes the last of them.
+        backpropagation_steps: the largest number of steps of the rule that gradients flow through.
+            None means all steps of an unroll.
+        chunk_size: the number of coordinates processed at once in the backward pass. None chooses
+            it by size; 0 means all (`BoundRule.for_training`).
+        step_weights: w_t for each step of a full unroll. None means all ones. A shorter last unroll
+            uses the last of them.
 
     Raises:
-        TypeError: `backpropagation_steps` or `chunk_size` is no integer.
-        ValueError: an argument is out of range, or chunks are asked for with second derivatives.
+        TypeError: `backpropagation_steps` or `chunk_size` is not an integer.
+        ValueError: an argument is out of range, or chunks are combined with second derivatives.
     """
 
     def __init__(
@@ -112,11 +112,11 @@ class TruncatedBackpropagation(GradientEstimator):
                 f"{len(self.step_weights)} weights with unroll_length={run.unroll_length}. "
                 "Give as many weights as steps."
             )
-        self._rule(run)  # Refuses chunks of a rule that has none.
+        self._rule(run)  # Raises if chunks are requested for a rule without them.
 
     def fingerprint(self) -> dict[str, Any]:
-        # Under the names by which cards have always had them. The size of chunks is a way to run,
-        # not a part of what is run.
+        # Uses the names that cards have always used. The chunk size affects how a run is executed,
+        # not its result.
         config = self.get_config()
         del config["chunk_size"]
         return config

@@ -1,4 +1,4 @@
-"""The interface of a meta-gradient estimator, and what it estimates the gradient of."""
+"""The interface of a meta-gradient estimator, and its input."""
 
 import abc
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ from l2l_tf.rules.rule import Rule
 
 
 class Run:
-    """A rule on the tasks of one meta-step: what an estimator is given.
+    """A rule on the tasks of one meta-step: an estimator's input.
 
     Args:
         rule: the learned rule.
-        problem: the problem whose tasks are run.
-        num_tasks: M, how many of them at once.
+        problem: the problem that the tasks are drawn from.
+        num_tasks: M, the number of tasks side by side.
         horizon: the largest number of steps of a trajectory.
         unroll_length: the largest number of steps of one estimate.
 
@@ -38,12 +38,12 @@ class Run:
 
 
 class Estimate(NamedTuple):
-    """What one estimate gives to meta-training.
+    """The result of one estimate.
 
     Attributes:
         meta_loss: float `[]`, the loss whose gradient is estimated.
         gradients: one tensor for each of the rule's trainable weights.
-        state: what the next estimate begins with.
+        state: the state for the next estimate.
     """
 
     meta_loss: tf.Tensor
@@ -54,13 +54,13 @@ class Estimate(NamedTuple):
 class GradientEstimator(abc.ABC):
     """Estimates the gradient of a meta-loss with respect to a rule's weights, unroll by unroll.
 
-    The trainer compiles `begin` and `estimate`; under a strategy each replica calls them for tasks
-    of its own, and the trainer takes the mean of what they return.
+    The trainer compiles `begin` and `estimate`. Under a strategy, each replica calls them for its
+    own tasks, and the trainer averages the results.
 
     Attributes:
-        has_episodes: whether the estimator decides itself when a trajectory ends. The trainer then
-            calls `begin` once, and gives each estimate fresh seeds. Otherwise it calls `begin` for
-            each trajectory, and gives its estimates the same seeds.
+        has_episodes: whether the estimator itself decides when a trajectory ends. If so, the
+            trainer calls `begin` once, and gives each estimate fresh seeds. Otherwise it calls
+            `begin` for each trajectory, and gives all its estimates the same seeds.
     """
 
     has_episodes: bool = False
@@ -71,7 +71,7 @@ class GradientEstimator(abc.ABC):
 
         Args:
             run: the rule and the tasks.
-            seeds: of the tasks, int32 `[M, 2]`.
+            seeds: names the tasks, int32 `[M, 2]`.
         """
 
     @abc.abstractmethod
@@ -80,30 +80,30 @@ class GradientEstimator(abc.ABC):
 
         Args:
             run: the rule and the tasks.
-            seeds: of the tasks, int32 `[M, 2]`.
-            state: what `begin` or the previous estimate returned.
+            seeds: names the tasks, int32 `[M, 2]`.
+            state: the state returned by `begin` or by the previous estimate.
             num_steps: the length of the unroll.
         """
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, plain enough for JSON: part of what a run is."""
+        """Returns the constructor's arguments, plain values for JSON; part of the fingerprint."""
 
     def check(self, run: Run) -> None:  # noqa: B027, an estimator may take any
-        """Raises ValueError if the gradients of a run can't be estimated."""
+        """Raises ValueError if the estimator can't handle a run."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns what of the estimator makes a run what it is, for checkpoints and cards."""
+        """Returns the settings that affect the result of a run, for checkpoints and cards."""
         return {"estimator": {"class_name": type(self).__name__, "config": self.get_config()}}
 
     def description(self) -> dict[str, Any]:
-        """Returns what it is and how it runs, for cards."""
+        """Returns the estimator's settings, including how it runs, for cards."""
         return self.fingerprint()
 
     def to_checkpoint(self, run: Run, state: Any) -> Any:
-        """Returns a state in a form that does not depend on how the rule runs on this machine."""
+        """Returns a state in a form independent of how the rule runs on this machine."""
         return state
 
     def from_checkpoint(self, run: Run, state: Any) -> Any:
-        """Returns a state, given what `to_checkpoint` returned."""
+        """Returns the state from which `to_checkpoint` made its result."""
         return state

@@ -1,4 +1,4 @@
-"""Evolution strategies: gradients from the losses of perturbed weights, without derivatives."""
+"""Evolution strategies: derivative-free gradients from the losses of perturbed weights."""
 
 import functools
 import math
@@ -15,20 +15,21 @@ from l2l_tf.problems.seeds import fold_in, normal, uniform
 from l2l_tf.rules.rule import BoundRule
 from l2l_tf.training.estimators.estimator import Estimate, GradientEstimator, Run
 
-# What the seed of an estimate is folded with: far from the small numbers of problems, so that no
-# draw of a task is one of its perturbation.
+# The tag to fold into the seed of an estimate. It is far from the small numbers of problems, so
+# that a task and its perturbation share no draws.
 _TAG = 2_000_000
 
 
 class Episodes(NamedTuple):
-    """Where the antithetic pairs stand; tensors have the pairs as their first axis, P.
+    """The state of the antithetic pairs. The first axis of all tensors is the pairs, P.
 
     Attributes:
-        seeds: int32 `[P, 2]`, of each pair's task.
-        horizons: int32 `[P]`, the steps of each pair's present episode.
-        noise: for each weight that is perturbed, `[P, ...]`: the sum of the pair's perturbations
-            since its episode began, in units of sigma.
-        iterates: of the weights plus the perturbation and minus it, `[P, 2, ...]`.
+        seeds: int32 `[P, 2]`, names each pair's task.
+        horizons: int32 `[P]`, the number of steps in each pair's current episode.
+        noise: for each perturbed weight, `[P, ...]`: the sum of the pair's perturbations since its
+            episode began, in units of sigma. If noise is reused, the one perturbation of the
+            episode.
+        iterates: those with the perturbation added and subtracted, `[P, 2, ...]`.
     """
 
     seeds: tf.Tensor
@@ -40,43 +41,45 @@ class Episodes(NamedTuple):
 class EvolutionStrategies(GradientEstimator):
     """The gradient of the losses of whole episodes, estimated from antithetic pairs.
 
-    Each pair runs one task twice, on the same minibatches: with weights phi + sigma eps and with
-    phi - sigma eps, eps standard normal. From the losses L+ and L- of one unroll it contributes
+    Each pair runs one task twice on the same minibatches: with weights phi + sigma eps and with
+    phi - sigma eps, where eps is standard normal. If L+ and L- are the losses of one unroll, the
+    pair contributes
 
         (L+ - L-) xi / (2 sigma).
 
-    With `reuse_noise=False`, eps is drawn anew for each unroll and xi is the sum of all eps since
-    the episode began: persistent evolution strategies (Vicol, Metz and Sohl-Dickstein 2021, arXiv
-    2112.13835, algorithm 2). With `reuse_noise=True`, eps is kept for a whole episode, and xi is
-    eps: noise-reuse evolution strategies (Li et al. 2023, arXiv 2304.12180), which has less
-    variance at the same cost. Either way the contributions of an episode's unrolls add up, in
-    expectation, to the gradient of the episode's loss smoothed by a Gaussian of deviation sigma:
-    short unrolls do not bias it. The truth of that needs weights that change little during an
-    episode.
+    With `reuse_noise=False`, eps is drawn anew for each unroll, and xi is the sum of all eps since
+    the episode began. These are persistent evolution strategies (Vicol, Metz and Sohl-Dickstein
+    2021, arXiv 2112.13835, algorithm 2). With `reuse_noise=True`, eps is kept for a whole episode,
+    and xi is eps. These are noise-reuse evolution strategies (Li et al. 2023, arXiv 2304.12180),
+    which have less variance at the same cost. In both cases the contributions of an episode's
+    unrolls add up, in expectation, to the gradient of the episode's loss smoothed by a Gaussian
+    with standard deviation sigma. Short unrolls therefore cause no bias, as long as weights change
+    little during an episode.
 
-    The loss of an unroll is the sum over its steps of the mean loss over functions, as that of
-    `TruncatedBackpropagation`; the problem normalises losses first (`Problem.normalized`).
+    The loss of an unroll is the sum over its steps of the mean loss over functions, as in
+    `TruncatedBackpropagation`. The problem first normalises the losses (`Problem.normalized`).
 
-    Tasks of a meta-step are pairs: `tasks_per_meta_step` says how many. They are run at the same
-    time, as far as the device can. An episode ends when its pair has taken as many steps as its
-    horizon; the pair then begins another task.
+    Each task of a meta-step has its pair, so `tasks_per_meta_step` is the number of pairs. They run
+    at the same time, as far as the device allows. An episode ends when its pair has taken as many
+    steps as its horizon. The pair then begins another task.
 
     Args:
         stddev: sigma.
-        weights: a regular expression, searched in the paths of the rule's trainable weights: those
-            that are perturbed. The others have gradients of zero. None: all.
-        min_horizon: the horizon of each episode is drawn log-uniformly from here up to the horizon
-            of the run, in whole unrolls. None: it is always that of the run.
-        is_staggered: whether the first episodes are cut short, uniformly, so that later ones do not
+        weights: a regular expression to search for in the paths of the rule's trainable weights.
+            Only weights that match are perturbed; the others have zero gradients. None perturbs
+            all.
+        min_horizon: if given, the horizon of each episode is drawn log-uniformly between this and
+            the run's horizon, in whole unrolls. None always uses the run's horizon.
+        is_staggered: whether to cut the first episodes short, uniformly, so that later ones don't
             all end together.
-        reuse_noise: whether perturbations are kept for a whole episode.
-        max_loss: the largest mean loss of a step; larger ones, and those that are not finite, count
-            as this. None: losses are taken as they are, and a pair whose losses are not finite
-            gives a gradient that is not, which the trainer skips.
+        reuse_noise: whether to keep perturbations for a whole episode.
+        max_loss: the cap on the mean loss of a step. Larger and non-finite losses count as this
+            value. With None, losses are not capped. A pair with non-finite losses then gives a
+            non-finite gradient, which the trainer skips.
 
     Raises:
-        TypeError: `weights` is no string.
-        ValueError: a number is out of range, or `weights` is no regular expression.
+        TypeError: `weights` is not a string.
+        ValueError: a number is out of range, or `weights` is not a regular expression.
     """
 
     has_episodes = True
@@ -139,7 +142,7 @@ class EvolutionStrategies(GradientEstimator):
                 "num_steps must be a multiple of unroll_length for evolution strategies. Received: "
                 f"num_steps={run.horizon}, unroll_length={run.unroll_length}. Change one of them."
             )
-        _Pair(self, run)  # Refuses to perturb weights that there are not.
+        _Pair(self, run)  # Raises if no weights match.
 
     def begin(self, run: Run, seeds: tf.Tensor) -> Episodes:
         pair = _Pair(self, run)
@@ -193,7 +196,7 @@ class EvolutionStrategies(GradientEstimator):
     def _next(
         self, pair: "_Pair", seeds: tf.Tensor, keys: tf.Tensor, ended: tf.Tensor, state: Episodes
     ) -> Episodes:
-        """Returns the state with new episodes where old ones have ended."""
+        """Returns the state with new episodes in place of those that have ended."""
 
         def begin_anew(one: Any) -> Any:
             seed, has_ended, iterates = one
@@ -211,7 +214,7 @@ class EvolutionStrategies(GradientEstimator):
 
 
 class _Pair:
-    """What one antithetic pair does."""
+    """The computations of one antithetic pair."""
 
     def __init__(self, estimator: EvolutionStrategies, run: Run):
         self._estimator = estimator
@@ -236,7 +239,7 @@ class _Pair:
 
     @functools.cached_property
     def iterates_spec(self) -> Any:
-        """Both iterates of a pair."""
+        """The specs of a pair's two iterates."""
         seed = tf.TensorSpec([2], tf.int32)
         outputs = tf.function(self.start).get_concrete_function(seed).structured_outputs
         return tf.nest.map_structure(lambda one: tf.TensorSpec(one.shape, one.dtype), outputs)
@@ -246,13 +249,13 @@ class _Pair:
         return self.iterates_spec.parameters.dtype
 
     def start(self, seed: tf.Tensor) -> Iterate:
-        """Returns where both iterates of a pair begin, `[2, ...]`."""
+        """Returns the initial iterates of a pair, `[2, ...]`."""
         first = start(self._rule, self._task, seed[tf.newaxis])
         first = first._replace(rule_state=self._rule.whole_state(first.rule_state))
         return tf.nest.map_structure(lambda one: tf.stack([one, one]), first)
 
     def horizons(self, keys: tf.Tensor) -> tf.Tensor:
-        """Returns the steps of episodes that begin, int32 `[P]`."""
+        """Returns the number of steps for each new episode, int32 `[P]`."""
         least, run = self._estimator.min_horizon, self._run
         largest = run.horizon // run.unroll_length
         if least is None or least >= run.horizon:
@@ -263,7 +266,7 @@ class _Pair:
         return run.unroll_length * tf.clip_by_value(num_unrolls, 1, largest)
 
     def perturbation(self, key: tf.Tensor) -> list[tf.Tensor]:
-        """Returns standard normal numbers for each weight that is perturbed."""
+        """Returns standard normal numbers for each perturbed weight."""
         key = fold_in(key, 2)
         return [
             tf.cast(normal(weight.shape, fold_in(key, index)), weight.dtype)
@@ -304,7 +307,7 @@ class _Pair:
         return both
 
     def _loss(self, losses: tf.Tensor) -> tf.Tensor:
-        """Returns the loss of an unroll, of the losses `[T, F]` of its steps."""
+        """Returns the loss of an unroll from the losses `[T, F]` of its steps."""
         of_steps = tf.reduce_mean(self._run.problem.normalized(losses), axis=1)
         if self._estimator.max_loss is not None:
             largest = tf.cast(self._estimator.max_loss, of_steps.dtype)
@@ -314,7 +317,7 @@ class _Pair:
 
 
 def _keys(seeds: tf.Tensor) -> tf.Tensor:
-    """Returns seeds for what is drawn beside the tasks that these seeds name, int32 `[P, 2]`."""
+    """Returns seeds for draws other than those of the tasks themselves, int32 `[P, 2]`."""
     return tf.map_fn(lambda seed: fold_in(seed, _TAG), seeds)
 
 
@@ -326,5 +329,5 @@ def _shares(keys: tf.Tensor, tag: int) -> tf.Tensor:
 
 
 def _as_column(vector: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Returns a vector `[P]` as `[P, 1, ...]`, of the rank of another tensor."""
+    """Reshapes a vector `[P]` to `[P, 1, ...]`, with the rank of another tensor."""
     return tf.reshape(vector, [-1] + [1] * (like.shape.rank - 1))
