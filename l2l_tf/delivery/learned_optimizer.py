@@ -105,7 +105,7 @@ class LearnedOptimizer(JointOptimizer):
     the optimizer.
 
     A step with a finite gradient far beyond all earlier ones is skipped, as is one with a NaN, for
-    any rule. The limit is 100 times the largest of recent steps, or 10 for the first step
+    any rule. The limit is 100 times the largest of recent steps, or 100 for the first step
     (`l2l_tf.delivery.gradient_history` has the details, and how a lasting change is accepted).
     Otherwise the state after a gradient of 1e30 would affect thousands of steps, and momentum would
     carry the parameters away for good.
