@@ -11,16 +11,18 @@ from experiments.harness.references import reference_curves
 from l2l_tf.problems.quadratic import FAMILIES, Quadratic
 from l2l_tf.reporting.figures import ReferenceCurve
 
-flags.DEFINE_enum("variant", "uniform", sorted(FAMILIES), "How W and y are drawn.")
-flags.DEFINE_integer("num_functions", 128, "Functions in a task.", lower_bound=1)
-flags.DEFINE_integer("num_dimensions", 10, "Dimensions of a function.", lower_bound=1)
+flags.DEFINE_enum(
+    "variant", "uniform", sorted(FAMILIES), "Family of functions: how W and y are drawn."
+)
+flags.DEFINE_integer("num_functions", 128, "Number of functions in a task.", lower_bound=1)
+flags.DEFINE_integer("num_dimensions", 10, "Number of dimensions of a function.", lower_bound=1)
 flags.DEFINE_float("initial_stddev", 0.01, "Standard deviation of initial parameters.", 0)
 
 FLAGS = flags.FLAGS
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
-    """Runs the experiment as the flags say."""
+    """Runs the experiment that the flags describe."""
     problem = Quadratic(
         FLAGS.variant, FLAGS.num_functions, FLAGS.num_dimensions, FLAGS.initial_stddev
     )
