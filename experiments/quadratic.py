@@ -1,4 +1,4 @@
-"""Does a rule learned on random quadratics beat tuned hand-designed ones on fresh ones?
+"""Does a rule trained on random quadratics beat tuned hand-designed rules on fresh ones?
 
 Andrychowicz et al. 2016, section 3.1 and figure 4 (left), arXiv 1606.04474.
 """
