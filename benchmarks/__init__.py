@@ -1,6 +1,6 @@
-"""Speed and memory, beside other ways to write the same."""
+"""Speed and memory, beside other implementations of the same computations."""
 
 import os
 
-# As in experiments, before TensorFlow is imported.
+# As in experiments, this must precede the import of TensorFlow.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -1,9 +1,9 @@
-"""Milliseconds of a meta-step on CIFAR-10, and on made-up images that are there as they are needed.
+"""Milliseconds of a meta-step on CIFAR-10, and on made-up images that are already in memory.
 
-The paper's network and its two LSTMs, minibatches of 128, unroll 20. The difference is what drawing
-minibatches from the images costs: the bar is a ratio of at most 1.2.
+The benchmark uses the paper's network and its two LSTMs, minibatches of 128 and unrolls of 20. The
+difference is what it costs to draw minibatches from the images. The bar is a ratio of at most 1.2.
 
-TFDS_DATA_DIR=FOLDER python -m benchmarks.cifar_input
+    TFDS_DATA_DIR=FOLDER python -m benchmarks.cifar_input
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _NUM_ROUNDS = 40
 
 
 class MadeUp(ClassificationProblem):
-    """A network on the same minibatch at each step: noise, in the dtype that it computes in."""
+    """A network on the same minibatch at each step: noise, in the dtype of its computations."""
 
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         random = np.random.default_rng(0)
@@ -39,11 +39,11 @@ class MadeUp(ClassificationProblem):
 def compare(dataset: datasets.Dataset, num_rounds: int) -> dict[str, np.ndarray]:
     """Returns the seconds of each meta-step on images of a data set and on made-up ones.
 
-    The two take turns, so that what else the machine does falls on both.
+    The two take turns, so that whatever else the machine does affects both.
 
     Args:
-        dataset: where the images are from.
-        num_rounds: how many meta-steps of each are timed.
+        dataset: the source of the images.
+        num_rounds: the number of meta-steps of each that are timed.
     """
     model = conv_net(dataset.image_shape, dataset.num_classes)
     steps = {
@@ -51,7 +51,7 @@ def compare(dataset: datasets.Dataset, num_rounds: int) -> dict[str, np.ndarray]
         "synthetic": _meta_step(MadeUp(model, *dataset.train)),
     }
     for step in steps.values():
-        step()  # Traces, and so takes far longer.
+        step()  # The first meta-step traces, so it takes far longer.
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(num_rounds):
         for name, step in steps.items():
@@ -60,7 +60,7 @@ def compare(dataset: datasets.Dataset, num_rounds: int) -> dict[str, np.ndarray]
 
 
 def _meta_step(problem: Problem) -> Callable[[], None]:
-    """Returns a function that does the next meta-step of a trajectory without end."""
+    """Returns a function that does the next meta-step of an endless trajectory."""
 
     def lstm(seed: int) -> CoordinatewiseLSTM:
         return CoordinatewiseLSTM((20, 20), "log_and_sign", output_scale=0.1, seed=seed)

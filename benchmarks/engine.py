@@ -1,9 +1,9 @@
-"""Speed and memory of meta-steps and inner steps, side by side with other ways to write them.
+"""Speed and memory of meta-steps and inner steps, side by side with other implementations.
 
     python -m benchmarks.engine --output=benchmarks/results.json
 
-Prints tables and writes results.json: about 15 minutes on two cores. This process stays small
-and imports no framework: what it spawned would begin with its memory on their account.
+Prints tables and writes results.json, in about 15 minutes on two cores. This process stays small
+and imports no framework, because its memory would count in that of the processes it starts.
 """
 
 import json
@@ -23,14 +23,18 @@ from benchmarks.report import Results, check_bars, format_results, write_json
 from experiments.harness.path_flags import define_path
 from experiments.harness.places import check_output
 
-_OUTPUT = define_path("output", "benchmarks/results.json", "Where results are written.")
-_WORKLOADS = flags.DEFINE_list("workloads", list(PLANS), "What is run.")
-_CONTENDERS = flags.DEFINE_list("contenders", list(CONTENDERS), "Who runs, if installed.")
-_ROUNDS = flags.DEFINE_integer("rounds", None, "Turns of each contender, if not the plan's.", 1)
+_OUTPUT = define_path("output", "benchmarks/results.json", "File for the results.")
+_WORKLOADS = flags.DEFINE_list("workloads", list(PLANS), "Workloads to run.")
+_CONTENDERS = flags.DEFINE_list("contenders", list(CONTENDERS), "Contenders to run, if installed.")
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", None, "Number of turns of each contender. By default, as planned for the workload.", 1
+)
 _FLOORS = flags.DEFINE_bool("floors", True, "Whether to time matrix products by themselves.")
-_QUICK = flags.DEFINE_bool("quick", False, "Whether to do the least that shows that it works.")
+_QUICK = flags.DEFINE_bool(
+    "quick", False, "Whether to do only the least that shows that everything works."
+)
 _MEMORY_SHARE = flags.DEFINE_float(
-    "memory_share", 0.8, "Part of the machine's memory that a contender may take.", 0, 1
+    "memory_share", 0.8, "Share of the machine's memory that a contender may take.", 0, 1
 )
 
 for _flag, _names in ((_WORKLOADS, PLANS), (_CONTENDERS, CONTENDERS)):
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     if len(arguments) > 1:
         sys.exit(f"error: Arguments must be flags. Received: {arguments[1:]}. Write --name=value.")
     output = Path(_OUTPUT.value)
-    # Not after all has run.
+    # Check this before everything has run.
     try:
         check_output("output", output)
     except ValueError as error:

@@ -1,10 +1,11 @@
-"""What the arithmetic alone would take: its matrix products, counted and timed by themselves.
+"""The time of the arithmetic alone: matrix products, counted and timed by themselves.
 
     python -m benchmarks.floors --workloads=mnist,inner_1e5
 
-prints JSON. A floor is FLOPs over the rate that TensorFlow reaches on products of the same shapes:
-those of the rule's LSTM layers and, in a meta-step, of the optimizee. Sigmoids, logarithms, sums
-and everything that only moves memory count nothing, so that no floor can quite be reached.
+prints JSON. A floor is the number of FLOPs over the rate that TensorFlow reaches on products of the
+same shapes: those of the rule's LSTM layers and, in a meta-step, of the optimizee. Sigmoids,
+logarithms, sums and everything that only moves memory count nothing, so no floor can quite be
+reached.
 """
 
 import dataclasses
@@ -21,9 +22,9 @@ from benchmarks.networks import Shape
 from benchmarks.timing import time_steps
 from benchmarks.workloads import UNITS, WORKLOADS, MetaStep, Workload
 
-_WORKLOADS = flags.DEFINE_list("workloads", list(WORKLOADS), "For which workloads.")
+_WORKLOADS = flags.DEFINE_list("workloads", list(WORKLOADS), "Workloads to compute floors for.")
 
-# Larger products are timed as several of this many rows, which suits the caches better.
+# Larger products are timed as several products of this many rows, which suits the caches better.
 _MAX_ROWS = 2**14
 _SECONDS_PER_PRODUCT = 0.2
 _SECONDS_PER_GRAPH = 0.05
@@ -31,12 +32,12 @@ _SECONDS_PER_GRAPH = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """A matrix product `[rows, inner]` x `[inner, columns]`, with factors stored as they occur.
+    """A matrix product `[rows, inner]` x `[inner, columns]`, with factors as they are stored.
 
     Attributes:
-        rows: of the result.
+        rows: rows of the result.
         inner: the length of the sums.
-        columns: of the result.
+        columns: columns of the result.
         transpose_a: whether the first factor is stored as `[inner, rows]`.
         transpose_b: whether the second is stored as `[columns, inner]`.
     """
@@ -49,21 +50,21 @@ class Product:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions."""
+        """The number of multiplications and additions."""
         return 2 * self.rows * self.inner * self.columns
 
 
 def layer_products(
     rows: int, inner: int, columns: int, backward: bool, needed_inputs: int
 ) -> list[Product]:
-    """Returns the products of a layer: forward, and those for the gradients of weights and inputs.
+    """Returns the products of a layer: forward, and for the gradients of weights and inputs.
 
     Args:
-        rows: examples or coordinates.
-        inner: inputs of the layer.
-        columns: its outputs.
+        rows: the number of examples or coordinates.
+        inner: the number of inputs of the layer.
+        columns: the number of its outputs.
         backward: whether to include the backward pass.
-        needed_inputs: of how many inputs the gradient is needed.
+        needed_inputs: the number of inputs whose gradient is needed.
     """
     products = [Product(rows, inner, columns)]
     if backward:
@@ -74,7 +75,7 @@ def layer_products(
 
 
 def lstm_products(num_coordinates: int, backward: bool) -> list[Product]:
-    """Returns the products of one step of the rule's LSTM layers, inputs and hidden stacked.
+    """Returns the products of one step of the rule's LSTM layers; inputs and hidden are stacked.
 
     The logarithm and sign of a gradient are constants, so the first layer's inputs have no
     gradient; its hidden values do.
@@ -102,7 +103,7 @@ def network_products(forward: Iterable[Shape]) -> list[Product]:
 
 
 def floor(workload: Workload) -> dict[str, float]:
-    """Returns the floor of a workload, with what it comes from.
+    """Returns the floor of a workload, and the numbers behind it.
 
     Returns:
         `flops`; `gflops_per_second`, the rate of the LSTM's products with many of them in one
@@ -112,7 +113,7 @@ def floor(workload: Workload) -> dict[str, float]:
     is_meta_step = isinstance(workload, MetaStep)
     lstm = lstm_products(workload.num_coordinates, is_meta_step)
     rates = _flops(lstm) / _seconds(lstm)
-    # The output layer is too narrow to have a rate worth the name: it goes at that of the others.
+    # The output layer is too narrow for a meaningful rate, so it gets the rate of the others.
     flops = _flops(lstm) + _flops(output_products(workload.num_coordinates, is_meta_step))
     seconds = flops / rates
     if isinstance(workload, MetaStep):
@@ -134,13 +135,13 @@ def _flops(products: list[Product]) -> int:
 
 
 def _seconds(products: list[Product]) -> np.ndarray:
-    """Returns the seconds that products take in a graph, and called one by one, `[2]`."""
+    """Returns the seconds that products take in a graph and called one by one, `[2]`."""
     return np.sum([seconds_of(product) for product in products], axis=0)
 
 
 @functools.cache
 def seconds_of(product: Product) -> tuple[float, float]:
-    """Returns the seconds that a product takes among others in a graph, and in a call by itself."""
+    """Returns a product's seconds among others in a graph, and in a call by itself."""
     longest = max(product.rows, product.inner)
     if longest > _MAX_ROWS:
         rows, inner = min(product.rows, _MAX_ROWS), min(product.inner, _MAX_ROWS)
@@ -162,7 +163,7 @@ def _seconds_of_graph(product: Product, count: int) -> float:
     def products(a, b):
         result = tf.matmul(a, b, product.transpose_a, product.transpose_b)
         for _ in range(count - 1):
-            # The next begins when the last has ended.
+            # The next product begins only when the last has ended.
             with tf.control_dependencies([result]):
                 result = tf.matmul(a, b, product.transpose_a, product.transpose_b)
         return result
@@ -174,7 +175,7 @@ def _seconds_of_graph(product: Product, count: int) -> float:
 
 def main(_: list[str]) -> None:
     """Prints the floors by workload."""
-    # Grappler would see that products of the same factors are the same.
+    # Without this, Grappler would see that products of the same factors are the same.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     print(json.dumps({name: floor(WORKLOADS[name]) for name in _WORKLOADS.value}))
 

@@ -1,14 +1,16 @@
-"""LearnedOptimizer beside Keras's Adam: time and memory of a step, time to trace one.
+"""LearnedOptimizer beside Keras's Adam: time and memory of a step, and time to trace one.
 
     python -m benchmarks.keras_optimizers --output=benchmarks/keras_optimizers.json
 
-A step is `optimizer.apply` on given gradients of an MLP, compiled by TensorFlow or by XLA, each in
-a process of its own, which reports its peak of memory beyond what TensorFlow, the variables and
-the gradients take. `rule` is the rule's own step on a vector of as many gradients, as
-`benchmarks.engine` times it. Minutes apart, this machine's speed differs by more than the two do,
-so the ratios that have limits come from further processes, each of which alternates between two
-things: the optimizer's step and the rule's, or tracing a training step of the paper's network for
-CIFAR-10 with the optimizer and with Adam.
+A step is `optimizer.apply` on given gradients of an MLP, compiled by TensorFlow or by XLA. Each
+runs in a process of its own, which reports its peak memory beyond what TensorFlow, the variables
+and the gradients take. `rule` is the rule's own step on a vector of as many gradients, as
+`benchmarks.engine` times it.
+
+Over minutes, this machine's speed differs by more than the two do. The ratios that have limits
+therefore come from further processes, each of which alternates between two things: the optimizer's
+step and the rule's, or tracing a training step of the paper's network for CIFAR-10 with the
+optimizer and with Adam.
 """
 
 import json
@@ -42,17 +44,19 @@ _CIFAR_NET = "cifar"
 # Pairs that alternate in one process.
 _JOINT_UPDATE = "learned_and_rule"
 _TRACING = "learned_and_adam"
-# What the project sets itself as limits.
+# The limits that the project sets itself.
 _BARS = {"joint update / rule": 1.15, "tracing: learned / adam": 1.2}
-# Steps of a round together take so long, unless one step takes longer.
+# The steps of a round together take this long, unless one step takes longer.
 _SECONDS_OF_ROUND = 0.1
 _MIN_ROUNDS = 11
 
-_OUTPUT = define_path("output", "benchmarks/keras_optimizers.json", "Where results go.")
-_SIZES = flags.DEFINE_list("networks", list(_NETWORKS), "What is optimised.")
-_SECONDS = flags.DEFINE_float("seconds", 5.0, "Seconds of timed steps of each.", 0)
-_TURNS_SECONDS = flags.DEFINE_float("turns_seconds", 30.0, "Seconds of steps in turns.", 0)
-_NUM_TRACES = flags.DEFINE_integer("num_traces", 11, "Traces with each optimizer.", 1)
+_OUTPUT = define_path("output", "benchmarks/keras_optimizers.json", "File for the results.")
+_SIZES = flags.DEFINE_list("networks", list(_NETWORKS), "Networks to optimise.")
+_SECONDS = flags.DEFINE_float("seconds", 5.0, "Seconds of timed steps of each optimizer.", 0)
+_TURNS_SECONDS = flags.DEFINE_float(
+    "turns_seconds", 30.0, "Seconds of steps of each pair that alternates.", 0
+)
+_NUM_TRACES = flags.DEFINE_integer("num_traces", 11, "Number of traces with each optimizer.", 1)
 _MEASURE = flags.DEFINE_list("measure", None, "In a worker: network, optimizer, compiler.")
 
 
@@ -95,7 +99,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def _measure(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
-    """Returns what a process of its own measures, and prints it."""
+    """Measures one optimizer in a process of its own, prints the result and returns it."""
     command = [sys.executable, "-m", "benchmarks.keras_optimizers"]
     command += [f"--measure={network},{optimizer},{compiler}"]
     command += [f"--seconds={_SECONDS.value}", f"--num_traces={_NUM_TRACES.value}"]
@@ -155,11 +159,11 @@ def _step(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
 
 
 def _step_in_turns(network: str) -> dict[str, Any]:
-    """Returns how much longer than the rule's own step the joint update takes."""
+    """Returns the time of the joint update as a multiple of the rule's own step."""
     parameters = _parameters(network)
     rule, _ = _rule_step(sum(parameter.size for parameter in parameters))
     learned, *_ = _optimizer_step(parameters, "learned", "graph")
-    # The first step of each traces it.
+    # The first step of each traces.
     slower = max(time_steps(step, 0, 2)[1] for step in (learned, rule))
     num_steps = max(1, int(_SECONDS_OF_ROUND / slower))
 
@@ -174,7 +178,7 @@ def _step_in_turns(network: str) -> dict[str, Any]:
 def _ratios(
     ours: Callable[[], float], others: Callable[[], float], num_rounds: int
 ) -> dict[str, Any]:
-    """Returns the ratios of what two functions return, which take turns at coming first."""
+    """Returns the ratios of the results of two functions, which take turns at coming first."""
     ratios = []
     for index in range(num_rounds):
         if index % 2:
@@ -191,7 +195,7 @@ def _parameters(network: str) -> list[np.ndarray]:
 
 
 def _rule_step(num_coordinates: int) -> tuple[Callable[[], Any], int]:
-    """Returns the rule's own step, and the peak of memory before it was made."""
+    """Returns the rule's own step, and the peak memory before it was made."""
     from benchmarks.contenders.ours import inner_step
     from benchmarks.workloads import InnerStep
 
@@ -204,7 +208,7 @@ def _rule_step(num_coordinates: int) -> tuple[Callable[[], Any], int]:
 def _optimizer_step(
     parameters: Sequence[np.ndarray], optimizer: str, compiler: str
 ) -> tuple[Callable[[], Any], int, int]:
-    """Returns a step, the peak of memory before the optimizer was made, and its state's bytes."""
+    """Returns a step, the peak memory before the optimizer was made, and its state's bytes."""
     import keras
     import tensorflow as tf
 
@@ -230,7 +234,7 @@ def _optimizer_step(
 
 
 def _trace_in_turns() -> dict[str, Any]:
-    """Returns how much longer than with Adam tracing a training step of the CIFAR net takes."""
+    """Returns the time to trace a training step of the CIFAR net as a multiple of Adam's."""
     import keras
     import tensorflow as tf
 
@@ -260,7 +264,7 @@ def _trace_in_turns() -> dict[str, Any]:
         seconds[optimizer].append(seconds_to_trace(optimizer))
         return seconds[optimizer][-1]
 
-    # The first of each warms up what Keras and TensorFlow load late.
+    # The first trace of each warms up whatever Keras and TensorFlow load late.
     for optimizer in seconds:
         seconds_to_trace(optimizer)
     ratios = _ratios(lambda: trace("learned"), lambda: trace("adam"), _NUM_TRACES.value)

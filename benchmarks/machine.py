@@ -1,4 +1,4 @@
-"""Where and with what a benchmark was run."""
+"""The machine and the software that a benchmark was run with."""
 
 import importlib.metadata
 import os
@@ -27,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_software() -> dict[str, Any]:
-    """Returns the commit and the versions of Python and the frameworks; null for what is absent."""
+    """Returns the commit and the versions of Python and frameworks; null for what is absent."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Contenders measured on a workload, each in a process of its own."""
+"""Measures contenders on a workload, each in a process of its own."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from benchmarks.plan import Plan
 from benchmarks.processes import Worker, WorkerError
 from benchmarks.workloads import WORKLOADS, MetaStep
 
-# What is known of one contender on one workload, as JSON values by name.
+# The result for one contender on one workload, as JSON values by name.
 Measurement = dict[str, Any]
 
 
@@ -22,16 +22,16 @@ def measure(
     A measurement has the names of `workload` and `contender`, and a `status`:
         measured: `first_step`, the seconds of the one that traces and compiles; `median`,
             `quartiles` and `num_steps` over all timed steps of all rounds, in seconds (of the first
-            step where there are no rounds); `peak_bytes` of the process, `baseline_bytes` before
-            the contender began (frameworks imported, data made), and `bytes`, the difference.
-        extrapolated: `median` and `bytes`, as the `trials` on shorter unrolls predict them.
-        failed, not installed: the `reason` alone.
+            step where there are no rounds); `peak_bytes` of the process; `baseline_bytes` before
+            the contender began (frameworks imported, data made); and `bytes`, the difference.
+        extrapolated: `median` and `bytes`, as predicted by the `trials` on shorter unrolls.
+        failed, not installed: only the `reason`.
 
     Args:
         workload: its name.
-        plan: who runs and for how long.
-        memory_limit: bytes at which a contender is given up.
-        report: is called with a line on each contender.
+        plan: the contenders to run, and for how long.
+        memory_limit: bytes at which a contender is stopped.
+        report: called with a line on each contender.
     """
     entrants = [_Entrant(name, workload, plan, memory_limit) for name in plan.contenders]
     groups = [entrants] if plan.num_rounds > 1 else [[entrant] for entrant in entrants]
@@ -51,7 +51,7 @@ def measure(
 
 
 def extrapolate(trials: Sequence[Measurement], num_steps: int) -> Measurement:
-    """Returns what measurements on two unrolls predict of one of T steps, linear in T.
+    """Returns the prediction for T steps from measurements on two unrolls, linear in T.
 
     Args:
         trials: measurements, each with its `unroll_length`.
@@ -65,7 +65,7 @@ def extrapolate(trials: Sequence[Measurement], num_steps: int) -> Measurement:
 
 
 class _Entrant:
-    """A contender on its way through a workload; what befalls it is its measurement."""
+    """A contender on its way through a workload, with its measurement."""
 
     def __init__(self, contender: str, workload: str, plan: Plan, memory_limit: int):
         self.measurement: Measurement = {"workload": workload, "contender": contender}
@@ -77,7 +77,7 @@ class _Entrant:
         self._times: list[float] = []
 
     def begin(self) -> None:
-        """Starts the process, unless trials on shorter unrolls say that it would not fit."""
+        """Starts the process, unless trials on shorter unrolls predict that it would not fit."""
         if not self._contender.is_installed:
             reason = f"needs {self._contender.framework}: pip install '.[benchmark]'"
             self.measurement |= {"status": "not installed", "reason": reason}
@@ -91,7 +91,7 @@ class _Entrant:
             self._fail(error)
 
     def take_turn(self) -> None:
-        """Times steps, if the process is alive and has not had the time of all its turns yet."""
+        """Times steps if the process is alive and has not used the time of all its turns."""
         if self._worker is None or sum(self._times) > self._plan.num_rounds * self._plan.seconds:
             return
         try:
@@ -106,7 +106,7 @@ class _Entrant:
             self._fail(error)
 
     def end(self) -> None:
-        """Ends the process, if it is alive."""
+        """Ends the process if it is alive."""
         if self._worker is not None:
             self._worker.close()
             self._worker = None

@@ -1,6 +1,6 @@
-"""The networks that benchmarks optimise: sizes and first parameters.
+"""The networks that benchmarks optimise: sizes and initial parameters.
 
-Their losses are written in `contenders`, once for each framework.
+Their losses are in `contenders`, once for each framework.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ class MLP:
     Its parameters are a kernel `[inputs, outputs]` and a bias `[outputs]` for each layer.
 
     Attributes:
-        units: the number of inputs, of units of each hidden layer, and of classes.
+        units: the numbers of inputs, of units in each hidden layer, and of classes.
     """
 
     units: Shape
@@ -46,10 +46,11 @@ class MLP:
 class ConvNet:
     """A network like the paper's for CIFAR-10 (Andrychowicz et al. 2016, section 3.3, 1606.04474).
 
-    Three blocks of 5 x 5 convolution (same padding), batch normalisation, ReLU and 2 x 2 max
-    pooling; a dense layer with batch normalisation and ReLU; a dense layer to the classes. What is
-    batch-normalised has no bias: the normalisation would take it out again. Statistics are those of
-    the batch. `l2l_tf.problems.networks.conv_net` has biases in place of scales, and is as large.
+    It has three blocks of 5 x 5 convolution (same padding), batch normalisation, ReLU and 2 x 2 max
+    pooling; a dense layer with batch normalisation and ReLU; and a dense layer to the classes.
+    Layers with batch normalisation have no bias, because the normalisation would remove it.
+    Statistics are those of the batch. `l2l_tf.problems.networks.conv_net` has biases in place of
+    scales, and is as large.
 
     Its parameters are kernel `[5, 5, inputs, channels]`, scale and offset for each block; kernel,
     scale and offset; kernel and bias. By default those are 1,200 + 2 * 6,400 + 3 * 32, 8,192 + 64
@@ -57,9 +58,9 @@ class ConvNet:
 
     Attributes:
         image_size: width and height of the images, which have 3 channels; a multiple of 8.
-        num_channels: of each convolution.
-        num_units: of the hidden dense layer.
-        num_classes: of the output.
+        num_channels: channels of each convolution.
+        num_units: units of the hidden dense layer.
+        num_classes: classes of the output.
     """
 
     image_size: int = 32
@@ -78,7 +79,7 @@ class ConvNet:
 
     @property
     def num_features(self) -> int:
-        """The numbers that the last block gives for one image."""
+        """The number of features that the last block gives for one image."""
         return self.num_channels * (self.image_size // 2**self.num_blocks) ** 2
 
     def initial_parameters(self, random: np.random.Generator) -> list[np.ndarray]:
@@ -94,7 +95,7 @@ class ConvNet:
         return [*parameters, output, _zeros(self.num_classes)]
 
     def products(self, batch_size: int) -> list[Shape]:
-        """Returns the matrix products of a forward pass: a convolution is one over its patches."""
+        """Returns the matrix products of a forward pass; a convolution is one over its patches."""
         products = []
         size, depth = self.image_size, 3
         for _ in range(self.num_blocks):
@@ -109,7 +110,7 @@ Network = MLP | ConvNet
 
 
 def scaled_normal(random: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Returns a kernel, float32, of variance 1 / (inputs of one output)."""
+    """Returns a float32 kernel of variance 1 / (inputs of one output)."""
     deviation = np.sqrt(1 / np.prod(shape[:-1])).astype(np.float32)
     return deviation * random.standard_normal(shape, np.float32)
 

@@ -1,4 +1,4 @@
-"""Who is measured on what, and for how long: about 15 minutes on two cores in all."""
+"""Contenders and durations of each workload, in all about 15 minutes on two cores."""
 
 import dataclasses
 from collections.abc import Collection
@@ -9,17 +9,17 @@ class Plan:
     """How a workload is measured.
 
     Attributes:
-        contenders: who runs, in this order.
-        num_rounds: how often each has its turn. With more than one, all of them stay alive and
-            take turns, so that what else goes on in the machine meets all alike; with one, each
-            has the machine's memory to itself. With none, all there is is the first step.
-        seconds: of each turn; a step in work is ended.
-        min_steps: how many a turn has whatever time they take.
-        time_limit: seconds in which a process must get to the end of its first step, compilation
-            included, and then of each turn.
+        contenders: the contenders, in the order in which they run.
+        num_rounds: the number of turns of each contender. With more than one, all contenders stay
+            alive and take turns, so that whatever else the machine does affects all alike. With
+            one, each has the machine's memory to itself. With none, only the first step is run.
+        seconds: the duration of each turn; a step in progress is finished.
+        min_steps: the number of steps in a turn, however long they take.
+        time_limit: seconds in which a process must finish its first step, including compilation,
+            and then each turn.
         trial_steps: numbers of steps on which a contender whose memory grows with the unroll is
-            tried first. Where what they show says that the whole unroll does not fit, it is
-            extrapolated instead of run. Empty for workloads that fit anyway.
+            tried first. If the trials predict that the whole unroll does not fit, the contender is
+            extrapolated instead of run. Empty for workloads that always fit.
     """
 
     contenders: tuple[str, ...]
@@ -30,7 +30,7 @@ class Plan:
     trial_steps: tuple[int, ...] = ()
 
     def only(self, contenders: Collection[str]) -> "Plan":
-        """Returns the plan without other contenders."""
+        """Returns the plan for these contenders alone."""
         chosen = tuple(name for name in self.contenders if name in contenders)
         return dataclasses.replace(self, contenders=chosen)
 
@@ -39,7 +39,7 @@ class Plan:
         return dataclasses.replace(self, num_rounds=num_rounds)
 
     def quick(self) -> "Plan":
-        """Returns the least that shows whether it works."""
+        """Returns the shortest plan that shows whether everything works."""
         return dataclasses.replace(
             self, num_rounds=min(self.num_rounds, 2), seconds=0.0, min_steps=1
         )
@@ -52,14 +52,15 @@ _INNER = Plan(_ALL, seconds=1.5, min_steps=3)
 PLANS: dict[str, Plan] = {
     "mnist": Plan(_WITH_ONE_THREAD, num_rounds=4, seconds=2.5),
     "cifar": Plan(_WITH_ONE_THREAD, num_rounds=3, seconds=4),
-    # Without pytorch_compiled, which needs much as pytorch does and longer to begin.
+    # Without pytorch_compiled, which needs about as much memory as pytorch and takes longer to
+    # start.
     "mlp_1m": Plan(_ALL[:-1], seconds=12, trial_steps=(2, 4)),
-    # Its one meta-step shows whether memory is what 1M coordinates let expect.
+    # Its one meta-step shows whether memory is as 1M coordinates predict.
     "mlp_10m": Plan(("ours",), num_rounds=0, time_limit=420),
     "mnist_two_tasks": Plan(("one_device", "two_devices"), num_rounds=3, seconds=2),
     "inner_1e4": _INNER,
     "inner_1e5": _INNER,
     "inner_1e6": _INNER,
-    # Without pytorch_compiled, which takes half a minute here to begin.
+    # Without pytorch_compiled, which takes half a minute to start here.
     "inner_1e7": Plan(_ALL[:-1], seconds=1.5, min_steps=4),
 }

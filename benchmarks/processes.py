@@ -1,4 +1,4 @@
-"""Worker processes, from the side of the one who starts them."""
+"""Worker processes, from the side of the parent process."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ class WorkerError(Exception):
 class Worker:
     """A process in which one contender runs one workload, ready when the constructor returns.
 
-    It has its own thread pools and its own peak of memory, and sleeps between requests.
+    It has its own thread pools and its own peak memory, and sleeps between requests.
 
     Args:
         contender: its name.
@@ -29,7 +29,7 @@ class Worker:
         num_steps: steps of the unroll, if not the workload's.
 
     Raises:
-        WorkerError: it did not get to the end of its first step.
+        WorkerError: it did not finish its first step.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Worker:
         command += [] if num_steps is None else [f"--num_steps={num_steps}"]
         self._time_limit = time_limit
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, `close` closes it
-        # A session of its own, so that compilers that it starts end with it.
+        # Give it a session of its own, so that compilers that it starts end with it.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -76,7 +76,7 @@ class Worker:
         return self._answer("the next steps")
 
     def close(self) -> None:
-        """Ends the process and those that it started."""
+        """Ends the process and the processes that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
@@ -106,7 +106,7 @@ class Worker:
         return answer
 
     def _reason(self) -> str:
-        """Returns why a process has ended without a word."""
+        """Returns why a process has ended without an answer."""
         code = self._process.wait()
         if code < 0:
             return f"ended by {signal.Signals(-code).name}"

@@ -18,7 +18,7 @@ _NUM_WARM_UP = 20
 
 
 class _Clock(keras.callbacks.Callback):
-    """Notes when each meta-step ends."""
+    """Records when each meta-step ends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _Clock(keras.callbacks.Callback):
 
 
 def main() -> None:
-    """Prints the median and the quartiles over meta-steps, the first left out."""
+    """Prints the median and the quartiles over meta-steps, without the first."""
     for second_derivatives in (False, True):
         settings = MetaTrainingSettings(
             num_meta_epochs=1,

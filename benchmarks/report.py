@@ -1,4 +1,4 @@
-"""What a benchmark's measurements amount to: bars, tables, JSON."""
+"""Bars, tables and JSON of a benchmark's measurements."""
 
 import dataclasses
 import json
@@ -15,8 +15,8 @@ class Results:
     """Measurements and floors, by name.
 
     Args:
-        measurements: in the order in which they are shown.
-        floors: of workloads, by name.
+        measurements: the measurements, in the order in which they are shown.
+        floors: the floors, by the name of the workload.
     """
 
     def __init__(self, measurements: Sequence[Measurement], floors: dict[str, dict[str, float]]):
@@ -43,7 +43,7 @@ class Results:
         return self.value(workload, "ours", "median") / self.floors[workload][key]
 
     def spread_of_sizes(self) -> float:
-        """Returns our inner step's largest time for a coordinate over its least."""
+        """Returns our inner step's largest time for a coordinate over its smallest."""
         times = [
             self.value(name, "ours", "median") / workload.num_coordinates
             for name, workload in WORKLOADS.items()
@@ -54,12 +54,12 @@ class Results:
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A ratio that this project sets itself as a limit.
+    """A ratio that the project limits.
 
     Attributes:
-        name: what over what.
-        limit: the ratio that must not be passed.
-        ratio: gives the ratio of results; KeyError where something was not measured.
+        name: the two quantities of the ratio.
+        limit: the largest ratio that is allowed.
+        ratio: returns the ratio from results; raises KeyError if something was not measured.
     """
 
     name: str
@@ -95,7 +95,7 @@ BARS = (
 
 
 def check_bars(results: Results) -> list[dict[str, Any]]:
-    """Returns name, limit, ratio and whether it is met of each bar; null where not measured."""
+    """Returns name, limit, ratio and whether it is met for each bar; null if not measured."""
     rows = []
     for bar in BARS:
         try:
@@ -127,7 +127,7 @@ def format_results(results: Results) -> str:
 
 
 def write_json(path: Path, contents: dict[str, Any]) -> None:
-    """Writes JSON without null for NaN: a measurement that is no number is a fault."""
+    """Writes JSON without replacing NaN by null: a measurement that is no number is an error."""
     write_text(path, json.dumps(contents, indent=2, allow_nan=False) + "\n")
 
 

@@ -3,9 +3,10 @@
     python -m benchmarks.resnet_step
 
 A step is Keras's own: a minibatch of images of CIFAR-10's size, forward and backward pass, and the
-update of 272,474 parameters. Each optimizer has a process of its own, on Linux, which reports its
-peak of resident memory beyond what is resident before the optimizer is made, with TensorFlow and
-the network in place. Images and the rules' weights are random: a step costs the same.
+update of 272,474 parameters. Each optimizer has a process of its own, on Linux. The process reports
+its peak of resident memory beyond what is resident before the optimizer is made, when TensorFlow
+and the network are in place. Images and the rules' weights are random, which does not change the
+cost of a step.
 """
 
 import json
@@ -25,25 +26,27 @@ from l2l_tf.rules import CoordinatewiseLSTM, RNNprop, Route, RoutedRule
 
 
 def _two_lstms() -> keras.layers.Layer:
-    """Returns a rule as the paper's for convolutional networks."""
+    """Returns a rule like the paper's for convolutional networks."""
     other, kernels = (CoordinatewiseLSTM((20, 20), "log_and_sign", seed=seed) for seed in (0, 1))
     return RoutedRule(other, [Route(kernels, kind="conv")])
 
 
-# What makes each optimizer; Adam is what others are compared with.
+# The function that makes each optimizer; the others are compared with Adam.
 OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
     "adam": lambda: keras.optimizers.Adam(1e-3),
     "two_lstms": lambda: LearnedOptimizer(_two_lstms()),
     "rnnprop": lambda: LearnedOptimizer(RNNprop((20, 20), seed=0)),
 }
 
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images of a minibatch.", 2)
-_NUM_STEPS = flags.DEFINE_integer("num_steps", 20, "Steps that are timed.", 1)
-_MEASURE = flags.DEFINE_enum("measure", None, list(OPTIMIZERS), "In a worker: the optimizer.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Number of images in a minibatch.", 2)
+_NUM_STEPS = flags.DEFINE_integer("num_steps", 20, "Number of steps to time.", 1)
+_MEASURE = flags.DEFINE_enum(
+    "measure", None, list(OPTIMIZERS), "In a worker: the optimizer to measure."
+)
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints a line for each optimizer; or measures one as a worker."""
+    """Prints a line for each optimizer; in a worker, measures one."""
     if _MEASURE.value is not None:
         print(json.dumps(_measure(OPTIMIZERS[_MEASURE.value])))
         return
@@ -71,7 +74,7 @@ def _measure(make_optimizer: Callable[[], keras.optimizers.Optimizer]) -> dict[s
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     before = forget_peak()
     model.compile(make_optimizer(), loss)
-    model.train_on_batch(images, labels)  # Traces, and so takes far longer.
+    model.train_on_batch(images, labels)  # The first step traces, so it takes far longer.
     times = time_steps(
         lambda: model.train_on_batch(images, labels), seconds=0, min_steps=_NUM_STEPS.value
     )

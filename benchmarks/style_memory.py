@@ -1,13 +1,16 @@
-"""Memory of a meta-step on the pixels of a picture, beside what its parts take.
+"""Memory of a meta-step on the pixels of a picture, compared with its parts.
 
     python -m benchmarks.style_memory
 
-A meta-step through VGG19 must not keep the network's maps of each step. What it may take is what
-one forward and backward pass of the network takes, and what a meta-step of the same rule takes on
-as many coordinates of a loss that costs nothing: the bar is a ratio of at most 1.3 to their sum.
-Each is the peak of resident memory of a process of its own, on Linux, beyond what is resident
-before its first step, with TensorFlow, the network and its weights in place. Weights are random:
-memory is the same. `--chunk_size=4096` lets the rule take so little that kept maps would show.
+A meta-step through VGG19 must not keep the network's maps of each step. It may take as much memory
+as two parts together: one forward and backward pass of the network, and a meta-step of the same
+rule on as many coordinates of a loss that costs nothing. The bar is a ratio of at most 1.3 to their
+sum.
+
+Each number is the peak of resident memory of a process of its own, on Linux, beyond what is
+resident before its first step, when TensorFlow, the network and its weights are in place. Weights
+are random, which does not change the memory. `--chunk_size=4096` makes the rule take so little that
+kept maps would show.
 """
 
 import json
@@ -33,15 +36,17 @@ from l2l_tf.training import meta_gradient
 LARGEST_RATIO = 1.3
 PARTS = ("pass", "rule", "meta_step")
 
-_NETWORK = flags.DEFINE_enum("network", "vgg19", sorted(FEATURE_NETWORKS), "Whose maps count.")
+_NETWORK = flags.DEFINE_enum(
+    "network", "vgg19", sorted(FEATURE_NETWORKS), "Network whose maps count."
+)
 _SIDE = flags.DEFINE_integer("image_size", 64, "Pixels of each side of the picture.", 32, 213)
 _NUM_STEPS = flags.DEFINE_integer("unroll_length", 32, "Steps of the unroll.", 1)
 _UNITS = flags.DEFINE_list("units", ["20", "20"], "Units of each LSTM layer.")
 _CHUNK_SIZE = flags.DEFINE_integer(
-    "chunk_size", None, "Coordinates that the rule takes at once.", 0
+    "chunk_size", None, "Number of coordinates that the rule takes at once.", 0
 )
-_NUM_REPEATS = flags.DEFINE_integer("repeats", 3, "How often each is done.", 1)
-_MEASURE = flags.DEFINE_enum("measure", None, PARTS, "In a worker: what is measured.")
+_NUM_REPEATS = flags.DEFINE_integer("repeats", 3, "Number of repetitions of each measurement.", 1)
+_MEASURE = flags.DEFINE_enum("measure", None, PARTS, "In a worker: the part to measure.")
 
 
 class Bowl(Problem):
@@ -67,7 +72,7 @@ class Bowl(Problem):
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints bytes and seconds of each part, and the ratio; or measures one part as a worker."""
+    """Prints bytes and seconds of each part, and the ratio; in a worker, measures one part."""
     if _MEASURE.value is not None:
         print(json.dumps(_measure(_MEASURE.value)))
         return
@@ -101,7 +106,7 @@ def _measure(part: str) -> dict[str, float]:
 
 
 def _bytes_of_maps(model: keras.Model) -> int:
-    """Returns what the outputs of a network's layers take for one picture."""
+    """Returns the bytes of the outputs of a network's layers for one picture."""
     network = model.get_layer(index=-1)
     shape = (1, _SIDE.value, _SIDE.value, 3)
     maps = keras.Model(network.inputs, [layer.output for layer in network.layers[1:]])
@@ -140,7 +145,7 @@ def _pass(problem: StyleTransferProblem) -> Callable[[], Any]:
 
 
 def _meta_step(problem: StyleTransferProblem, part: str) -> Callable[[], Any]:
-    """Returns a function that does the next meta-step of a trajectory without end."""
+    """Returns a function that does the next meta-step of an endless trajectory."""
     judged: Problem = Bowl(problem) if part == "rule" else problem
     seed = task_seeds(0, "train", 0, 1)[0]
     units = [int(one) for one in _UNITS.value]

@@ -16,9 +16,9 @@ def time_steps(
 
     Args:
         step: does one step and waits for its end.
-        seconds: after which no further step begins.
-        min_steps: how many are done whatever time they take, at least 1.
-        warm_up: whether the first step is left out where there are others, because other processes
+        seconds: no further step begins after this time.
+        min_steps: the least number of steps, however long they take, at least 1.
+        warm_up: whether to leave out the first step if there are others, because other processes
             ran before it.
     """
     times: list[float] = []
@@ -31,13 +31,13 @@ def time_steps(
 
 
 def peak_bytes() -> int:
-    """Returns the most memory that this process has had in residence."""
+    """Returns the peak resident memory of this process."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def forget_peak() -> int:
-    """Gives back what is free, makes the present the peak and returns it, in bytes; on Linux."""
+    """Frees memory, makes the present use the peak and returns it, in bytes; on Linux."""
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return peak_bytes()

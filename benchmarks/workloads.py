@@ -1,4 +1,4 @@
-"""What is measured: sizes and NumPy data, the same for every contender."""
+"""The workloads: sizes and NumPy data, the same for every contender."""
 
 import dataclasses
 import functools
@@ -22,15 +22,15 @@ class MetaStep:
     """One update of the rule's weights from one unroll of T steps on a network.
 
     An unroll begins with the parameters of step 0 and their gradient, which is computed beforehand:
-    in a trajectory, the unroll before has left it. Each of T steps turns a gradient into a delta,
-    adds it, and takes loss and gradient at the new iterate. The meta-loss is the sum of the T
-    losses; its gradient, which takes the optimizee's gradients as constants, goes through Adam.
+    in a trajectory, it is left by the previous unroll. Each of T steps turns a gradient into a
+    delta, adds it, and computes loss and gradient at the new iterate. The meta-loss is the sum of
+    the T losses. Its gradient, in which the optimizee's gradients are constants, goes through Adam.
 
     Attributes:
         network: the optimizee.
         batch_size: B.
         num_steps: T.
-        num_tasks: how many of them are in a meta-step.
+        num_tasks: the number of tasks in a meta-step.
     """
 
     network: Network
@@ -63,7 +63,7 @@ class MetaStep:
         return random.integers(self.network.num_classes, size=shape, dtype=np.int32)
 
     def load(self) -> None:
-        """Makes the data, so that what it takes is not counted as a contender's."""
+        """Makes the data, so that their cost is not counted as a contender's."""
         _ = self.parameters, self.inputs, self.labels
 
 
@@ -80,7 +80,7 @@ class InnerStep:
         return random.standard_normal(self.num_coordinates, np.float32)
 
     def load(self) -> None:
-        """Makes the data, so that what it takes is not counted as a contender's."""
+        """Makes the data, so that their cost is not counted as a contender's."""
         _ = self.gradient
 
 

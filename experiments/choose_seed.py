@@ -1,8 +1,8 @@
-"""Which of several rules that were trained alike but for the seed? And how much do they vary?
+"""Which of several rules that differ only in the seed is best? And how much do they vary?
 
-Copies the rule with the lowest validation loss of those that `--rule` names to `--output_dir`. Its
-card gets an entry `meta_seeds`: of each seed the validation loss, the commit and the command, and
-the final and mean losses of the rule's scores.
+Copies the rule with the lowest validation loss among those that `--rule` names to `--output_dir`.
+Its card gets an entry `meta_seeds` with, for each seed, the validation loss, the commit, the
+command, and the final and mean losses of the rule's scores.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from l2l_tf.reporting import format_markdown
 FLAGS = flags.FLAGS
 
 Card = dict[str, Any]
-# What runs that differ by the seed alone do not share.
+# Entries in which runs that differ only in the seed may differ.
 _OF_ONE_RUN = {"seed", "progress", "command", "commit"}
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
-    """Copies the chosen rule and prints all of them."""
+    """Copies the chosen rule and prints a table of all rules."""
     paths = [find_rule(rule) for rule in FLAGS.rule]
     cards = [load_card(path) for path in paths]
     try:
@@ -42,10 +42,10 @@ def main(strategy: tf.distribute.Strategy) -> None:
             "experiments have written."
         ) from error
     output_dir = Path(FLAGS.output_dir)
-    # What is there now, beside what keeps other runs out.
+    # The lock that keeps other runs out does not count.
     if any(path.name != RUN_LOCK for path in output_dir.iterdir()):
         check_destination(output_dir)
-    # Whether it is whole shows before another takes its place.
+    # Loading shows whether the rule is whole before it replaces another.
     load_rule(paths[chosen])
     if output_dir.resolve() != paths[chosen].resolve():
         _replace(output_dir, paths[chosen])
@@ -56,11 +56,11 @@ def main(strategy: tf.distribute.Strategy) -> None:
 
 
 def _replace(folder: Path, rule: Path) -> None:
-    """Puts a copy of a rule in place of a folder, whole or not at all."""
+    """Replaces a folder by a copy of a rule, whole or not at all."""
     partial = partial_path(folder)
     try:
         shutil.copytree(rule, partial)
-        # What keeps other runs out goes along, where a file can have two places.
+        # Keep the lock in the new folder, where the file system allows hard links.
         with contextlib.suppress(OSError):
             os.link(folder / RUN_LOCK, partial / RUN_LOCK)
         move_into_place(partial, folder)

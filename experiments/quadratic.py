@@ -1,4 +1,4 @@
-"""Does a rule learned on random quadratics beat tuned hand-designed ones on fresh ones?
+"""Does a rule trained on random quadratics beat tuned hand-designed rules on fresh ones?
 
 Andrychowicz et al. 2016, section 3.1 and figure 4 (left), arXiv 1606.04474.
 """
@@ -12,16 +12,18 @@ from l2l_tf.problems import Quadratic
 from l2l_tf.problems.quadratic import FAMILIES
 from l2l_tf.reporting.figures import ReferenceCurve
 
-flags.DEFINE_enum("variant", "uniform", sorted(FAMILIES), "How W and y are drawn.")
-flags.DEFINE_integer("num_functions", 128, "Functions in a task.", lower_bound=1)
-flags.DEFINE_integer("num_dimensions", 10, "Dimensions of a function.", lower_bound=1)
+flags.DEFINE_enum(
+    "variant", "uniform", sorted(FAMILIES), "Family of functions: how W and y are drawn."
+)
+flags.DEFINE_integer("num_functions", 128, "Number of functions in a task.", lower_bound=1)
+flags.DEFINE_integer("num_dimensions", 10, "Number of dimensions of a function.", lower_bound=1)
 flags.DEFINE_float("initial_stddev", 0.01, "Standard deviation of initial parameters.", 0)
 
 FLAGS = flags.FLAGS
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
-    """Runs the experiment as the flags say."""
+    """Runs the experiment that the flags describe."""
     problem = Quadratic(
         FLAGS.variant, FLAGS.num_functions, FLAGS.num_dimensions, FLAGS.initial_stddev
     )

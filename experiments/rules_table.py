@@ -1,4 +1,4 @@
-"""What is each rule of the package for? Prints README's table of rules, from their cards."""
+"""What is each rule of the package for? Prints README's table of rules, made from their cards."""
 
 from absl import app
 
@@ -7,9 +7,9 @@ from l2l_tf.reporting import format_markdown
 
 
 def table() -> str:
-    """Returns the rules that come with the package and what they are for, as Markdown.
+    """Returns a Markdown table of the rules that come with the package and what they are for.
 
-    Those that a Keras model takes as it comes stand first.
+    Rules that train Keras models with any initial weights come first.
 
     Raises:
         ValueError: a card does not say what its rule is for.

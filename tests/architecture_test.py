@@ -1,4 +1,4 @@
-"""The sources keep to the map in README.md."""
+"""The sources follow the map in README.md."""
 
 import ast
 import re

@@ -1,6 +1,7 @@
-"""What all tests run on: a CPU split into two devices, of which the second is for strategies.
+"""The device set-up of all tests: a CPU split into two devices, the second for strategies.
 
-TensorFlow takes this before it is first used or never. Without a strategy, all runs on the first.
+TensorFlow accepts this only before it is first used. Without a strategy, everything runs on the
+first device.
 """
 
 import pytest

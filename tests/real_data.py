@@ -1,4 +1,4 @@
-"""Real data sets for tests, where the machine has them: TFDS_DATA_DIR names their folder."""
+"""Real data sets for tests, on machines that have them: TFDS_DATA_DIR names their folder."""
 
 import os
 from collections.abc import Callable

@@ -1,12 +1,12 @@
-"""Meta-step and inner step of one rule, written in several ways that compute the same numbers.
+"""The meta-step and the inner step of one rule, in several equivalent implementations.
 
 A contender is a module with one or both of two functions:
 
     meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]
     inner_step(workload: InnerStep) -> Callable[[], np.ndarray]
 
-Each makes what can be made beforehand and returns a function that does one step, waits for its end
-and returns its results; steps go on from the weights or the state that the step before has left.
+Each prepares whatever can be prepared, and returns a function that does one step, waits for its end
+and returns its results. Steps continue from the weights or the state of the step before.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ import numpy as np
 
 
 class MetaStepResult(NamedTuple):
-    """What one meta-step gives.
+    """The result of one meta-step.
 
     Attributes:
-        losses: float32 `[T]`, at the iterates after each step.
-        meta_gradient: of their sum, by name of the rule's weights, in the shapes of Keras.
+        losses: float32 `[T]`, the losses at the iterates after each step.
+        meta_gradient: the gradient of their sum, by name of the rule's weights, in Keras's shapes.
     """
 
     losses: np.ndarray
@@ -30,15 +30,15 @@ class MetaStepResult(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """Where a contender is found.
+    """The module of a contender and its properties.
 
     Attributes:
-        module: what has its two functions.
+        module: the module with its two functions.
         framework: the package that it needs.
         is_bounded: whether its memory stays within bounds that it chooses itself, so that no
             workload needs to be tried on fewer steps first.
-        threads_per_operation: how many threads TensorFlow may give to one operation; 0: as many as
-            it likes.
+        threads_per_operation: the number of threads that TensorFlow may give to one operation; 0:
+            let TensorFlow decide.
     """
 
     module: str
@@ -48,19 +48,19 @@ class Contender:
 
     @property
     def is_installed(self) -> bool:
-        """Whether the package that it needs is there."""
+        """Whether the package that it needs is installed."""
         return importlib.util.find_spec(self.framework) is not None
 
 
 def _ours(module: str) -> Contender:
-    # One thread for each operation, as the experiments have it.
+    # One thread for each operation, as in the experiments.
     return Contender(f"benchmarks.contenders.{module}", "tensorflow", True, 1)
 
 
 CONTENDERS = {
     "ours": _ours("ours"),
     "plain_tensorflow": Contender("benchmarks.contenders.plain_tensorflow", "tensorflow"),
-    # What that setting alone does for the other one.
+    # The effect of that setting alone on the other implementation.
     "plain_one_thread": Contender(
         "benchmarks.contenders.plain_tensorflow", "tensorflow", threads_per_operation=1
     ),

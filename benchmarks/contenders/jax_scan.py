@@ -92,9 +92,9 @@ def adam(weights, gradients, moments, step):
 
     Args:
         weights: any tree of arrays.
-        gradients: of the same structure.
-        moments: running means of gradients and of their squares, of the same structure each.
-        step: its number, from 1.
+        gradients: a tree of the same structure.
+        moments: running means of gradients and of their squares, each of the same structure.
+        step: the number of the step, from 1.
     """
     means = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, moments[0], gradients)
     squares = jax.tree.map(lambda old, new: 0.999 * old + 0.001 * new**2, moments[1], gradients)
@@ -119,7 +119,8 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
         def value(vector):
             return loss(workload.network, unravel(vector), *batch)
 
-        # A constant here, not a gradient stopped afterwards: XLA finds the common forward pass.
+        # The gradient is a constant here, and not stopped afterwards, so that XLA finds the common
+        # forward pass.
         return value(parameters), jax.grad(value)(lax.stop_gradient(parameters))
 
     def unroll(weights, parameters, gradient, batches):

@@ -1,4 +1,4 @@
-"""This project: gradients stored on the way, and the rule's backward pass over them."""
+"""This project: stored gradients, and the rule's backward pass over them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ from l2l_tf.training import meta_gradient
 
 
 class FixedProblem(Problem):
-    """A workload's parameters and batches as a problem: the same task whatever the seed."""
+    """A workload's parameters and batches as a problem, whose task is the same for every seed."""
 
     name = "fixed"
 

@@ -1,4 +1,4 @@
-"""TensorFlow as most would write it: Keras cells, one loop, one tape around all of it."""
+"""TensorFlow as most people would write it: Keras cells, one loop, one tape around everything."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ from benchmarks.workloads import (
 
 
 class LSTMRule:
-    """The rule from Keras's own layers."""
+    """The rule, made of Keras's own layers."""
 
     def __init__(self) -> None:
         values = rule_weights()

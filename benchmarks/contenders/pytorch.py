@@ -21,7 +21,7 @@ from benchmarks.workloads import (
 
 
 class LSTMRule(torch.nn.Module):
-    """The rule from PyTorch's own cells, whose gates stand in the order of Keras's."""
+    """The rule, made of PyTorch's own cells, whose gates have the same order as Keras's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,13 +30,13 @@ class LSTMRule(torch.nn.Module):
             torch.nn.LSTMCell(*sizes) for sizes in zip(num_inputs, UNITS, strict=False)
         )
         self.output = torch.nn.Linear(UNITS[-1], 1)
-        # By the names of the workload; kernels are transposed here.
+        # By the names of the workload. Kernels are transposed here.
         self.named: dict[str, torch.nn.Parameter] = {}
         for layer, cell in enumerate(self.cells):
             self.named[f"kernel_{layer}"] = cell.weight_ih
             self.named[f"recurrent_kernel_{layer}"] = cell.weight_hh
             self.named[f"bias_{layer}"] = cell.bias_ih
-            # A cell has two biases, which add up; one of them stays zero.
+            # A cell has two biases, which are added; one of them stays zero.
             cell.bias_hh.requires_grad_(False).zero_()
         self.named |= {"output_kernel": self.output.weight, "output_bias": self.output.bias}
         with torch.no_grad():
@@ -102,7 +102,7 @@ def _normalize(
     )
 
 
-# For the shapes at hand, as the other frameworks compile.
+# Compile for the given shapes, as the other frameworks do.
 _compile = functools.partial(torch.compile, dynamic=False)
 
 
@@ -111,7 +111,7 @@ def meta_step(workload: MetaStep, compiled: bool = False) -> Callable[[], MetaSt
 
     Args:
         workload: what to run.
-        compiled: whether the rule and the loss go through `torch.compile`.
+        compiled: whether the rule and the loss are compiled with `torch.compile`.
     """
     rule = LSTMRule()
     call_rule, compute_loss = (_compile(rule), _compile(loss)) if compiled else (rule, loss)
@@ -158,7 +158,7 @@ def inner_step(workload: InnerStep, compiled: bool = False) -> Callable[[], np.n
 
     Args:
         workload: what to run.
-        compiled: whether the rule goes through `torch.compile`.
+        compiled: whether the rule is compiled with `torch.compile`.
     """
     rule = LSTMRule()
     call_rule = _compile(rule) if compiled else rule

@@ -1,4 +1,4 @@
-"""Does a rule learned on a convolutional network beat tuned ones, and on classes it has not seen?
+"""Does a rule trained on a convolutional network beat tuned ones, also on classes not seen?
 
 Andrychowicz et al. 2016, section 3.3 and figure 7, arXiv 1606.04474; and a residual network, He et
 al. 2016, arXiv 1512.03385.
@@ -24,8 +24,8 @@ flags.DEFINE_enum("variant", "cifar10", sorted(VARIANTS), "Classes, network and 
 flags.DEFINE_bool(
     "held_out_labels",
     False,
-    "Train the rule on the classes that neither cifar5 nor cifar2 has, the paper's LSTM-sub; "
-    "comparisons are on those of --variant.",
+    "Train the rule on the classes that are in neither cifar5 nor cifar2, like the paper's "
+    "LSTM-sub. Comparisons use the classes of --variant.",
 )
 flags.DEFINE_float("initial_stddev", 0.01, "Standard deviation of initial parameters.", 0)
 
@@ -36,7 +36,7 @@ FLAGS.set_default("parts", ["conv"])
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
-    """Runs the experiment as the flags say."""
+    """Runs the experiment that the flags describe."""
     variant = VARIANTS[FLAGS.variant]
     FLAGS.set_default("num_steps", variant.num_steps)
     _check_held_out(variant)
@@ -56,10 +56,10 @@ def _problems(dataset: Dataset, variant: Variant) -> pipeline.Problems:
     return pipeline.Problems(
         rule_train,
         rule_validation,
-        # The paper does not say which images its curves are of.
+        # The paper does not say which images its curves were measured on.
         {"test images": test, "training half": train},
         tuning,
-        # On the images that minibatches are drawn from, it would be no test accuracy.
+        # On the images that minibatches are drawn from, this would be no test accuracy.
         {"training half": functools.partial(_test_accuracy, train, own.test)},
     )
 
@@ -78,7 +78,7 @@ def _test_accuracy(
     evaluation: Evaluation,
 ) -> dict[str, float]:
     """Returns the accuracy on test images after the last step, averaged over tasks."""
-    del rule_name  # Of all rules alike.
+    del rule_name  # The same for all rules.
     layout = FlatLayout(problem.parameter_shapes)
     accuracies = [
         accuracy(problem, layout.unflatten(tf.constant(vector)), seed, FLAGS.num_steps + 1, *test)

@@ -1,7 +1,7 @@
-"""Tables and the paper's figure 7 of the evaluations that `experiments.cifar` has written.
+"""Tables, and the paper's figure 7, of evaluations written by `experiments.cifar`.
 
 Reads `<output_dir>/<variant>/results.json` and `results_training_half.json` of the variants that
-are there; writes `tables.md` and `figure7.png` beside them.
+are there. Writes `tables.md` and `figure7.png` beside them.
 """
 
 from pathlib import Path
@@ -33,13 +33,13 @@ FILES = {
     "tasks of test images": ("results.json", ()),
     "fresh tasks of the training half": ("results_training_half.json", ("test_accuracy",)),
 }
-# Early, where the paper's rule is far ahead of its baselines.
+# An early step, at which the paper's rule is far ahead of its baselines.
 EARLY_STEP = 100
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
     """Writes the tables and the figure."""
-    del strategy  # Nothing is computed.
+    del strategy  # This binary computes nothing.
     folder = Path(FLAGS.output_dir)
     read = {what: read_results(folder, VARIANTS, *file) for what, file in FILES.items()}
     on_test_images, on_training_half = read.values()
@@ -65,7 +65,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
 
 
 def _losses(variant: str, results: Results, step: int) -> Column:
-    """Returns rules' losses, learned ones' over the best baseline's, and the paper's, at a step."""
+    """Returns rules' losses at a step, learned ones' over the best baseline's, and the paper's."""
 
     def loss(row: Row) -> float:
         return _loss_at(step, row)
@@ -86,7 +86,7 @@ def _losses(variant: str, results: Results, step: int) -> Column:
 
 
 def _loss_at(step: int, row: Row) -> float:
-    """Returns a rule's loss after some steps, as final losses are: of its last few minibatches."""
+    """Returns a rule's loss after some steps, as the mean over its last few minibatches."""
     return float(np.mean(row["curve"][: step + 1][-NUM_FINAL_MINIBATCHES:]))
 
 
@@ -96,7 +96,7 @@ def _references(variant: str) -> list[ReferenceCurve]:
 
 
 def _draw(folder: Path, results: dict[str, Results]) -> list[str]:
-    """Draws the figure of those variants that the paper's has, and returns its name."""
+    """Draws the variants that are in the paper's figure, and returns the figure's name."""
     panels = [
         Panel(VARIANTS[name].heading, one["rows"], _references(name))
         for name, one in results.items()

@@ -11,8 +11,8 @@ from l2l_tf.data.datasets import with_classes
 from l2l_tf.problems import conv_net, resnet20
 
 _ALL = tuple(range(10))
-# Of CIFAR-5 and CIFAR-2 the paper does not say which classes they are. Those of the one are among
-# those of the other, so that a rule that has seen none of the first has seen none of the second.
+# The paper does not say which classes CIFAR-5 and CIFAR-2 have. Here, CIFAR-2 is a part of CIFAR-5,
+# so that a rule that has seen no class of CIFAR-5 has seen none of CIFAR-2.
 _FIVE, _TWO = _ALL[:5], _ALL[:2]
 HELD_OUT = _ALL[5:]
 
@@ -21,11 +21,11 @@ class Variant(NamedTuple):
     """Some of the classes of a data set, a network and a horizon.
 
     Attributes:
-        heading: what figures call it.
-        classes: which classes there are.
-        build: makes the network of an image's shape and a number of classes.
+        heading: its name in figures.
+        classes: the classes of the data set that are used.
+        build: makes the network from an image's shape and a number of classes.
         num_steps: the horizon.
-        figure: the paper's figure that shows it, if one does.
+        figure: the paper's figure that shows it, if there is one.
     """
 
     heading: str
@@ -36,7 +36,7 @@ class Variant(NamedTuple):
 
     @property
     def leaves_classes_out(self) -> bool:
-        """Whether there are classes for `--held_out_labels` to train on."""
+        """Whether classes remain for `--held_out_labels` to train on."""
         return not set(self.classes) & set(HELD_OUT)
 
 
@@ -44,7 +44,7 @@ VARIANTS = {
     "cifar10": Variant("CIFAR-10", figure="fig7_cifar10"),
     "cifar5": Variant("CIFAR-5", _FIVE, figure="fig7_cifar5"),
     "cifar2": Variant("CIFAR-2", _TWO, figure="fig7_cifar2"),
-    # As the paper's text has it, all parameters from one Gaussian: the start is a plateau.
+    # All parameters come from one Gaussian, as the paper's text says, so the start is a plateau.
     "cifar10_scaled": Variant(
         "CIFAR-10, scales around 0", build=partial(conv_net, scale_mean=0.0), figure="fig7_cifar10"
     ),
@@ -53,5 +53,5 @@ VARIANTS = {
 
 
 def of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Dataset:
-    """Returns the images of some classes of a data set, or all as they are."""
+    """Returns the images of some classes of a data set, or the whole data set as it is."""
     return dataset if len(classes) == dataset.num_classes else with_classes(dataset, classes)

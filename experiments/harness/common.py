@@ -1,4 +1,4 @@
-"""What all experiment binaries share: flags, how they run, what they leave of themselves."""
+"""Flags, start-up and output shared by all experiment binaries."""
 
 import contextlib
 import json
@@ -21,107 +21,136 @@ from l2l_tf.files import write_text
 MODES = ("train", "evaluate", "train_and_evaluate")
 STEP_WEIGHTS = ("all", "last")
 STRATEGIES = ("default", "mirrored", "multi_worker")
-# Keras takes 32 bits, and some experiments count on from the seed.
+# Keras takes 32 bits, and some experiments add to the seed.
 MAX_SEED = 2**31 - 1
 
-flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
-define_path("output_dir", None, "Folder of everything that is written.")
+flags.DEFINE_enum(
+    "mode", "train_and_evaluate", MODES, "Whether to train a rule, evaluate rules, or both."
+)
+define_path("output_dir", None, "Folder for everything that is written.")
 define_paths(
     "rule",
-    "Saved rules to evaluate, by name or path; without it, the one trained in output_dir.",
+    "Saved rules to evaluate, by name or path. By default, the rule trained in output_dir.",
 )
 flags.DEFINE_string(
-    "rule_name", None, "Name of the rule that is trained; by default, of experiment and kind."
+    "rule_name",
+    None,
+    "Name of the trained rule. By default, made from the experiment and the kind of rule.",
 )
 define_path(
-    "use", None, "JSON file that says what the rule is for, for its card (l2l_tf.delivery.RuleUse)."
+    "use",
+    None,
+    "JSON file that says what the rule is for; it goes into the rule's card "
+    "(l2l_tf.delivery.RuleUse).",
 )
-flags.DEFINE_bool("update_card", False, "Add the scores to the cards of rules given by --rule.")
+flags.DEFINE_bool("update_card", False, "Add the scores to the cards of the rules given by --rule.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0, MAX_SEED)
-flags.DEFINE_integer("num_steps", 100, "Horizon: steps of a trajectory.", 1)
-flags.DEFINE_integer("num_tasks", 8, "Fresh tasks that rules are compared on.", 1)
+flags.DEFINE_integer("num_steps", 100, "Horizon: the number of steps of a trajectory.", 1)
+flags.DEFINE_integer("num_tasks", 8, "Number of fresh tasks on which rules are compared.", 1)
 flags.DEFINE_integer(
     "num_other_tasks",
     None,
-    "Those of further tables, such as that of images rules are trained on; by default as many.",
+    "Number of tasks for further tables, such as the one on the images that rules are trained "
+    "on. By default, the same as --num_tasks.",
     1,
 )
 
 define_path(
     "initial_rule",
     None,
-    "Saved rule, by name or path, from whose weights training begins in place of random ones; they "
-    "are kept where no meta-epoch is better.",
+    "Saved rule, by name or path, whose weights training starts from. By default, training "
+    "starts from random weights. The initial weights are kept if no meta-epoch is better.",
 )
-flags.DEFINE_integer("unroll_length", 20, "Steps that a meta-gradient flows through.", 1)
+flags.DEFINE_integer("unroll_length", 20, "Number of steps that a meta-gradient flows through.", 1)
 flags.DEFINE_integer(
     "backpropagation_steps",
     None,
-    "Through at most how many steps of the rule itself it flows; by default all of an unroll.",
+    "Largest number of steps of the rule itself that the meta-gradient flows through. By "
+    "default, all steps of an unroll.",
     1,
 )
-flags.DEFINE_integer("num_meta_epochs", 20, "Meta-epochs, each ended by a validation.", 1)
-flags.DEFINE_integer("trajectories_per_meta_epoch", 100, "Trajectories of each.", 1)
-flags.DEFINE_integer("tasks_per_meta_step", 1, "Tasks run side by side in a meta-step.", 1)
-flags.DEFINE_integer("num_validation_tasks", 8, "Held-out tasks of a validation.", 1)
+flags.DEFINE_integer("num_meta_epochs", 20, "Number of meta-epochs. A validation ends each.", 1)
+flags.DEFINE_integer(
+    "trajectories_per_meta_epoch", 100, "Number of trajectories in each meta-epoch.", 1
+)
+flags.DEFINE_integer(
+    "tasks_per_meta_step", 1, "Number of tasks that run side by side in a meta-step.", 1
+)
+flags.DEFINE_integer("num_validation_tasks", 8, "Number of held-out tasks for validation.", 1)
 flags.DEFINE_list(
     "horizons",
     [],
-    "Curriculum: steps of a trajectory in each stage of training, ascending to num_steps, such as "
-    "100,200,500,1000; a stage is validated over the horizon of the next.",
+    "Curriculum: the number of steps of a trajectory in each stage of training, ascending to "
+    "num_steps, such as 100,200,500,1000. A stage is validated over the horizon of the next "
+    "stage.",
 )
-flags.DEFINE_integer("patience", 1, "Validations without improvement that end its stage.", 1)
-flags.DEFINE_enum("validation_metric", "final_loss", METRICS, "What chooses the best.")
+flags.DEFINE_integer(
+    "patience", 1, "Number of validations without improvement that end a stage of --horizons.", 1
+)
+flags.DEFINE_enum(
+    "validation_metric",
+    "final_loss",
+    METRICS,
+    "Metric by which validation chooses the best weights.",
+)
 flags.DEFINE_list(
     "delta_factors",
     [],
-    "Factors for the deltas of the best rule, which are tried on the validation tasks over the "
-    "whole horizon once training has ended; the best one is kept.",
+    "Factors to try on the deltas of the best rule once training has ended. Each is evaluated "
+    "on the validation tasks over the whole horizon, and the best one is kept.",
 )
 flags.DEFINE_list(
     "nesterov_rates",
     [],
-    "rnnprop: rates of a Nesterov momentum to add to the best rule, tried after --delta_factors on "
-    "the same tasks; 0 tries the rule without.",
+    "rnnprop: rates of a Nesterov momentum to add to the best rule. They are tried after "
+    "--delta_factors, on the same tasks; 0 tries the rule without momentum.",
 )
-flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll that count.")
+flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll whose losses count.")
 flags.DEFINE_float(
     "random_scale_range",
     0,
-    "In training alone, each coordinate is scaled by exp(U(-range, range)); 0: none is.",
+    "In training only, scale each coordinate by exp(U(-range, range)); 0: no scaling.",
     0,
 )
 flags.DEFINE_integer(
     "num_convex_dimensions",
     0,
-    "In training alone, coordinates of a convex term that is added to the loss; 0: no term.",
+    "In training only, the number of coordinates of a convex term that is added to the loss; 0: "
+    "no term.",
     0,
 )
 flags.DEFINE_float(
     "backtrack_ratio",
     0,
-    "Go on from the best weights so far where a validation is so many times worse; 0: never.",
+    "Go back to the best weights so far when a validation is this many times worse; 0: never.",
     0,
 )
 flags.DEFINE_float(
     "second_derivatives",
     0,
-    "How much to differentiate through optimizee gradients: 0 is the paper's approximation, 1 the "
-    "true derivative, which can explode; a share lies between.",
+    "How much to differentiate through the optimizee's gradients: 0 is the paper's "
+    "approximation; 1 is the true derivative, which can explode; values between are a share of "
+    "it.",
     0,
     1,
 )
-flags.DEFINE_integer("chunk_size", None, "Coordinates taken at once in training; 0: all.", 0)
-flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's rate at the first meta-step.", 0)
-flags.DEFINE_float(
-    "final_meta_learning_rate_share", 0.02, "What a cosine decay leaves of that rate.", 0, 1
+flags.DEFINE_integer(
+    "chunk_size", None, "Number of coordinates that training takes at once; 0: all.", 0
 )
-flags.DEFINE_float("meta_clipnorm", 1, "Largest norm of a meta-gradient; 0 clips none.", 0)
+flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's learning rate at the first meta-step.", 0)
+flags.DEFINE_float(
+    "final_meta_learning_rate_share",
+    0.02,
+    "Share of the meta-learning rate that is left after its cosine decay.",
+    0,
+    1,
+)
+flags.DEFINE_float("meta_clipnorm", 1, "Largest norm of a meta-gradient; 0: no clipping.", 0)
 flags.DEFINE_float(
     "weight_average",
     0,
-    "Momentum of a moving average of the weights over meta-steps, which is validated and exported "
-    "in their place; 0: they are themselves.",
+    "Momentum of a moving average of the weights over meta-steps. The average is validated and "
+    "exported in place of the weights; 0: no averaging.",
     0,
     0.999999,
 )
@@ -131,16 +160,18 @@ flags.DEFINE_enum(
     "strategy",
     "default",
     STRATEGIES,
-    "Where tasks of a meta-step run: on one device, on all devices of this machine, or on those of "
-    "all workers in TF_CONFIG.",
+    "Where the tasks of a meta-step run: on one device, on all devices of this machine, or on "
+    "those of all workers in TF_CONFIG.",
 )
-flags.DEFINE_integer("logical_cpus", 1, "Devices that the CPU is split into, where no GPU is.", 1)
+flags.DEFINE_integer(
+    "logical_cpus", 1, "Number of devices that the CPU is split into where there is no GPU.", 1
+)
 
 flags.DEFINE_integer(
     "threads_per_operation",
     1,
-    "Threads of each operation on the CPU. With 1, a rule's coordinates are cut into parts that "
-    "run side by side, which is faster where cores are few; 0: as many as TensorFlow likes.",
+    "Number of CPU threads for each operation. With 1, a rule's coordinates are cut into parts "
+    "that run side by side, which is faster on few cores; 0: let TensorFlow decide.",
     0,
 )
 
@@ -148,12 +179,12 @@ FLAGS = flags.FLAGS
 
 flags.register_multi_flags_validator(
     ["mode", "output_dir"],
-    # A mode that one experiment alone has says itself what it needs.
+    # A mode that only one experiment has states its own requirements.
     lambda values: values["mode"] not in MODES or values["output_dir"] is not None,
     "Flag --output_dir must have a value other than None.",
 )
 
-# What TensorFlow raises where the fault is not in a program: what must be, and what to do.
+# Errors of TensorFlow that are no fault of the program: what must hold, and what to do.
 _FULL = (
     "There must be memory, and space on the disk, for the run.",
     "Free some, or run fewer tasks at once; the same command goes on from the last checkpoint.",
@@ -177,22 +208,22 @@ _ADVICE = {
 
 
 def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
-    """Runs an experiment under absl; wrong input ends it with one sentence on standard error.
+    """Runs an experiment under absl; invalid input ends it with one sentence on standard error.
 
-    The folder of `--output_dir` is made before, if need be, must be one that can be written to, and
-    is kept from other runs until this one has ended. Of several workers, the chief, who alone
-    writes, sees to that.
+    The folder of `--output_dir` is created first if need be. It must be writable, and it is kept
+    from other runs until this one has ended. With several workers, the chief, which alone writes,
+    takes care of this.
 
     Args:
-        experiment: does everything; gets the strategy that `--strategy` names.
+        experiment: does everything; receives the strategy that `--strategy` names.
     """
 
     def main(arguments: Sequence[str]) -> None:
-        # absl has raised its default to INFO, at which TensorFlow tells of every file it writes.
+        # absl has raised its default to INFO, at which TensorFlow reports every file it writes.
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         tf.get_logger().setLevel("WARNING")
-        # So that a run that was stopped and resumed ends with the same weights, bit for bit.
+        # A run that was stopped and resumed must end with the same weights, bit for bit.
         tf.config.experimental.enable_op_determinism()
         try:
             if len(arguments) > 1:
@@ -225,7 +256,7 @@ def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
 
 
 def origin(experiment: str) -> dict[str, str]:
-    """Returns the command that runs, but for what is drawn only, and the commit it runs from."""
+    """Returns the running command, without flags that only affect drawing, and its commit."""
     arguments = [one for one in sys.argv[1:] if not one.startswith("--reference_curves=")]
     command = shlex.join(["python", "-m", f"experiments.{experiment}", *arguments])
     return {"command": command, "commit": find_commit() or "unknown"}
@@ -236,7 +267,7 @@ def write_flags(path: Path) -> None:
     own = [
         flag
         for module, module_flags in FLAGS.flags_by_module_dict().items()
-        # absl knows the module that runs as a program by the path of its file.
+        # absl identifies the module that runs as a program by the path of its file.
         if module == sys.argv[0] or module.startswith("experiments.")
         for flag in module_flags
     ]

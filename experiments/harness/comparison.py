@@ -1,4 +1,4 @@
-"""The comparison of learned rules with tuned baselines, as the flags say."""
+"""Comparison of learned rules with tuned baselines, configured by flags."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,11 @@ from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves
 from l2l_tf.reporting.results import COMPARED, search_entry
 from l2l_tf.rules import BASELINES
 
-# Entries for a rule's row, of its name, the seeds of its tasks and its evaluation with final
-# parameters.
+# Computes entries for a rule's row from its name, the seeds of its tasks and its evaluation with
+# final parameters.
 Measure = Callable[[str, tf.Tensor, Evaluation], dict[str, float]]
 
-# What makes an entry of a card's scores another one.
+# Two entries of a card's scores that differ in one of these are different entries.
 _WHAT_IS_SCORED = ("problem", "num_steps", "problem_config")
 
 
@@ -42,21 +42,22 @@ def compare(
     references: Sequence[ReferenceCurve],
     measures: Mapping[str, Measure],
 ) -> None:
-    """Tunes the baselines, runs all rules on the same fresh tasks and writes what came out.
+    """Tunes the baselines, runs all rules on the same fresh tasks and writes the results.
 
     The baselines are tuned once for all tables whose rates are chosen on the same problem.
 
     Args:
-        experiment: the binary's name; the figure's too.
-        problems: what the rules are compared on: a table for each, by what it is of. The first goes
+        experiment: the binary's name, which is also the figure's.
+        problems: the problems to compare rules on, by the name of their table. The first table goes
             to `results.json`, others to `results_<name>.json`.
-        tuning_problems: what the baselines' learning rates are chosen on, by what the table is of.
+        tuning_problems: the problems to choose the baselines' learning rates on, by the name of the
+            table.
         rules: learned rules by name.
-        cards: the folders of those rules to whose cards the scores are added, by the rules' names.
+        cards: folders of the rules to whose cards the scores are added, by the rules' names.
         output_dir: where results, figures and flags go.
         title: the figures' title.
         references: published curves, drawn behind ours.
-        measures: what is measured beside losses, by what the table is of.
+        measures: what to measure beside losses, by the name of the table.
     """
     different = {id(problem): problem for problem in tuning_problems.values()}
     tunings = {key: tune_baselines(problem) for key, problem in different.items()}
@@ -66,7 +67,7 @@ def compare(
         of_table = tunings[id(tuning_problems[part])]
         rows = compared_rows(problem, rules, of_table, num_tasks, measures.get(part))
         suffix = f"_{part.replace(' ', '_')}" if index else ""
-        # What a table is of need only be said where there are several.
+        # The name of a table matters only where there are several.
         part_entry, part_title = ({"part": part}, f", {part}") if len(problems) > 1 else ({}, "")
         results = {
             "experiment": experiment,
@@ -93,12 +94,12 @@ def compare(
 
 
 def num_tasks_of(table: int) -> int:
-    """Returns how many tasks a table is of; tables count from 0."""
+    """Returns the number of tasks of a table; tables count from 0."""
     return FLAGS.num_other_tasks if table and FLAGS.num_other_tasks else FLAGS.num_tasks
 
 
 def check_card(path: Path) -> None:
-    """Makes sure that scores can be added to the card of a saved rule.
+    """Checks that scores can be added to the card of a saved rule.
 
     Raises:
         ValueError: the card has something else in the place of scores, or can't be written.
@@ -131,7 +132,7 @@ def compared_rows(
 ) -> list[Row]:
     """Returns the rows of learned rules and tuned baselines, all run on the same fresh tasks.
 
-    Rows of baselines that `--evaluated_baselines` holds are taken from there.
+    Rows that `--evaluated_baselines` holds are taken from that file.
     """
 
     def row(name: str, rule: Any, tuning: Tuning | None) -> Row:
@@ -142,7 +143,7 @@ def compared_rows(
 
     def baseline_row(name: str, tuning: Tuning) -> Row:
         found = find_row(known, name, tuning.best, what)
-        # What is measured of learned rules, which come first, is needed of this one too.
+        # Learned rules come first. Whatever was measured of them is needed of this baseline too.
         if found is not None and (not rows or rows[0].keys() <= found.keys()):
             return {**found, "tuning": search_entry(tuning)}
         fresh = row(name, BASELINES[name](tuning.best), tuning)
@@ -164,7 +165,7 @@ def compared_rows(
 
 
 def load_rules(paths: Sequence[Path]) -> dict[str, keras.layers.Layer]:
-    """Returns saved rules by the names on their cards, and by path too where names are equal."""
+    """Returns saved rules by the names on their cards; where names are equal, by path too."""
     names = [load_card(path).get("name", path.name) for path in paths]
     return {
         name if names.count(name) == 1 else f"{name} ({path})": load_rule(path)
@@ -186,14 +187,15 @@ def _print_table(heading: str | None, results: dict[str, Any]) -> None:
 
 
 def _add_scores(path: Path, results: dict[str, Any], origin: dict[str, str]) -> None:
-    """Adds an evaluation's numbers to a card, in place of older ones on the same problem."""
+    """Adds an evaluation's numbers to a card and replaces older ones on the same problem."""
     config = without_model(results["problem_config"])
     what = {**{key: results[key] for key in _WHAT_IS_SCORED}, "problem_config": config}
-    # As a card holds it, so that it can be found there: JSON knows no tuples.
+    # Convert to the form that a card holds, so that the entry can be found there: JSON has no
+    # tuples.
     what = json.loads(strict_json(what))
     kept = ("part", "num_tasks", "seed", *COMPARED)
     scores = {key: results[key] for key in kept if key in results}
-    # Curves, losses of each run and searches are in results.json.
+    # Curves, losses of each run and searches stay in results.json.
     rows = [
         {key: value for key, value in row.items() if key not in ("curve", "final_losses", "tuning")}
         for row in results["rows"]

@@ -1,4 +1,4 @@
-"""Problems of labelled images, as the flags say."""
+"""Image classification problems, configured by flags."""
 
 import keras
 from absl import flags
@@ -8,20 +8,24 @@ from l2l_tf.data import datasets
 from l2l_tf.problems import ClassificationProblem
 
 flags.DEFINE_enum(
-    "dataset", "mnist", ("cifar10", "digits", "mnist"), "Images; digits need no download."
+    "dataset",
+    "mnist",
+    ("cifar10", "digits", "mnist"),
+    "Data set of images; digits needs no download.",
 )
 define_path(
     "data_dir",
     None,
-    "Folder in which TensorFlow Datasets has prepared the images; without it, TFDS_DATA_DIR.",
+    "Folder in which TensorFlow Datasets has prepared the images. By default, TFDS_DATA_DIR.",
 )
 flags.DEFINE_integer(
     "downsampling",
     1,
-    "Side of the squares of pixels that are averaged to one: cheaper tasks to begin training on.",
+    "Side of the squares of pixels that are averaged to one pixel, for cheaper tasks at the "
+    "start of training.",
     1,
 )
-flags.DEFINE_integer("batch_size", 128, "Images of a minibatch.", 1)
+flags.DEFINE_integer("batch_size", 128, "Number of images in a minibatch.", 1)
 
 FLAGS = flags.FLAGS
 
@@ -30,7 +34,7 @@ def load_dataset() -> datasets.Dataset:
     """Returns the data set that `--dataset` names.
 
     Raises:
-        FileNotFoundError: the data are not where they were looked for.
+        FileNotFoundError: the data are not in the expected folder.
         ValueError: a folder is named for data that need none, or `--downsampling` does not divide
             the images' sides.
     """
@@ -57,7 +61,7 @@ def classification(
     examples: datasets.Examples,
     initial_stddev: float,
 ) -> ClassificationProblem:
-    """Returns the problem of a model on a part of a data set, named after both."""
+    """Returns the problem of a model on one part of a data set, named after both."""
     return ClassificationProblem(
         model,
         *examples,

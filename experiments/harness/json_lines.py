@@ -1,4 +1,4 @@
-"""What took long, kept in JSON Lines files, so that it is done once: searches, evaluations."""
+"""JSON Lines files that keep slow results, searches and evaluations, so that each is done once."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from l2l_tf.problems import Problem
 
 
 def identity(problem: Problem, num_tasks: int) -> dict[str, Any]:
-    """Returns what makes one run on a problem's tasks the same as another, as the flags say."""
+    """Returns the values that identify a run on a problem's tasks, according to the flags."""
     what = {
         "problem": problem.name,
         "problem_config": without_model(problem.get_config()),
@@ -20,24 +20,24 @@ def identity(problem: Problem, num_tasks: int) -> dict[str, Any]:
         "num_tasks": num_tasks,
         "seed": FLAGS.seed,
     }
-    # As a line holds it, so that it can be found there: JSON knows no tuples.
+    # Convert to the form that a line holds, so that it can be found there: JSON has no tuples.
     return json.loads(strict_json(what))
 
 
 def without_model(problem_config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a problem's configuration without its model, which the problem's name tells apart.
+    """Returns a problem's configuration without its model; the problem's name identifies that.
 
-    How Keras writes a model down is long, and changes with its versions.
+    Keras's description of a model is long, and changes with its versions.
     """
     return {key: value for key, value in problem_config.items() if key != "model"}
 
 
 def read_lines(flag: str, kind: str, check: Callable[[dict[str, Any]], Any]) -> list[dict]:
-    """Returns the entries of the file that a flag names: none if it is yet to be written.
+    """Returns the entries of the file that a flag names, or none if the file does not exist yet.
 
     Args:
         flag: the flag's name.
-        kind: what the entries are, in the plural.
+        kind: what the entries are called, in the plural.
         check: raises KeyError, TypeError or ValueError if an entry is of another kind.
 
     Raises:
@@ -60,7 +60,7 @@ def read_lines(flag: str, kind: str, check: Callable[[dict[str, Any]], Any]) -> 
 
 
 def check_lines_file(flag: str) -> None:
-    """Makes sure that entries can be added to the file that a flag names, if it names one.
+    """Checks that entries can be added to the file that a flag names, if it names one.
 
     Raises:
         ValueError: they can't.
@@ -72,7 +72,7 @@ def check_lines_file(flag: str) -> None:
 def add_line(flag: str, entry: dict[str, Any]) -> None:
     """Adds an entry to the file that a flag names, if it names one.
 
-    The file is whole at any time; other processes may add to it too.
+    The file is whole at any time. Other processes may add to it too.
     """
     if (name := FLAGS[flag].value) is None:
         return

@@ -1,4 +1,4 @@
-"""Which rule is learned, as the flags say."""
+"""The rule to train, configured by flags."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,14 +15,15 @@ from l2l_tf.rules.routing import KINDS
 
 
 class LearnedRule(NamedTuple):
-    """A kind of learned rule, how it is made of flags, and where it comes from."""
+    """A kind of learned rule, how to make it from flags, and where it comes from."""
 
     make: Callable[..., keras.layers.Layer]
     own_flags: tuple[str, ...]
     source: str
 
 
-# By the key that ends a rule's name. Flags that not all of them have are those of one alone.
+# A trained rule's name ends with the key of its kind. A flag that not all kinds share belongs to
+# one kind alone.
 LEARNED_RULES = {
     "lstm": LearnedRule(
         CoordinatewiseLSTM,
@@ -37,20 +38,27 @@ LEARNED_RULES = {
     ),
 }
 
-flags.DEFINE_enum("learned_rule", "lstm", sorted(LEARNED_RULES), "Which rule is trained.")
+flags.DEFINE_enum("learned_rule", "lstm", sorted(LEARNED_RULES), "Kind of rule to train.")
 flags.DEFINE_list(
     "parts",
     [],
-    "Kinds of variables (conv, dense, vector) for each of which the rule has a part with weights "
-    "of its own, beside one for all others; without any, one rule for all variables.",
+    "Kinds of variables (conv, dense, vector) that each get a part of the rule with weights of "
+    "its own, beside one part for all other variables. By default, one rule for all variables.",
 )
-flags.DEFINE_list("units", ["20", "20"], "Units of each LSTM layer of the rule.")
+flags.DEFINE_list("units", ["20", "20"], "Number of units in each LSTM layer of the rule.")
 flags.DEFINE_float("output_scale", 0.1, "Factor from the rule's output to a delta.")
-flags.DEFINE_enum("preprocessing", "none", sorted(PREPROCESSORS), "lstm: what the rule sees.")
+flags.DEFINE_enum(
+    "preprocessing",
+    "none",
+    sorted(PREPROCESSORS),
+    "lstm: preprocessing of the gradients that the rule sees.",
+)
 flags.DEFINE_float("p", 10, "lstm: constant of log-and-sign preprocessing.")
 flags.DEFINE_float("nesterov_rate", 0.005, "nesterov_rnnprop: rate of its Nesterov momentum.")
 flags.DEFINE_float(
-    "damping_power", 2, "nesterov_rnnprop: how fast RNNprop's part falls with the gradients."
+    "damping_power",
+    2,
+    "nesterov_rnnprop: how fast RNNprop's share of a delta falls with the gradients.",
 )
 
 FLAGS = flags.FLAGS
@@ -65,7 +73,7 @@ def chosen_rule() -> LearnedRule:
     chosen = LEARNED_RULES[FLAGS.learned_rule]
     for name, other in LEARNED_RULES.items():
         for flag in other.own_flags:
-            # Not whether it is present: a run's file of flags holds all of them.
+            # Do not ask whether the flag is present: a run's file of flags holds all of them.
             if flag not in chosen.own_flags and FLAGS[flag].value != FLAGS[flag].default:
                 raise ValueError(
                     f"--{flag} must be left out where --learned_rule is not {name}, which alone "
@@ -76,12 +84,12 @@ def chosen_rule() -> LearnedRule:
 
 
 def make_learned_rule() -> keras.layers.Layer:
-    """Returns a new rule as the flags say, with the weights of `--initial_rule` if it is given.
+    """Returns a new rule, configured by flags, with the weights of `--initial_rule` if given.
 
     Raises:
         FileNotFoundError: `--initial_rule` does not exist.
         ValueError: a flag of another rule is set, one is out of range, `--parts` are unknown, or
-            `--initial_rule` is a rule of another kind than the other flags say.
+            `--initial_rule` is a rule of another kind than the other flags describe.
     """
     rule = _make_new_rule()
     if FLAGS.initial_rule is not None:
@@ -97,7 +105,7 @@ def make_learned_rule() -> keras.layers.Layer:
 
 
 def _kind(rule: keras.layers.Layer) -> str:
-    """Returns what a rule is, but for its weights and where they come from, as if to make it."""
+    """Returns a rule's configuration without its weights and their origin."""
     if named := parts_of(rule):
         parts = [f"{name}: {_kind(part)}" for name, part in named.items()]
         return f"{type(rule).__name__}({', '.join(parts)})"

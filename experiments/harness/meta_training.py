@@ -1,4 +1,4 @@
-"""Meta-training as the flags say."""
+"""Meta-training, configured by flags."""
 
 import contextlib
 import json
@@ -35,18 +35,19 @@ def meta_train(
     strategy: tf.distribute.Strategy,
     output_dir: Path,
 ) -> None:
-    """Meta-trains a rule, or goes on with it, and exports its best weights to `<output_dir>/rule`.
+    """Meta-trains a rule, or resumes, and exports its best weights to `<output_dir>/rule`.
 
-    Of several workers, the chief alone writes anything.
+    With several workers, only the chief writes anything.
 
     Args:
         experiment: the binary's name; its rule is called `<experiment>_<learned_rule>`.
-        problem: what the rule is trained on, with scales and a convex term where flags ask for it.
-        validation_problem: what its weights are chosen on.
-        strategy: on which devices.
+        problem: the problem that the rule is trained on, with scales and a convex term where flags
+            ask for them.
+        validation_problem: the problem that its weights are chosen on.
+        strategy: the devices to run on.
         output_dir: where checkpoints, logs, flags and the rule go.
     """
-    # Before hours are spent on a rule that has no place.
+    # Check this before hours are spent on a rule that can't be saved.
     check_destination(output_dir / "rule")
     initial_training = _initial_training()
     factors, rates, use = _delta_factors(), _nesterov_rates(), _use()
@@ -122,7 +123,7 @@ def meta_train(
 
 
 def _use() -> dict[str, Any]:
-    """Returns what the file that `--use` names has the card say, if it names one."""
+    """Returns the use that the card states, from the file that `--use` names, or None."""
     if FLAGS.use is None:
         return {}
     try:
@@ -176,13 +177,13 @@ def _with_best(
     rule: keras.layers.Layer,
     problem: Problem,
 ) -> tuple[keras.layers.Layer, dict[str, Any]]:
-    """Returns what is made of a rule by the best candidate, and what the card says of the search.
+    """Returns a rule made with the best candidate, and the search's entry for the card.
 
-    Where runs diverge with every candidate, the rule stays as it is.
+    If runs diverge with every candidate, the rule stays as it is.
 
     Args:
         flag: the name of the flag that the candidates come from.
-        candidates: what to try; nothing is tried where there are none.
+        candidates: what to try; without any, nothing is tried.
         make_rule: returns the rule for a candidate.
         rule: the rule as it is.
         problem: the problem of the validation tasks.
@@ -199,7 +200,7 @@ def _with_best(
 
 
 def _initial_training() -> dict[str, Any]:
-    """Returns how the initial weights were learned, if they were; None where no card says it."""
+    """Returns how the initial weights were trained; None if they were not, or no card says so."""
     if FLAGS.initial_rule is None:
         return {}
     return {"initial_rule": load_card(find_rule(FLAGS.initial_rule)).get("training")}
@@ -268,5 +269,5 @@ def _stop_on_signals(trainer: MetaTrainer) -> Iterator[None]:
             f"\nStopped after {trainer.progress.num_trajectories} trajectories; "
             "the same command goes on from here."
         )
-        # Where another worker got the signal, this one ends as if it had been SIGTERM.
+        # If another worker got the signal, this one ends as if it had received SIGTERM itself.
         sys.exit(128 + (received or [signal.SIGTERM])[-1])

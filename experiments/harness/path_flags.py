@@ -1,6 +1,7 @@
-"""Flags that name files and folders. Their values are what a program can open: `~` is expanded.
+"""Flags that name files and folders; `~` is expanded, so that a program can open their values.
 
-Without TensorFlow: benchmarks define flags before they measure what it takes.
+This module does not import TensorFlow, because benchmarks define flags before they measure its
+cost.
 """
 
 import os
@@ -12,18 +13,21 @@ flags.disclaim_key_flags()
 
 
 def define_path(name: str, default: Any, help: str) -> flags.FlagHolder[Any]:
-    """Defines a flag that names a file or folder; an empty one, or none in UTF-8, is refused."""
+    """Defines a flag that names a file or folder; an empty path or one not in UTF-8 is refused."""
     return flags.DEFINE(_PathParser(), name, default, help, serializer=flags.ArgumentSerializer())
 
 
 def define_paths(name: str, help: str) -> flags.FlagHolder[Any]:
-    """Defines a flag that names any number of them, with commas between; by default none."""
+    """Defines a flag that names any number of files or folders, with commas between them.
+
+    The default is none.
+    """
     serializer: Any = flags.CsvListSerializer(",")
     return flags.DEFINE(_PathsParser(), name, [], help, serializer=serializer)
 
 
 class _PathParser(flags.ArgumentParser[str]):
-    """Expands `~` and leaves all else as it was written: `./name` is a path, `name` may not be."""
+    """Expands `~` and leaves everything else as written: `./name` is a path, `name` may not be."""
 
     syntactic_help = "a path"
 
@@ -32,7 +36,7 @@ class _PathParser(flags.ArgumentParser[str]):
 
 
 class _PathsParser(flags.ListParser):
-    """The same for each of a list."""
+    """Expands `~` in each path of a list."""
 
     def parse(self, arguments: str | list[str]) -> list[str]:
         return [_checked(argument) for argument in super().parse(arguments)]

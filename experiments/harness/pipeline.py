@@ -1,4 +1,4 @@
-"""What `--mode` names: meta-training, comparison, or both."""
+"""The modes of `--mode`: meta-training, comparison, or both."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,16 @@ from l2l_tf.reporting.figures import ReferenceCurve
 
 
 class Problems(NamedTuple):
-    """What an experiment draws its tasks from; one problem for all where draws never repeat.
+    """The problems an experiment draws tasks from; one problem for all if draws never repeat.
 
     Attributes:
-        train: what rules are trained on.
-        validation: what rules' weights and, by default, baselines' learning rates are chosen on.
-        tests: what rules are compared on, in one table each, by what the table is of.
-        tuning: what baselines' learning rates are chosen on, if not what rules' weights are; by
-            what the table is of, where it is not the same for all.
-        measures: what is measured of each run beside losses, by what the table is of.
+        train: the problem that rules are trained on.
+        validation: the problem that rules' weights and, by default, baselines' learning rates are
+            chosen on.
+        tests: the problems that rules are compared on, one table each, by the name of the table.
+        tuning: the problems that baselines' learning rates are chosen on, by the name of the table,
+            where these differ from `validation` or between tables.
+        measures: what to measure of each run beside losses, by the name of the table.
     """
 
     train: Problem
@@ -49,12 +50,12 @@ def train_and_evaluate(
     title: str,
     references: Sequence[ReferenceCurve] = (),
 ) -> None:
-    """Does what `--mode` says on some problems and writes everything under `--output_dir`.
+    """Runs what `--mode` says and writes everything under `--output_dir`.
 
     Args:
         experiment: the binary's name; its rule is called `<experiment>_<learned_rule>`.
-        problems: what rules are trained, chosen and compared on.
-        strategy: on which devices rules are trained; they are compared on one.
+        problems: the problems that rules are trained, chosen and compared on.
+        strategy: the devices on which rules are trained; they are compared on one.
         title: the figures' title.
         references: published curves, drawn behind ours.
     """
@@ -66,7 +67,7 @@ def train_and_evaluate(
     if trains:
         meta_train(experiment, problems.train, problems.validation, strategy, output_dir)
     if not strategy.extended.should_checkpoint:
-        return  # The chief of the workers writes the rest.
+        return  # The chief writes the rest.
     own_rule = output_dir / "rule"
     if trains:
         paths.append(own_rule)
@@ -90,11 +91,11 @@ def train_and_evaluate(
 
 
 def _check_places(problems: Problems, paths: Sequence[Path]) -> None:
-    """Makes sure, before hours are spent, that what an evaluation adds to files can be added.
+    """Checks, before hours are spent, that an evaluation can write everything it adds to files.
 
     Args:
-        problems: what rules are compared on.
-        paths: the folders of the rules that are there already.
+        problems: the problems that rules are compared on.
+        paths: the folders of the rules that exist already.
     """
     for path in paths:
         if FLAGS.update_card or path == Path(FLAGS.output_dir) / "rule":
@@ -111,19 +112,20 @@ def _tuning_problems(problems: Problems) -> Mapping[str, Problem]:
 
 
 def find_rules(trains: bool) -> list[Path]:
-    """Returns the folders of the saved rules to evaluate, beside one that is trained first.
+    """Returns the folders of the saved rules to evaluate, without one that is trained first.
 
-    What can be wrong with an evaluation is looked at here, before hours are spent.
+    Everything that can be wrong with an evaluation is checked here, before hours are spent.
 
     Args:
-        trains: whether a rule is trained first; if not, and if `--rule` names none, it is the one
-            in `--output_dir`.
+        trains: whether a rule is trained first. If not, and if `--rule` names none, the rule is the
+            one in `--output_dir`.
 
     Raises:
         FileNotFoundError: a rule does not exist.
-        ValueError: a rule can't be loaded, a baseline is unknown, a first rate is none, no rule can
-            be made as the flags say, `--initial_rule` is given where nothing is trained, or
-            `--tuned_rates` or `--evaluated_baselines` is no file of what it says, or both are one.
+        ValueError: a rule can't be loaded, a baseline is unknown, a first rate is invalid, the
+            flags describe no valid rule, `--initial_rule` is given where nothing is trained,
+            `--tuned_rates` or `--evaluated_baselines` is a file of another kind, or both are the
+            same file.
     """
     chosen_baselines()
     first_rates()

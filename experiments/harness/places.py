@@ -1,6 +1,7 @@
-"""Places that a run writes to: tried before it begins, and kept from other runs.
+"""Output paths of a run: tested before it begins, and kept from other runs.
 
-Without TensorFlow: benchmarks try their places before they measure what it takes.
+This module does not import TensorFlow, because benchmarks test their paths before they measure its
+cost.
 """
 
 import contextlib
@@ -17,18 +18,18 @@ try:
 except ModuleNotFoundError as error:
     raise missing("filelock", "experiments") from error
 
-# In a run's folder while it is in work. Of a killed run it stays, and locks nothing.
+# In a run's folder while the run is in progress. The file of a killed run stays, and locks nothing.
 RUN_LOCK = ".run.lock"
-# What file systems say that have no locks: some network file systems.
+# Errors of file systems without locks, such as some network file systems.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
 def kept_folder(flag: str, folder: Path) -> Iterator[None]:
-    """Makes a folder, if need be, and keeps other runs out of it until the context ends.
+    """Creates a folder, if need be, and keeps other runs out of it until the context ends.
 
-    What was made is removed in the end if it is still empty. Where a file system has no locks,
-    nobody is kept out.
+    On exit, folders that were created are removed if they are still empty. On a file system without
+    locks, nobody is kept out.
 
     Args:
         flag: the flag that names the folder, for errors.
@@ -36,7 +37,7 @@ def kept_folder(flag: str, folder: Path) -> Iterator[None]:
 
     Raises:
         OSError: another run is in it.
-        ValueError: there can be no such folder, or nothing can be written to it.
+        ValueError: the folder can't be created or written to.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -58,7 +59,7 @@ def kept_folder(flag: str, folder: Path) -> Iterator[None]:
 
 
 def check_output(flag: str, path: Path) -> None:
-    """Makes sure that a file can be written; nothing is left behind.
+    """Checks that a file can be written; nothing is left behind.
 
     Args:
         flag: the flag that names the file, for errors.
@@ -77,14 +78,14 @@ def check_output(flag: str, path: Path) -> None:
 
 
 def try_to_write(path: Path) -> None:
-    """Writes a file beside a path, and removes it with the folders that were made for it.
+    """Writes a file beside a path, and removes it with the folders that were created for it.
 
     Raises:
         OSError: it can't be written, or a folder stands at the path.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    # At least as long as the name under which files are written before they are moved.
+    # At least as long as the temporary name under which files are written before they are moved.
     trial = path.with_name(f".trial-{socket.gethostname()}-{os.getpid()}-{path.name}")
     with _made(path.parent):
         try:
@@ -96,12 +97,12 @@ def try_to_write(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, waits: bool = True) -> Iterator[None]:
-    """Keeps other processes from the same context until it ends.
+    """Keeps other processes out of the same context until it ends.
 
-    Where a file system has no locks, nobody is kept out.
+    On a file system without locks, nobody is kept out.
 
     Args:
-        path: the file of the lock, which is there within the context only.
+        path: the file of the lock, which exists only within the context.
         waits: whether to wait while another process is in it.
 
     Raises:
@@ -116,7 +117,7 @@ def locked(path: Path, waits: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        # As long as it is held: a process that opened it before sees that it is gone.
+        # Remove it while the lock is held: a process that opened it before sees that it is gone.
         with contextlib.suppress(OSError):
             path.unlink()
         lock.release()
@@ -124,7 +125,7 @@ def locked(path: Path, waits: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """Makes a folder; what of it was made is removed in the end if it is empty."""
+    """Creates a folder; on exit, what it created is removed if empty."""
     missing = []
     for path in (folder, *folder.parents):
         if path.exists():

@@ -1,4 +1,4 @@
-"""The paper's curves, drawn behind ours where a flag names a file of them."""
+"""The paper's curves, drawn behind ours if a flag names a file of them."""
 
 import json
 from pathlib import Path
@@ -13,22 +13,23 @@ define_path(
     "reference_curves",
     None,
     "JSON file of the paper's curves, {figure: {'ADAM': {'step': [...], 'loss': [...]}, ...}, "
-    "...}; those of the figure that shows this experiment are drawn behind ours. Of figure 6, "
-    "if they are there, 'fig6_1layer' and 'fig6_2layers' have 'units' in place of 'step'.",
+    "...}. The curves of the figure that shows this experiment are drawn behind ours. For "
+    "figure 6, optional entries 'fig6_1layer' and 'fig6_2layers' have 'units' in place of "
+    "'step'.",
 )
 
 FLAGS = flags.FLAGS
 
-# In the paper's figures, hand-designed rules are at step 1 where no step was taken yet, the LSTM
-# where one was.
+# In the paper's figures, step 1 is before the first step for hand-designed rules, and after it for
+# the LSTM.
 _FIRST_ITERATE = {"ADAM": 0, "RMSprop": 0, "SGD": 0, "NAG": 0, "LSTM": 1, "LSTM-sub": 1}
 
 
 def reference_curves(*figures: str) -> list[ReferenceCurve]:
     """Returns the curves of the named figures from the file that `--reference_curves` names.
 
-    Without that flag there are none. Several figures are parts of one, their steps one after the
-    other.
+    Without that flag there are none. Several figures are parts of one curve: their steps follow
+    each other.
 
     Raises:
         ValueError: there is no such file, or it lacks a figure.
@@ -46,9 +47,9 @@ def reference_curves(*figures: str) -> list[ReferenceCurve]:
 
 
 def reference_points(figure: str) -> list[ReferenceCurve]:
-    """Returns the points of a figure against hidden units, with those in place of steps.
+    """Returns the points of a figure against hidden units; the units are stored as its steps.
 
-    Files of curves need not have them: then there are none.
+    Files of curves need not have such points; without them, the list is empty.
 
     Raises:
         ValueError: there is no such file, or it holds something else in their place.

@@ -1,4 +1,4 @@
-"""Tables in Markdown of the evaluations of an experiment's variants, a column for each variant."""
+"""Markdown tables of the evaluations of an experiment's variants, with a column per variant."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 from l2l_tf.files import write_text
 from l2l_tf.reporting import Row, format_markdown
 
-# What an evaluation wrote, from its file: null stands for numbers that are not finite.
+# The contents of an evaluation's file, in which null stands for numbers that are not finite.
 Results = dict[str, Any]
 _OF_EACH_ROW = (
     *("rule", "learned", "learning_rate", "diverged", "num_runs"),
     *("final_loss", "mean_loss", "curve"),
 )
-# The cells of a table's column, by what its row is called.
+# The cells of a table's column, by the name of the row.
 Column = dict[str, str]
 
 
@@ -24,10 +24,10 @@ def read_results(
     """Returns the results of the variants that were evaluated, by variant.
 
     Args:
-        folder: holds a folder for each variant, of its name.
+        folder: holds a folder for each variant, named after it.
         variants: the variants' names.
         file: the name of the file in each.
-        measured: what must be there of each rule beside its losses.
+        measured: what must be present for each rule beside its losses.
 
     Raises:
         ValueError: a file is damaged, or lacks something.
@@ -39,7 +39,7 @@ def read_results(
 def _results(path: Path, measured: Sequence[str]) -> Results:
     try:
         results = json.loads(path.read_text())
-        results["num_steps"]  # Must be there.
+        results["num_steps"]  # These must be present.
         for row in results["rows"]:
             for key in (*_OF_EACH_ROW, *measured, *(() if row["learned"] else ("tuning",))):
                 row[key]
@@ -65,14 +65,14 @@ def check_any_results(
 
 
 def numbers(results: Results, measure: Callable[[Row], float], best: Callable = min) -> Column:
-    """Returns a number for each rule, the best in bold, or on how many of its runs it diverged.
+    """Returns a number for each rule, the best in bold; or on how many runs the rule diverged.
 
     Learned rules' names are in bold too.
 
     Args:
-        results: of a variant.
-        measure: the number, of the row of a rule no run of which has diverged.
-        best: which of all numbers is the best: `min` or `max`.
+        results: the results of a variant.
+        measure: returns the number, from the row of a rule of which no run has diverged.
+        best: `min` or `max`, which selects the best number.
     """
     found = {row["rule"]: measure(row) for row in results["rows"] if not row["diverged"]}
     column = {}
@@ -87,7 +87,7 @@ def numbers(results: Results, measure: Callable[[Row], float], best: Callable = 
 
 
 def rates(results: Results) -> Column:
-    """Returns the baselines' rates; those at the edge of the grid say so."""
+    """Returns the baselines' rates and marks those at the edge of the grid."""
     return {
         row["rule"]: f"{row['learning_rate']:.3g}"
         + (" (edge)" if row["tuning"]["is_at_edge"] else "")
@@ -97,14 +97,14 @@ def rates(results: Results) -> Column:
 
 
 def _table(columns: dict[str, Column]) -> str:
-    """Returns columns side by side, with a line for each row that any of them has."""
+    """Returns columns side by side, with a line for each row that any column has."""
     rows = dict.fromkeys(row for column in columns.values() for row in column)
     lines = [[row, *(column.get(row, "") for column in columns.values())] for row in rows]
     return format_markdown(["", *columns], lines)
 
 
 def write_tables(path: Path, tables: dict[str, dict[str, Column]]) -> str:
-    """Writes those tables that have columns, each below its title, and returns the text."""
+    """Writes the tables that have columns, each below its title, and returns the text."""
     text = "\n".join(
         f"## {title}\n\n{_table(columns)}" for title, columns in tables.items() if columns
     )

@@ -5,10 +5,10 @@ from pathlib import Path
 
 
 def find_commit(folder: Path = Path(__file__).parent) -> str | None:
-    """Returns the full name of a checkout's commit; None where there is no git, or no repository.
+    """Returns a checkout's full commit name; None if there is no git, or no repository.
 
-    With "-dirty" at its end, files differ from that commit, other than saved rules: their cards
-    change as rules are scored one after the other.
+    The name ends with "-dirty" if files other than saved rules differ from the commit. Saved rules
+    are left out because their cards change as rules are scored one after the other.
 
     Args:
         folder: any folder of the checkout.

@@ -1,4 +1,4 @@
-"""The baselines' learning rates: searched, or taken from the file of an earlier search."""
+"""The baselines' learning rates: searched, or read from the file of an earlier search."""
 
 import functools
 import math
@@ -15,30 +15,33 @@ from l2l_tf.evaluation import Tuning, tune, tune_by_halving, tune_from
 from l2l_tf.problems import Problem, task_seeds
 from l2l_tf.rules import BASELINES
 
-# How rates are searched for.
+# The ways to search for rates.
 SEARCHES = {"all": tune, "halving": tune_by_halving}
 
 flags.DEFINE_list("baselines", sorted(BASELINES), "Hand-designed rules to tune and compare with.")
-flags.DEFINE_integer("num_tuning_tasks", 8, "Tasks that baselines' rates are chosen on.", 1)
+flags.DEFINE_integer(
+    "num_tuning_tasks", 8, "Number of tasks that baselines' rates are chosen on.", 1
+)
 flags.DEFINE_enum(
     "tuning",
     "all",
     sorted(SEARCHES),
-    "Whether all rates run to the end, or hopeless ones are left out early (successive halving); "
-    "the best rate's neighbours on the grid run to the end either way.",
+    "Whether all rates run to the end, or hopeless ones are dropped early (successive halving). "
+    "The best rate's neighbours on the grid run to the end either way.",
 )
 flags.DEFINE_list(
     "first_rates",
     [],
-    "baseline:rate, such as adam:0.1: where that baseline's search begins, in place of what "
-    "--tuning says. From there it goes to the neighbour that is better at the end, until none is, "
-    "and down where it diverges; for costly problems, where the best rate for one like them is "
-    "known. A search that --tuned_rates holds is taken as it is.",
+    "baseline:rate, such as adam:0.1: where that baseline's search begins, in place of the "
+    "search that --tuning names. The search moves to the neighbour that is better at the end "
+    "until none is, and moves down where the baseline diverges. Use it for costly problems "
+    "where the best rate on a similar problem is known. A search that --tuned_rates holds is "
+    "used as it is.",
 )
 define_path(
     "tuned_rates",
     None,
-    "JSON Lines file of searches for baselines' rates: those that it holds are not done again, "
+    "JSON Lines file of searches for baselines' rates. Searches in the file are not repeated; "
     "others are added to it.",
 )
 
@@ -59,10 +62,11 @@ def chosen_baselines() -> list[str]:
 
 
 def first_rates() -> dict[str, float]:
-    """Returns where the searches of some baselines begin, as `--first_rates` says.
+    """Returns the rates that `--first_rates` names, by baseline.
 
     Raises:
-        ValueError: an entry is not a baseline's name and a positive number, or one is there twice.
+        ValueError: an entry is not a baseline's name and a positive number, or a baseline occurs
+            twice.
     """
     rates: dict[str, float] = {}
     for entry in FLAGS.first_rates:
@@ -85,10 +89,10 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
     """Returns, by name, the searches for the rates of the chosen baselines.
 
     Args:
-        problem: what rates are chosen on.
+        problem: the problem that rates are chosen on.
 
     Raises:
-        ValueError: a baseline is unknown, a first rate is none, or `--tuned_rates` is no file of
+        ValueError: a baseline is unknown, a first rate is invalid, or `--tuned_rates` is no file of
             searches.
     """
     baselines = chosen_baselines()
@@ -108,12 +112,12 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
 
 
 def check_searches(problem: Problem) -> dict[str, Tuning]:
-    """Returns, by name, those searches for the chosen baselines that `--tuned_rates` holds.
+    """Returns, by name, the searches for the chosen baselines that `--tuned_rates` holds.
 
-    If there are others to add to it, makes sure that it can be written.
+    If there are others to add, checks that the file can be written.
 
     Args:
-        problem: what rates are chosen on.
+        problem: the problem that rates are chosen on.
 
     Raises:
         ValueError: a baseline is unknown, or the file holds something else or can't be written.
@@ -121,7 +125,7 @@ def check_searches(problem: Problem) -> dict[str, Tuning]:
     what = identity(problem, FLAGS.num_tuning_tasks)
     known = {
         search["baseline"]: _tuning(search)
-        # Of several, the first.
+        # If there are several, take the first.
         for search in reversed(known_searches())
         if what.items() <= search.items()
     }
@@ -131,10 +135,10 @@ def check_searches(problem: Problem) -> dict[str, Tuning]:
 
 
 def known_searches() -> list[dict[str, Any]]:
-    """Returns what the file holds that `--tuned_rates` names.
+    """Returns the searches in the file that `--tuned_rates` names.
 
     Raises:
-        ValueError: it holds something else than searches.
+        ValueError: it holds something other than searches.
     """
     return read_lines("tuned_rates", "searches", _tuning)
 
@@ -150,7 +154,7 @@ def _tuning(search: dict[str, Any]) -> Tuning:
     losses = [float("inf") if loss is None else float(loss) for loss in search["final_losses"]]
     rates = [float(rate) for rate in search["learning_rates"]]
     steps = [int(count) for count in search.get("num_steps_of_rates", [])]
-    # Without them, all ran to the end.
+    # Without these entries, all rates ran to the end.
     to_the_end = [count == search["num_steps"] for count in steps] or [True] * len(rates)
     runs = zip(losses, rates, to_the_end, strict=True)
     _, best = min((loss, rate) for loss, rate, is_complete in runs if is_complete)

@@ -1,8 +1,8 @@
 """How do learned rules do in `fit`, on a plain Keras model, beside tuned optimizers of Keras?
 
-Each optimizer trains the same network on images, by default scikit-learn's digits, from the same
-initial weights, by default those that Keras draws, and on the same minibatches. The learning rate
-of Keras's optimizers is chosen on runs of their own.
+Each optimizer trains the same network on images, by default scikit-learn's digits. All start from
+the same initial weights, by default those that Keras draws, and see the same minibatches. The
+learning rate of Keras's optimizers is chosen on runs of their own.
 """
 
 import functools
@@ -27,21 +27,21 @@ from l2l_tf.files import write_json
 from l2l_tf.reporting import Row, format_table, result_row
 from l2l_tf.reporting.figures import Panel, draw_curves
 
-flags.DEFINE_enum("network", "mlp20_sigmoid", sorted(WORKLOADS), "The network that is trained.")
-flags.DEFINE_integer("num_epochs", 20, "Epochs of each run.", 1)
+flags.DEFINE_enum("network", "mlp20_sigmoid", sorted(WORKLOADS), "Network to train.")
+flags.DEFINE_integer("num_epochs", 20, "Number of epochs of each run.", 1)
 flags.DEFINE_integer(
-    "steps_per_epoch", None, "Minibatches of an epoch; by default, all that there are.", 1
+    "steps_per_epoch", None, "Number of minibatches in an epoch. By default, all of the data.", 1
 )
 flags.DEFINE_float(
     "initial_stddev",
     None,
-    "Draw all initial weights from N(0, initial_stddev^2), in place of Keras's defaults.",
+    "Draw all initial weights from N(0, initial_stddev^2), instead of using Keras's defaults.",
     0,
 )
 
 FLAGS = flags.FLAGS
 
-# Half decades: what is tried for each optimizer of Keras.
+# Half decades: the learning rates that are tried for each optimizer of Keras.
 LEARNING_RATES = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-8, 2))
 
 OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
@@ -54,8 +54,8 @@ OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
-    """Runs the experiment as the flags say."""
-    del strategy  # What is compared runs on one device.
+    """Runs the experiment that the flags describe."""
+    del strategy  # The comparison runs on one device.
     FLAGS.set_default("dataset", "digits")
     FLAGS.set_default("baselines", ["adam", "momentum"])
     FLAGS.set_default("num_tasks", 3)
@@ -66,7 +66,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
     rules = load_rules([find_rule(rule) for rule in FLAGS.rule or default_rules()])
     baselines = chosen_baselines()
     seeds = [FLAGS.seed + index for index in range(FLAGS.num_tasks)]
-    # Beyond those that results are reported on.
+    # Seeds beyond those that results are reported on.
     tuning_seeds = [seeds[-1] + 1 + index for index in range(FLAGS.num_tuning_tasks)]
     progress = keras.utils.Progbar(len(rules) + len(baselines), unit_name="optimizer")
     rows = []
@@ -120,7 +120,7 @@ def _row(
     seeds: list[int],
     tuning: Tuning | None = None,
 ) -> Row:
-    """Returns the runs of one optimizer, as `results.json` says it."""
+    """Returns the runs of one optimizer, in the form of `results.json`."""
     runs = [_run(workload, dataset, make(), seed) for seed in seeds]
     losses = np.stack([losses for losses, _ in runs], axis=1)
     row = result_row(name, Evaluation(losses), tuning, learned=tuning is None)
@@ -145,14 +145,14 @@ def _tune(
 
 
 def _minibatches(examples: tuple[np.ndarray, np.ndarray], seed: int) -> tf.data.Dataset:
-    """Returns shuffled minibatches, without an end where epochs have a given length."""
+    """Returns shuffled minibatches, endlessly if epochs have a given length."""
     dataset = tf.data.Dataset.from_tensor_slices(examples)
     dataset = dataset.shuffle(len(examples[0]), seed).batch(FLAGS.batch_size)
     return dataset if FLAGS.steps_per_epoch is None else dataset.repeat()
 
 
 class _LossOfEachEpoch(keras.callbacks.Callback):
-    """Takes the loss on all training images, before training and after each epoch."""
+    """Records the loss on all training images, before training and after each epoch."""
 
     def __init__(self, examples: tuple[Any, Any]):
         super().__init__()
@@ -176,9 +176,9 @@ def _run(
     optimizer: keras.optimizers.Optimizer,
     seed: int,
 ) -> tuple[np.ndarray, float | None]:
-    """Returns the training losses, epoch by epoch `[E + 1]`, and the accuracy on test images.
+    """Returns the training loss of each epoch, `[E + 1]`, and the accuracy on test images.
 
-    The accuracy is None where the network does not classify.
+    The accuracy is None if the network does not classify.
     """
     keras.utils.set_random_seed(seed)
     model = workload.build(dataset)
@@ -186,7 +186,7 @@ def _run(
         generator = np.random.default_rng(seed)
         for weight in model.trainable_variables:
             weight.assign(generator.normal(0, FLAGS.initial_stddev, weight.shape))
-    # From here on it is what any user of Keras writes.
+    # From here on, this is what any user of Keras writes.
     metrics = ["accuracy"] if workload.is_classification else []
     model.compile(optimizer, loss=workload.loss, metrics=metrics)
     examples = workload.examples(dataset.train)
@@ -195,7 +195,7 @@ def _run(
         _minibatches(examples, seed),
         epochs=FLAGS.num_epochs,
         steps_per_epoch=FLAGS.steps_per_epoch,
-        shuffle=False,  # The minibatches are.
+        shuffle=False,  # The minibatches are shuffled already.
         verbose=0,
         callbacks=[losses],
     )

@@ -1,4 +1,4 @@
-"""What `keras_fit` trains: networks, their losses and what they are given."""
+"""The networks that `keras_fit` trains, their losses and their data."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ from l2l_tf.problems import conv_net, mlp
 
 
 class Workload(NamedTuple):
-    """A network and what it is to learn.
+    """A network and its task.
 
     Attributes:
         build: returns the network for the images of a data set.
         loss: a Keras loss.
-        is_classification: whether the network is to tell the class of an image, rather than to
-            give the image back.
+        is_classification: whether the network predicts the class of an image, rather than the image
+            itself.
     """
 
     build: Callable[[Dataset], keras.Model]
@@ -47,7 +47,7 @@ def _autoencoder(dataset: Dataset) -> keras.Model:
 
 _CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-# By the name that a flag gives.
+# By the name that the flag gives.
 WORKLOADS = {
     "mlp20_sigmoid": Workload(
         lambda dataset: mlp(dataset.image_shape, num_classes=dataset.num_classes), _CROSS_ENTROPY

@@ -1,4 +1,4 @@
-"""Does a rule learned on one small network beat tuned hand-designed ones on it, and on others?
+"""Does a rule trained on one small network beat tuned baselines on it, and on other networks?
 
 Andrychowicz et al. 2016, section 3.2 and figures 4 (centre, right), 5 and 6, arXiv 1606.04474.
 """
@@ -16,23 +16,26 @@ from l2l_tf.problems.networks import ACTIVATIONS
 from l2l_tf.reporting.figures import ReferenceCurve
 
 flags.DEFINE_enum(
-    "variant", "base", sorted(VARIANTS), "Network and horizon; the next three flags change it."
+    "variant",
+    "base",
+    sorted(VARIANTS),
+    "Network and horizon. The next three flags override parts of it.",
 )
-flags.DEFINE_integer("num_hidden_units", None, "Units of each hidden layer.", 1)
-flags.DEFINE_integer("num_hidden_layers", None, "Hidden layers.", 1)
+flags.DEFINE_integer("num_hidden_units", None, "Number of units in each hidden layer.", 1)
+flags.DEFINE_integer("num_hidden_layers", None, "Number of hidden layers.", 1)
 flags.DEFINE_enum("activation", None, ACTIVATIONS, "Activation of the hidden layers.")
 flags.DEFINE_float("initial_stddev", 0.01, "Standard deviation of initial parameters.", 0)
 flags.DEFINE_bool(
     "figure6",
     False,
-    "Evaluate rules on networks of 5 to 50 units in one and in two layers, in place of --variant.",
+    "Evaluate rules on networks of 5 to 50 units in one and in two layers, instead of --variant.",
 )
 
 FLAGS = flags.FLAGS
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
-    """Runs the experiment as the flags say."""
+    """Runs the experiment that the flags describe."""
     if FLAGS.figure6:
         _check_figure6()
         dataset = load_dataset()
@@ -93,7 +96,7 @@ def _problems(dataset: Dataset, variant: Variant) -> pipeline.Problems:
     train, validation, test = (
         classification(model, dataset, part, FLAGS.initial_stddev) for part in parts
     )
-    # The paper does not say which images its curves are of.
+    # The paper does not say which images its curves were measured on.
     return pipeline.Problems(train, validation, {"test images": test, "training half": train})
 
 

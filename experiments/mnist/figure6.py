@@ -18,19 +18,21 @@ from l2l_tf.reporting.figures import ReferenceCurve, WidthPanel, draw_widths
 NUM_LAYERS = (1, 2)
 
 flags.DEFINE_list(
-    "figure6_units", [str(units) for units in range(5, 55, 5)], "Widths that --figure6 is of."
+    "figure6_units",
+    [str(units) for units in range(5, 55, 5)],
+    "Numbers of hidden units for --figure6.",
 )
 
 
 def figure6(make_problems: Callable[[int, int], Problems]) -> None:
-    """Compares rules on networks of each width and depth, and writes `figure6.json` and `.png`.
+    """Compares rules on networks of each width and depth; writes `figure6.json` and `figure6.png`.
 
-    Baselines are tuned on each network. `figure6.json` holds, under `networks`, the same for each
-    network as `results.json` does for one, but for the curves and the losses of each run. Of the
-    tables, it is the first.
+    Baselines are tuned on each network. Under `networks`, `figure6.json` holds for each network
+    what `results.json` holds for one, without the curves and the losses of each run. Only the
+    problem of the first table is used.
 
     Args:
-        make_problems: the problems of a network, by its units and hidden layers.
+        make_problems: returns the problems of a network, given its units and hidden layers.
     """
     widths = _widths()
     references = {

@@ -1,8 +1,8 @@
 """From which initial parameters do our tuned SGD and NAG follow the paper's curves best?
 
 The paper draws initial parameters from a Gaussian and does not say how wide (Andrychowicz et al.
-2016, section 3.2, arXiv 1606.04474). Its curves of SGD and NAG tell: in these rules only the rate
-and NAG's momentum are open.
+2016, section 3.2, arXiv 1606.04474). Its curves of SGD and NAG tell, because in these rules only
+the rate and NAG's momentum are open.
 """
 
 import math
@@ -36,7 +36,7 @@ FLAGS = flags.FLAGS
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
-    """Runs the comparison as the flags say, and writes a table of it."""
+    """Runs the comparison that the flags describe and writes a table of it."""
     stddevs = _stddevs()
     if FLAGS.reference_curves is None:
         raise ValueError(
@@ -82,12 +82,12 @@ def main(strategy: tf.distribute.Strategy) -> None:
 
 
 def log_error(curve: np.ndarray, references: list[ReferenceCurve], name: str) -> float:
-    """Returns how far a curve is from the published one of the same name.
+    """Returns the distance of a curve from the published one of the same name.
 
     Args:
         curve: float `[T + 1]`, losses at steps 0 to T.
         references: the published curves.
-        name: the rule's.
+        name: the rule's name.
 
     Returns:
         The root mean square, over the steps that both have, of the natural logarithm of the ratio.

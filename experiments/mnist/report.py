@@ -1,7 +1,7 @@
-"""Tables and figures, in the paper's form, of the evaluations that `experiments.mnist` has written.
+"""Tables and figures, in the paper's form, of evaluations written by `experiments.mnist`.
 
 Reads `<output_dir>/<variant>/results.json` and `results_training_half.json` of the variants that
-are there, and `<output_dir>/figure6/figure6.json`; writes `tables.md` and figures beside them.
+are there, and `<output_dir>/figure6/figure6.json`. Writes `tables.md` and figures beside them.
 """
 
 import json
@@ -26,7 +26,7 @@ from l2l_tf.reporting.figures import Panel, draw_curves
 
 FLAGS = flags.FLAGS
 
-# The figures: of which variants, and from which step on.
+# For each figure, its variants and the step at which each curve begins.
 FIGURES = {
     "figure4.png": {"base": 0, "steps200": 100},
     "figure5.png": {"units40": 0, "layers2": 0, "relu": 0},
@@ -62,13 +62,13 @@ def main(strategy: tf.distribute.Strategy) -> None:
 
 
 def _losses(variant: str, results: Results, loss: str) -> Column:
-    """Returns the rules' losses, the lowest in bold, the ratio of final losses, and the paper's."""
+    """Returns our losses (the lowest in bold), the ratio of final ones, and the paper's losses."""
     column = numbers(results, lambda row: row[loss])
     if loss == "final_loss" and results["ratio_to_best_baseline"] is not None:
         ratio = f"{results['ratio_to_best_baseline']:.3g} ({results['best_baseline']})"
         column["best learned rule over best baseline"] = ratio
     for curve in reference_curves(*VARIANTS[variant].figures):
-        # The paper's baselines are drawn one step before: their curves end one step early.
+        # The paper draws its baselines one step earlier, so their curves end one step early.
         if curve.steps[-1] >= results["num_steps"] - 1:
             mean = sum(curve.losses) / len(curve.losses)
             published = curve.losses[-1] if loss == "final_loss" else mean
@@ -77,7 +77,7 @@ def _losses(variant: str, results: Results, loss: str) -> Column:
 
 
 def _widths(path: Path) -> dict[str, Column]:
-    """Returns the columns of figure 6: one for each width, with a row for each rule and depth."""
+    """Returns the columns of figure 6: one per width, with a row for each rule and depth."""
     columns: dict[str, Column] = {}
     for network in json.loads(path.read_text())["networks"] if path.exists() else []:
         column = columns.setdefault(f"{network['units']} units", {})
@@ -90,7 +90,7 @@ def _widths(path: Path) -> dict[str, Column]:
 
 
 def _draw(folder: Path, results: dict[str, Results]) -> list[str]:
-    """Draws the figures of which there are results, and returns their names."""
+    """Draws the figures that have results, and returns their names."""
     drawn = []
     for name, first_steps in FIGURES.items():
         panels = [

@@ -12,12 +12,12 @@ class Variant(NamedTuple):
     """A network and a horizon.
 
     Attributes:
-        heading: what tables and figures call it.
-        units: units of each hidden layer.
-        num_layers: hidden layers.
-        activation: that of the hidden layers.
+        heading: its name in tables and figures.
+        units: the number of units in each hidden layer.
+        num_layers: the number of hidden layers.
+        activation: the activation of the hidden layers.
         num_steps: the horizon.
-        figures: the paper's figures that show it, parts of one horizon one after the other.
+        figures: the paper's figures that show it, in the order of their steps.
     """
 
     heading: str

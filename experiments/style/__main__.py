@@ -1,6 +1,6 @@
-"""Does a rule learned on one painting and small pictures beat tuned ones on it, and on others?
+"""Does a rule trained on one painting and small pictures beat tuned ones there and elsewhere?
 
-Andrychowicz et al. 2016, section 3.4 and figures 8 and 9, arXiv 1606.04474; the loss is that of
+Andrychowicz et al. 2016, section 3.4 and figures 8 and 9, arXiv 1606.04474. The loss is that of
 Gatys et al. 2015, arXiv 1508.06576. `--mode=apply` styles one photo with a saved rule.
 """
 
@@ -17,25 +17,25 @@ from experiments.style.problems import load_features, load_photos, style_parts
 from l2l_tf.data.photos import read_image, with_shorter_side
 
 FLAGS = flags.FLAGS
-# Defined anew, with one mode more.
+# Redefines --mode, with one more mode.
 del FLAGS.mode
 flags.DEFINE_enum(
     "mode",
     "train_and_evaluate",
     (*common.MODES, "apply"),
-    "What to do; apply styles one photo.",
+    "Whether to train a rule, evaluate rules, or both; apply styles one photo.",
 )
 FLAGS.set_default("num_steps", 128)
 FLAGS.set_default("unroll_length", 32)
 FLAGS.set_default("preprocessing", "log_and_sign")
 # The paper's rule for pictures has no postprocessing.
 FLAGS.set_default("output_scale", 1.0)
-# The network's convolutions take most of the time, one after the other.
+# The network's convolutions take most of the time, and run one after the other.
 FLAGS.set_default("threads_per_operation", 0)
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
-    """Runs the experiment as the flags say."""
+    """Runs the experiment that the flags describe."""
     if FLAGS.mode == "apply":
         apply_rule()
         return

@@ -1,4 +1,4 @@
-"""One photo in the style of one painting, by a saved rule: `--mode=apply`."""
+"""Styles one photo like one painting, with a saved rule: `--mode=apply`."""
 
 import os
 from pathlib import Path
@@ -18,14 +18,14 @@ from l2l_tf.delivery import find_rule, load_card, load_rule
 from l2l_tf.evaluation import bind, start, unroll
 from l2l_tf.problems import StyleTransferProblem
 
-define_path("content", None, "apply: the photo, of 32 to 4096 pixels a side.")
+define_path("content", None, "apply: the photo, from 32 to 4096 pixels a side.")
 define_path("output", None, "apply: the picture to write, such as styled.png.")
 flags.DEFINE_integer(
-    "max_side", None, "apply: pixels that the photo's longer side is shrunk to, to save time.", 32
+    "max_side", None, "apply: shrink the photo's longer side to this many pixels, to save time.", 32
 )
 
 FLAGS_OF_APPLY = ("content", "style_image", "output")
-# The rule that is applied if none is named.
+# The rule to apply if no rule is named.
 _DEFAULT_RULE = "style_lstm"
 
 
@@ -51,7 +51,7 @@ def apply_rule() -> None:
     path = find_rule(FLAGS.rule[0] if FLAGS.rule else _DEFAULT_RULE)
     photo, style = _read_photo(), read_image(FLAGS.style_image)
     rule = load_rule(path)
-    # That of validation, since in training scales or a convex term may have been added.
+    # Use the validation problem: for training, scales or a convex term may have been added.
     set_defaults_as_trained(
         load_card(path).get("training", {}).get("validation_problem_config", {})
     )
@@ -105,10 +105,10 @@ def _read_photo() -> np.ndarray:
 
 
 def _is_same_file(one: str, other: str) -> bool:
-    """Returns whether two paths, however written, lead to one file."""
+    """Returns whether two paths, however written, lead to the same file."""
     try:
         return os.path.samefile(one, other)
-    except OSError:  # One of them is not there.
+    except OSError:  # One of them does not exist.
         return os.path.realpath(one) == os.path.realpath(other)
 
 

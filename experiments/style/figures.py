@@ -18,31 +18,33 @@ from l2l_tf.evaluation import Evaluation
 from l2l_tf.problems import StyleTransferProblem
 from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves, draw_pictures
 
-flags.DEFINE_integer("num_pictures", 4, "Test crops whose pictures are drawn and written.", 0)
+flags.DEFINE_integer(
+    "num_pictures", 4, "Number of test crops whose pictures are drawn and written.", 0
+)
 
 
-# What tables are of, in their order.
+# The names of the tables, in order.
 TABLES = ("training style", "new style")
 
 
 class Pictures:
-    """The pictures that rules make of the first test crops, collected while they are compared.
+    """The pictures that rules make of the first test crops, collected while rules are compared.
 
-    What is measured of all of them is `clipped_loss`: the loss once they are clipped to what a
-    screen shows, which is no part of the optimisation.
+    For all of them, `clipped_loss` is measured: the loss after clipping to what a screen shows. The
+    clipping is no part of the optimisation.
 
     Args:
-        problems: what rules are compared on, by what the table is of.
+        problems: the problems that rules are compared on, by the name of the table.
     """
 
     def __init__(self, problems: dict[str, StyleTransferProblem]):
         self._problems = problems
-        # By table and then by rule, those of each crop; the crops themselves come first.
+        # By table and then by rule, the pictures of each crop; the crops themselves come first.
         self._of_tables: dict[str, dict[str, list[np.ndarray]]] = {part: {} for part in problems}
 
     @property
     def measures(self) -> dict[str, Measure]:
-        """What `pipeline.Problems` takes to have the pictures collected, by table."""
+        """The measures by which `pipeline.Problems` collects the pictures, by table."""
         return {part: functools.partial(self._collect, part) for part in self._problems}
 
     def write(self, output_dir: Path, styles: dict[str, np.ndarray]) -> list[str]:
@@ -77,23 +79,23 @@ class Pictures:
             starts = [problem.initial_parameters(seed)[0] for seed in seeds[:count]]
             by_rule["content"] = [problem.pictures(start)[0] for start in starts]
         pictures = [problem.pictures(vector) for vector in evaluation.parameters]
-        # Of several pictures in a task, the first.
+        # If a task has several pictures, take the first.
         by_rule[rule_name] = [of_task[0] for of_task in pictures[:count]]
         step = tf.constant(FLAGS.num_steps)
         clipped = [
             problem.loss_of_pictures(of_task, problem.batch(seed, step))
             for of_task, seed in zip(pictures, seeds, strict=True)
         ]
-        # Pictures of numbers that are not finite would be of anything.
+        # Numbers that are not finite make no meaningful picture.
         return {"clipped_loss": math.inf if evaluation.num_diverged else float(np.mean(clipped))}
 
 
 def check_references(num_steps: int, *sides: int) -> None:
-    """Refuses the paper's curves where they are not of what is compared.
+    """Refuses the paper's curves if they do not show what is compared.
 
     Args:
         num_steps: the horizon.
-        sides: pixels of each side of the crops, of one table or both.
+        sides: the side of the crops of one table or both, in pixels.
 
     Raises:
         ValueError: the horizon or the size is another, or there is no file of the curves.
@@ -113,13 +115,13 @@ def check_references(num_steps: int, *sides: int) -> None:
 def figure8(output_dir: Path, tables: Sequence[dict[str, Any]]) -> str:
     """Draws the curves of all tables, in units of the best baseline's last loss.
 
-    The paper's are in units of the last loss of its own best baseline: of its axes, ratios alone
-    can be read.
+    The paper's curves are in units of the last loss of the paper's own best baseline, because only
+    ratios can be read from its axes.
 
     Args:
         output_dir: where the figure goes.
-        tables: what their `results.json` hold; the first is of the painting that rules were trained
-            on, the second of another.
+        tables: the contents of their `results.json`. The first is of the painting that rules were
+            trained on, the second of another.
 
     Returns:
         The figure's file name.
@@ -139,8 +141,8 @@ def relative_panel(
 
     Args:
         title: the panel's title.
-        results: what `results.json` holds.
-        references: published curves; they are in units of the last loss of their best baseline.
+        results: the contents of `results.json`.
+        references: published curves, in units of the last loss of their own best baseline.
     """
     last = [row["final_loss"] for row in results["rows"] if not row["learned"]]
     unit = min((loss for loss in last if loss is not None), default=1.0)

@@ -1,4 +1,4 @@
-"""Problems of neural style, as the flags say."""
+"""Problems of neural style, configured by flags."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,56 +22,62 @@ from l2l_tf.problems.feature_networks import FEATURE_NETWORKS
 define_path(
     "content_dir",
     None,
-    "Folder of photos, of which crops are content; without it, photos that come with scikit-learn.",
+    "Folder of photos whose crops are the content. By default, photos that come with scikit-learn.",
 )
 flags.DEFINE_integer(
-    "photo_side", 256, "Pixels that the shorter side of larger photos is shrunk to.", 32, 4096
+    "photo_side", 256, "Shrink larger photos to this many pixels on the shorter side.", 32, 4096
 )
 define_path(
-    "style_image", None, "Painting; without it and --content_dir, a photo of scikit-learn's."
+    "style_image",
+    None,
+    "Painting. If neither this nor --content_dir is given, a photo of scikit-learn's.",
 )
 define_path(
     "new_style_image",
     None,
-    "Another painting, which rules are compared on at twice the size in a second table.",
+    "Another painting. In a second table, rules are compared on it at twice the size.",
 )
 flags.DEFINE_integer("image_size", 64, "Pixels of each side of the crops.", 32, 2048)
-flags.DEFINE_integer("num_images", 1, "Pictures in a task.", 1)
+flags.DEFINE_integer("num_images", 1, "Number of pictures in a task.", 1)
 flags.DEFINE_enum(
-    "network", "vgg19", sorted(FEATURE_NETWORKS), "Whose maps tell content and style."
+    "network", "vgg19", sorted(FEATURE_NETWORKS), "Network whose maps define content and style."
 )
 define_path(
     "vgg_weights",
     "imagenet",
-    "VGG19's weights: imagenet, which Keras downloads, a file of its convolutions, or random.",
+    "Weights of VGG19: imagenet, which Keras downloads; a file of its convolutions; or random.",
 )
 define_path(
-    "squeezenet_weights", None, "SqueezeNet 1.1's weights: a file of its convolutions, or random."
+    "squeezenet_weights", None, "Weights of SqueezeNet 1.1: a file of its convolutions, or random."
 )
 flags.DEFINE_list(
-    "content_layers", [], "Layers or layer:weight; without any, block4_conv2 of VGG19, or fire5."
+    "content_layers",
+    [],
+    "Layers, as layer or layer:weight. By default, block4_conv2 of VGG19, or fire5.",
 )
 flags.DEFINE_list(
     "style_layers",
     [],
-    "Layers or layer:weight; without any, five of the network, such as block1_conv1 to "
+    "Layers, as layer or layer:weight. By default, five of the network, such as block1_conv1 to "
     "block5_conv1. Layers without a weight share 1 equally.",
 )
 flags.DEFINE_float("content_weight", 64, "Alpha, the weight of the content.", 0)
 flags.DEFINE_float("style_weight", 1000, "Beta, the weight of the style.", 0)
 flags.DEFINE_float("variation_weight", 1000, "Gamma, the weight of the variation.", 0)
-flags.DEFINE_float("brightness_unit", 8, "Grey levels of 0..255 in a unit of a parameter.", 0.01)
+flags.DEFINE_float(
+    "brightness_unit", 8, "Number of grey levels of 0..255 in a unit of a parameter.", 0.01
+)
 
 FLAGS = flags.FLAGS
 
 
 class StyleParts(NamedTuple):
-    """The problems of one painting, each of photos that the others have not.
+    """The problems of one painting; no two of them share a photo.
 
     Attributes:
-        train: what rules are trained on.
-        validation: what rules and learning rates are chosen on.
-        test: what rules are compared on.
+        train: the problem that rules are trained on.
+        validation: the problem that rules and learning rates are chosen on.
+        test: the problem that rules are compared on.
     """
 
     train: StyleTransferProblem
@@ -100,7 +106,7 @@ def load_photos() -> tuple[PhotoSplit, np.ndarray]:
 
 
 def load_features() -> keras.Model:
-    """Returns the network that flags name, up to the layers that they name.
+    """Returns the network that the flags name, up to the layers that they name.
 
     Raises:
         FileNotFoundError: a file of weights does not exist.
@@ -119,13 +125,13 @@ def load_features() -> keras.Model:
 
 
 def content_layers() -> dict[str, float]:
-    """Returns the weight of each layer that content is compared in."""
+    """Returns the weight of each layer in which content is compared."""
     default = FEATURE_NETWORKS[FLAGS.network].content_layers
     return _layer_weights("content_layers", default)
 
 
 def style_layers() -> dict[str, float]:
-    """Returns the weight of each layer that style is compared in."""
+    """Returns the weight of each layer in which style is compared."""
     return _layer_weights("style_layers", FEATURE_NETWORKS[FLAGS.network].style_layers)
 
 
@@ -146,17 +152,17 @@ def style_problem(
     num_images: int = 1,
     make: Callable[..., Any] = StyleTransferProblem,
 ) -> Any:
-    """Returns a problem as the flags say.
+    """Returns a problem, configured by flags.
 
-    The painting is shrunk to have the shorter side of the pictures, so that its texture is as large
-    beside what they show at any size.
+    The painting is shrunk to the shorter side of the pictures. Its texture is therefore as large in
+    relation to their content at any size.
 
     Args:
-        features: whose maps tell content and style.
-        photos: what content is drawn from.
+        features: the network whose maps define content and style.
+        photos: the photos that content is drawn from.
         style: the painting.
         image_size: height and width of the pictures.
-        num_images: pictures in a task.
+        num_images: the number of pictures in a task.
         make: the problem's class.
     """
     height, width = image_size
@@ -177,7 +183,7 @@ def style_problem(
 
 
 def set_defaults_as_trained(problem_config: Mapping[str, Any]) -> None:
-    """Makes what a rule was trained on the default of the flags that make a problem."""
+    """Sets the defaults of the problem's flags to the values that a rule was trained with."""
     for name in ("content_weight", "style_weight", "variation_weight", "brightness_unit"):
         if name in problem_config:
             FLAGS.set_default(name, problem_config[name])

@@ -1,7 +1,7 @@
-"""Figure 8 in the paper's form, of evaluations that `experiments.style` has written apart.
+"""Figure 8 in the paper's form, from evaluations that `experiments.style` has written separately.
 
-Where both of its tables would take too long in one run: the first file of `--results` is of the
-painting and size that rules were trained on, the second of others.
+Use this where both tables of the figure would take too long in one run. The first file of
+`--results` is of the painting and size that rules were trained on, the second of others.
 """
 
 import json
@@ -17,12 +17,12 @@ from experiments.style.figures import check_references, figure8
 
 FLAGS = flags.FLAGS
 
-define_paths("results", "Files results.json of one or two evaluations.")
+define_paths("results", "The results.json files of one or two evaluations.")
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
     """Draws the figure."""
-    del strategy  # Nothing is computed.
+    del strategy  # This binary computes nothing.
     if len(FLAGS.results) not in (1, 2):
         raise ValueError(
             "--results must be one file or two. "
@@ -38,7 +38,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
 
 
 def _read(file: str) -> dict[str, Any]:
-    """Returns what the figure needs of an evaluation of pictures."""
+    """Returns the part of an evaluation of pictures that the figure needs."""
     try:
         results = json.loads(Path(file).read_text())
         height, width = results["problem_config"]["image_size"]

@@ -1,4 +1,4 @@
-"""The whole program on its smallest workload, and workers that come to no good end."""
+"""The whole program on its smallest workload, and workers that fail."""
 
 import dataclasses
 import json

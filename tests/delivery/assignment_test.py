@@ -1,4 +1,4 @@
-"""Which rule updates which variable is decided once, whatever Keras calls the variables later."""
+"""Rules are assigned to variables once, whatever Keras calls the variables later."""
 
 import copy
 import pickle

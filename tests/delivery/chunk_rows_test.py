@@ -1,4 +1,4 @@
-"""Tests of the ways in which chunks of a state are read and written."""
+"""Reading and writing chunks of a state."""
 
 import numpy as np
 import pytest

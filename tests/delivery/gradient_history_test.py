@@ -1,4 +1,4 @@
-"""A finite gradient that is far beyond those before costs a step, and no more."""
+"""A finite gradient far beyond those before it costs one step, and no more."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Saved rules and models as someone would write them to harm whoever loads them."""
+"""Saved rules and models written to harm whoever loads them."""
 
 import base64
 import hashlib

@@ -1,6 +1,6 @@
-"""What Keras demands of its own optimizers, demanded of ours around a rule that is exactly SGD.
+"""Keras's requirements for its own optimizers, applied to ours around a rule that is exactly SGD.
 
-Numbers are those that gradient descent gives by hand, or Keras's own SGD beside it.
+Expected numbers come from gradient descent by hand, or from Keras's own SGD.
 """
 
 import copy

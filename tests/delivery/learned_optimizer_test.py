@@ -1,4 +1,4 @@
-"""LearnedOptimizer by itself: what it updates, what it keeps, what it refuses."""
+"""LearnedOptimizer by itself: what it updates, what it keeps and what it refuses."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Whatever gradients come, LearnedOptimizer never leaves a model worse than it found it."""
+"""Whatever the gradients, LearnedOptimizer never leaves a model worse than it found it."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""One rule, one task: the unroll, `fit` and the exported SavedModel take the same steps."""
+"""The unroll, `fit` and the exported SavedModel take the same steps with one rule on one task."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""States that don't fit are left out or refused as a whole: nothing is half loaded."""
+"""A state that doesn't fit is left out or refused as a whole; nothing is half loaded."""
 
 import warnings
 

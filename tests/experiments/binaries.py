@@ -1,4 +1,4 @@
-"""Experiment binaries run as processes of their own, as a user runs them."""
+"""Runs experiment binaries in processes of their own, as a user does."""
 
 import json
 import os

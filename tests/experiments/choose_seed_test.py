@@ -1,4 +1,4 @@
-"""Runs of `python -m experiments.choose_seed` on rules whose cards are made up."""
+"""Runs of `python -m experiments.choose_seed` on rules with made-up cards."""
 
 import shutil
 from pathlib import Path

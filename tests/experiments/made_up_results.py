@@ -1,4 +1,4 @@
-"""Results of evaluations that are made up, as their files hold them."""
+"""Made-up results of evaluations, in the form of their files."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Runs of `python -m experiments.quadratic` on two devices, and on two workers of this machine.
 
-Runs are shared: a fixture makes them, many tests look at them. All but one are forks of a process
-that has imported TensorFlow and not yet used it, since the import takes longest.
+Tests share runs: fixtures make them, and many tests check them. All runs but one are forks of a
+process that has imported TensorFlow and not yet used it, because the import takes longest.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
-"""Runs of `python -m experiments.quadratic`, each as a process of its own.
+"""Runs of `python -m experiments.quadratic`, each in a process of its own.
 
-TensorFlow takes seconds to start, so runs are shared: a fixture makes one, many tests look at it.
+TensorFlow takes seconds to start, so tests share runs: a fixture makes one, and many tests check
+it.
 """
 
 import itertools

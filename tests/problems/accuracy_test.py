@@ -1,4 +1,4 @@
-"""Accuracy with averages of statistics, against Keras's own moving averages and a hand count."""
+"""Accuracy with averaged statistics, against Keras's own moving averages and a hand count."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a problem says of its parameters, whatever is stacked on or wrapped around it."""
+"""Properties of a problem's parameters, whatever is stacked on or wrapped around the problem."""
 
 from l2l_tf.problems import Problem, RandomlyScaled, StackedProblem, WithConvexTerm, task_seeds
 

@@ -1,4 +1,4 @@
-"""Any Keras model on any arrays, against Keras itself."""
+"""Problems made of any Keras model and any arrays, against Keras itself."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""A slow NumPy twin of the loss of neural style, position by position."""
+"""A slow NumPy twin of the neural-style loss, position by position."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The meta-gradient by its definition: differentiation of an unroll written out step by step."""
+"""The meta-gradient by its definition, as the derivative of an unroll written out step by step."""
 
 import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""What every rule must do, learned or hand-designed, coordinatewise or not."""
+"""Requirements for every rule, learned or hand-designed, coordinatewise or not."""
 
 import warnings
 

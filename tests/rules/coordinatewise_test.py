@@ -1,4 +1,4 @@
-"""Coordinatewise rules bound to tensors: what they do there, and in which form they run."""
+"""Coordinatewise rules bound to tensors: their updates, and the form in which they run."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every rule that there is, made small: what the conformance suite runs over."""
+"""A small instance of every rule, for the conformance suite."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The cell that rules share; what `LSTMRule` checks and draws is tested with its subclasses."""
+"""The cell that rules share; tests of its subclasses cover the checks and draws of `LSTMRule`."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""A rule with parts, against its parts on their own."""
+"""A rule with parts, against its parts used separately."""
 
 import re
 

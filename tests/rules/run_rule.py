@@ -1,4 +1,4 @@
-"""How tests run a rule over gradients that they know."""
+"""Runs a rule over known gradients."""
 
 from typing import Any
 

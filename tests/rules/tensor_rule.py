@@ -1,4 +1,4 @@
-"""A learned rule that looks at whole tensors, as small as one can be."""
+"""A minimal learned rule that looks at whole tensors."""
 
 from collections.abc import Sequence
 from typing import Any

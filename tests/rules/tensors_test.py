@@ -1,4 +1,4 @@
-"""Rules of whole tensors, with tensors of several ranks and batch axes before them."""
+"""Rules of whole tensors, with tensors of several ranks and leading batch axes."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
 """Meta-training on two devices of one process, against one device with the same tasks.
 
 Sums of float32 in another order differ by parts in 10^7 of the largest term (measured over 20
-meta-steps: 1.5e-7 of each tensor's largest weight); `CLOSE` leaves room for other processors.
+meta-steps: 1.5e-7 of each tensor's largest weight). `CLOSE` leaves room for other processors.
 """
 
 import dataclasses

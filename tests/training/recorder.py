@@ -1,4 +1,4 @@
-"""Callbacks that watch a meta-trainer, and stop it."""
+"""Callbacks that watch a meta-trainer and stop it."""
 
 import keras
 

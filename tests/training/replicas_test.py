@@ -1,6 +1,6 @@
-"""The replicas of the default strategy and of two devices of one process.
+"""The replicas of the default strategy, and of two devices of one process.
 
-What several processes agree on is tested where there are some: experiments/multi_worker_test.py.
+Agreement between several processes is tested in experiments/multi_worker_test.py.
 """
 
 import numpy as np

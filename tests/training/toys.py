@@ -1,4 +1,4 @@
-"""Small problems and rules of which tests of training know everything."""
+"""Small problems and rules about which tests of training know everything."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
-"""Runs of `python -m experiments.cifar`, on digits but for those that need CIFAR-10.
+"""Runs of `python -m experiments.cifar`, on digits except where CIFAR-10 is needed.
 
-TensorFlow takes seconds to start, so runs are shared: a fixture makes one, many tests look at it.
+TensorFlow takes seconds to start, so tests share runs: a fixture makes one, and many tests check
+it.
 """
 
 import json

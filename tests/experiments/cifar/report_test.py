@@ -1,4 +1,4 @@
-"""Runs of `python -m experiments.cifar.report` on results that are made up."""
+"""Runs of `python -m experiments.cifar.report` on made-up results."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How an experiment ends when the machine fails it, and what it says of itself."""
+"""How an experiment ends when the machine fails it, and how it describes itself."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What both reports of evaluations refuse."""
+"""Errors common to both reports of evaluations."""
 
 import json
 

@@ -1,6 +1,7 @@
-"""Runs of `python -m experiments.mnist`, on digits but for those that need MNIST.
+"""Runs of `python -m experiments.mnist`, on digits except where MNIST is needed.
 
-TensorFlow takes seconds to start, so runs are shared: a fixture makes one, many tests look at it.
+TensorFlow takes seconds to start, so tests share runs: a fixture makes one, and many tests check
+it.
 """
 
 import hashlib

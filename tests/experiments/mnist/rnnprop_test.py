@@ -1,4 +1,4 @@
-"""A run of `python -m experiments.quadratic` that trains RNNprop, each option of it in use."""
+"""A run of `python -m experiments.quadratic` that trains RNNprop with every option in use."""
 
 import json
 import os

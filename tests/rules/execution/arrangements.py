@@ -1,4 +1,4 @@
-"""The ways in which a coordinatewise rule can be cut up."""
+"""The ways to cut up a coordinatewise rule."""
 
 from collections.abc import Callable
 from typing import Any

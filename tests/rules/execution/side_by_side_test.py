@@ -1,4 +1,4 @@
-"""A rule side by side, against the rule on all coordinates at once."""
+"""A rule in parts side by side, against the rule on all coordinates at once."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Coordinatewise rules whose states have every form that a state may have."""
+"""Coordinatewise rules whose states cover every form that a state may have."""
 
 from typing import Any
 

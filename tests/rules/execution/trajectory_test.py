@@ -1,4 +1,4 @@
-"""A rule over known gradients, and what of it a derivative flows through."""
+"""A rule over known gradients, and which parts of it a derivative flows through."""
 
 import numpy as np
 import pytest

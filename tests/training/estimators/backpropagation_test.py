@@ -1,4 +1,4 @@
-"""What the settings of truncated back-propagation may be; what it gives: meta_gradient_test.py."""
+"""Valid settings of truncated back-propagation; meta_gradient_test.py tests its results."""
 
 import keras
 import pytest
