@@ -58,26 +58,6 @@ def checked_rules(rule: Any, routes: Any) -> tuple[Rule, list[Route]]:
     return rule, listed
 
 
-def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
-    """Raises ValueError if an argument's value is none of its choices."""
-    # TensorFlow's dtypes equal their names, but are none.
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(
-            f"{argument} must be one of {list(choices)}. Received: {argument}={value!r}. "
-            "Choose one of them."
-        )
-
-
-def check_chunk_size(chunk_size: Any) -> None:
-    """Raises ValueError if it is neither None nor an integer from 0 on."""
-    is_count = isinstance(chunk_size, int) and not isinstance(chunk_size, bool)
-    if chunk_size is not None and (not is_count or chunk_size < 0):
-        raise ValueError(
-            "chunk_size must be None or an integer from 0 on. "
-            f"Received: chunk_size={chunk_size!r}. Leave it out to have it chosen."
-        )
-
-
 def check_flag(argument: str, value: Any) -> None:
     """Raises TypeError if an argument is neither True nor False."""
     if not isinstance(value, bool | np.bool_):
