@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SUBPACKAGES = ("data", "problems", "rules", "evaluation", "training", "delivery", "reporting")
 # Beside the subpackages, for all of them.
-MODULES = ("files", "optional", "startup", "keras_internals", "parameter_spec")
+MODULES = ("files", "checks", "optional", "startup", "keras_internals", "parameter_spec")
 # What a subpackage never imports, directly or by way of others.
 NEVER = {
     "data": {"problems", "rules", "evaluation", "training", "delivery", "reporting"},

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from l2l_tf.checks import check_one_of
 from l2l_tf.files import checked_path
 from l2l_tf.optional import missing
 
@@ -71,10 +72,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
         ValueError: the name is unknown, or the folder's path is not in UTF-8.
         FileNotFoundError: the data are not in that folder.
     """
-    if name not in DATASETS:
-        raise ValueError(
-            f"name must be one of {sorted(DATASETS)}. Received: name={name!r}. Choose one of them."
-        )
+    check_one_of("name", name, DATASETS)
     training, test, num_classes = DATASETS[name](name, data_dir)
     # RandomState, because NumPy guarantees that its numbers never change. Those of newer generators
     # may change between versions.

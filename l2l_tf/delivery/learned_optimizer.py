@@ -11,14 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_count, check_one_of
 from l2l_tf.delivery.assignment import Assignment, assign
 from l2l_tf.delivery.gradient_history import GradientHistory, limit_after, note_step
 from l2l_tf.delivery.group import Group
 from l2l_tf.delivery.joint_update import Part, dense, update_jointly
 from l2l_tf.delivery.optimizer_arguments import (
     check_backend,
-    check_choice,
-    check_chunk_size,
     check_flag,
     check_numbers,
     check_variables,
@@ -166,9 +165,10 @@ class LearnedOptimizer(JointOptimizer):
     ):
         check_backend()
         rule, routes = checked_rules(rule, routes)
-        check_choice("nan_policy", nan_policy, NAN_POLICIES)
-        check_choice("state_dtype", state_dtype, STATE_DTYPES)
-        check_chunk_size(chunk_size)
+        check_one_of("nan_policy", nan_policy, NAN_POLICIES)
+        check_one_of("state_dtype", state_dtype, STATE_DTYPES)
+        if chunk_size is not None:
+            check_count("chunk_size", chunk_size, "Leave it out to have it chosen.", minimum=0)
         check_numbers(keras_arguments)
         # Keras itself checks other types.
         if isinstance(learning_rate, int) and not isinstance(learning_rate, bool):

@@ -57,26 +57,6 @@ def checked_rules(rule: Any, routes: Any) -> tuple[Rule, list[Route]]:
     return own_rule, [*listed, *own_routes]
 
 
-def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
-    """Raises ValueError if an argument's value is not one of its choices."""
-    # TensorFlow's dtypes compare equal to their names, but are not accepted.
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(
-            f"{argument} must be one of {list(choices)}. Received: {argument}={value!r}. "
-            "Choose one of them."
-        )
-
-
-def check_chunk_size(chunk_size: Any) -> None:
-    """Raises ValueError if the chunk size is neither None nor a non-negative integer."""
-    is_count = isinstance(chunk_size, int) and not isinstance(chunk_size, bool)
-    if chunk_size is not None and (not is_count or chunk_size < 0):
-        raise ValueError(
-            "chunk_size must be None or an integer from 0 on. "
-            f"Received: chunk_size={chunk_size!r}. Leave it out to have it chosen."
-        )
-
-
 def check_flag(argument: str, value: Any) -> None:
     """Raises TypeError if an argument is neither True nor False."""
     if not isinstance(value, bool | np.bool_):

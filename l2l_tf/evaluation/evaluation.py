@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_at_least
 from l2l_tf.evaluation.unroll import bind, start, unroll
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.rules.rule import FlatLayout, Rule
@@ -19,20 +20,6 @@ NUM_FINAL_MINIBATCHES = 5
 # The number of coordinates that run side by side. On a CPU, their state should fit into the cache
 # (with 2^20, a 2 x 20 LSTM takes twice as long per coordinate). On a GPU, they should keep it busy.
 MAX_COORDINATES = {"CPU": 2**15, "GPU": 2**20}
-
-
-def check_metric(metric: str, name: str = "metric") -> None:
-    """Raises a ValueError unless a metric is one of `METRICS`.
-
-    Args:
-        metric: the metric to check.
-        name: the argument's name, for the error.
-    """
-    if metric not in METRICS:
-        raise ValueError(
-            f"{name} must be one of {sorted(METRICS)}. Received: {name}={metric!r}. "
-            "Choose one of them."
-        )
 
 
 def num_final_losses(problem: Problem, num_steps: int) -> int:
@@ -161,16 +148,10 @@ def evaluate_rates(
             "seeds must be of shape [M, 2], one for each of M tasks. "
             f"Received: seeds.shape={seeds.shape}. Draw them with task_seeds."
         )
-    if num_steps < 1:
-        raise ValueError(
-            f"num_steps must be at least 1. Received: num_steps={num_steps}. Give a horizon."
-        )
-    if max_coordinates is not None and max_coordinates < 1:
-        raise ValueError(
-            "max_coordinates must be at least 1. Received: "
-            f"max_coordinates={max_coordinates}. Leave it out, or give a positive "
-            "number."
-        )
+    check_at_least("num_steps", num_steps, 1, "Give a horizon.")
+    if max_coordinates is not None:
+        advice = "Leave it out, or give a positive number."
+        check_at_least("max_coordinates", max_coordinates, 1, advice)
     num_tasks = seeds.shape[0]
     groups = task_groups(num_tasks, problem, max_coordinates)
     group_size = groups.shape[1]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from l2l_tf.evaluation.evaluation import Evaluation, check_metric, evaluate, evaluate_rates
+from l2l_tf.checks import check_one_of, check_positive
+from l2l_tf.evaluation.evaluation import METRICS, Evaluation, evaluate, evaluate_rates
 from l2l_tf.problems.problem import Problem
 from l2l_tf.rules.rule import Rule
 
@@ -85,7 +86,7 @@ def search(
             "candidates must hold finite numbers. "
             f"Received: candidates={list(candidates)}. Give, say, [1, 2, 4]."
         )
-    check_metric(metric)
+    check_one_of("metric", metric, METRICS)
     # All rules are made before the first one runs, so that a bad candidate is rejected at once.
     rules = [make_rule(one) for one in tried]
     losses = tuple(getattr(evaluate(rule, problem, seeds, num_steps), metric) for rule in rules)
@@ -203,11 +204,8 @@ def tune_from(
     Warns:
         UserWarning: the best rate is the lowest or highest.
     """
-    if not 0 < first_rate < math.inf:
-        raise ValueError(
-            "first_rate must be positive and finite. "
-            f"Received: first_rate={first_rate}. Give a rate that was good for a problem like it."
-        )
+    advice = "Give a rate that was good for a problem like it."
+    check_positive("first_rate", first_rate, advice)
     rates = _checked_rates(learning_rates)
     runs = _Runs(make_rule, problem, seeds, num_steps, max_coordinates)
     nearest = min(rates, key=lambda rate: abs(math.log(rate / first_rate)))

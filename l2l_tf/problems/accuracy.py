@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_at_least
 from l2l_tf.keras_internals import sublayers
 from l2l_tf.problems.classification import ClassificationProblem
 
@@ -50,11 +51,7 @@ def accuracy(
             "images and labels must be as many, and one at least. Received: "
             f"{len(images)} images with {len(labels)} labels. Give each image its label."
         )
-    if num_minibatches < 1:
-        raise ValueError(
-            "num_minibatches must be at least 1. Received: "
-            f"num_minibatches={num_minibatches}. Leave it out for 100."
-        )
+    check_at_least("num_minibatches", num_minibatches, 1, "Leave it out for 100.")
     model = problem.model
     averages = _averages(problem, list(parameters), seed, first_step, num_minibatches)
     trained = list(zip(model.trainable_variables, parameters, strict=True))

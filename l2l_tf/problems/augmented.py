@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from l2l_tf.checks import check_count, check_instance
 from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.problem import Problem, WrappedProblem
 from l2l_tf.problems.seeds import fold_in, uniform
@@ -98,11 +99,7 @@ class WithConvexTerm(WrappedProblem):
 
     def __init__(self, problem: Problem, num_dimensions: int = 20, log_range: float = 1.0):
         _check_problem(problem)
-        if not isinstance(num_dimensions, int) or num_dimensions < 1:
-            raise ValueError(
-                "num_dimensions must be an integer from 1 on. "
-                f"Received: num_dimensions={num_dimensions}. Give a positive count."
-            )
+        check_count("num_dimensions", num_dimensions)
         _check_log_range(log_range, includes_zero=True)
         super().__init__(problem, f"{problem.name}_with_convex_term")
         self.num_dimensions = num_dimensions
@@ -171,11 +168,8 @@ def _random_scales(shape: Sequence[int], seed: tf.Tensor, log_range: float) -> t
 
 
 def _check_problem(problem: Problem) -> None:
-    if not isinstance(problem, Problem):
-        raise TypeError(
-            "problem must be a Problem. "
-            f"Received: problem={problem!r}. Give an instance of one of its subclasses."
-        )
+    advice = "Give an instance of one of its subclasses."
+    check_instance("problem", problem, Problem, "a Problem", advice)
 
 
 def _check_log_range(log_range: float, includes_zero: bool) -> None:

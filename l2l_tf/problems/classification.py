@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_instance
 from l2l_tf.problems.supervised import SupervisedProblem
 
 _CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -46,11 +47,8 @@ class ClassificationProblem(SupervisedProblem):
         initial_stddev: float | None = 0.01,
         name: str | None = None,
     ):
-        if not isinstance(model, keras.Model):
-            raise TypeError(
-                "model must be a keras.Model. "
-                f"Received: model={model!r}. Wrap layers in keras.Sequential."
-            )
+        advice = "Wrap layers in keras.Sequential."
+        check_instance("model", model, keras.Model, "a keras.Model", advice)
         images, labels = np.asarray(images), np.asarray(labels)
         _check_examples(images, labels)
         _check_model(model, images, labels)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers as keras_layers
 
+from l2l_tf.checks import check_one_of
 from l2l_tf.files import expanded
 
 # The means of ImageNet for blue, green and red, in 0..255. Both networks expect them subtracted.
@@ -58,11 +59,7 @@ def feature_model(network: str, layers: Sequence[str], weights: str | Path) -> k
             is nothing to download.
         OSError: a download failed.
     """
-    if network not in FEATURE_NETWORKS:
-        raise ValueError(
-            f"network must be one of {sorted(FEATURE_NETWORKS)}. "
-            f"Received: network={network!r}. Choose one of them."
-        )
+    check_one_of("network", network, FEATURE_NETWORKS)
     convolutions = _with_weights(network, str(weights))
     known = [layer.name for layer in convolutions.layers[1:]]
     unknown = [layer for layer in layers if layer not in known]

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from l2l_tf.checks import check_count, check_one_of
+
 # The activations that flags accept.
 ACTIVATIONS = ("elu", "relu", "sigmoid", "tanh")
 
@@ -33,12 +35,10 @@ def mlp(
     Raises:
         ValueError: a count is not a positive integer, or the activation is unknown.
     """
-    _check_counts(units=units, num_layers=num_layers, num_classes=num_classes)
-    if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"activation must be one of {list(ACTIVATIONS)}. "
-            f"Received: activation={activation!r}. Choose one of them."
-        )
+    check_count("units", units)
+    check_count("num_layers", num_layers)
+    check_count("num_classes", num_classes)
+    check_one_of("activation", activation, ACTIVATIONS)
     hidden = [
         layers.Dense(units, activation=activation, dtype=dtype, name=f"hidden_{index}")
         for index in range(num_layers)
@@ -83,7 +83,7 @@ def conv_net(
     Raises:
         ValueError: the images are smaller than 8 x 8, or `num_classes` is not a positive integer.
     """
-    _check_counts(num_classes=num_classes)
+    check_count("num_classes", num_classes)
     if min(image_shape[:2]) < 8:
         raise ValueError(
             "image_shape must have a height and width of 8 or more, to be halved three times. "
@@ -131,7 +131,7 @@ def resnet20(
     Raises:
         ValueError: the images are smaller than 4 x 4, or `num_classes` is not a positive integer.
     """
-    _check_counts(num_classes=num_classes)
+    check_count("num_classes", num_classes)
     if min(image_shape[:2]) < 4:
         raise ValueError(
             "image_shape must have a height and width of 4 or more, to be halved twice. "
@@ -175,12 +175,3 @@ def _normalized_relu(name: str, dtype: str, scale_mean: float | None) -> list[ke
         layers.BatchNormalization(**settings, dtype=dtype, name=f"{name}_normalization"),
         layers.ReLU(dtype=dtype, name=f"{name}_relu"),
     ]
-
-
-def _check_counts(**counts: int) -> None:
-    for argument, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{argument} must be an integer from 1 on. "
-                f"Received: {argument}={value}. Give a positive count."
-            )

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from l2l_tf.checks import check_at_least
 from l2l_tf.parameter_spec import ParameterSpec
 
 # Up to this many tasks are written out one by one in the graph. Vectorizing is no faster for these
@@ -175,11 +176,8 @@ class StackedProblem(Problem):
     """
 
     def __init__(self, problem: Problem, num_tasks: int):
-        if num_tasks < 1:
-            raise ValueError(
-                "num_tasks must be at least 1. "
-                f"Received: num_tasks={num_tasks}. Give the number of tasks to run side by side."
-            )
+        advice = "Give the number of tasks to run side by side."
+        check_at_least("num_tasks", num_tasks, 1, advice)
         self.problem = problem
         self.num_tasks = num_tasks
         self.name = problem.name

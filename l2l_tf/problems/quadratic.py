@@ -1,10 +1,10 @@
 """Random quadratics: the paper's first experiment."""
 
-import math
 from typing import Any
 
 import tensorflow as tf
 
+from l2l_tf.checks import check_count, check_non_negative, check_one_of
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.seeds import fold_in, normal, uniform
 
@@ -42,30 +42,16 @@ class Quadratic(Problem):
         initial_stddev: float = 0.01,
         dtype: str = "float32",
     ):
-        if family not in FAMILIES:
-            raise ValueError(
-                f"family must be one of {sorted(FAMILIES)}. "
-                f"Received: family={family!r}. Choose one of them."
-            )
-        for argument, value in [
-            ("num_functions", num_functions),
-            ("num_dimensions", num_dimensions),
-        ]:
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{argument} must be an integer from 1 on. "
-                    f"Received: {argument}={value}. Give a positive count."
-                )
+        check_one_of("family", family, FAMILIES)
+        check_count("num_functions", num_functions)
+        check_count("num_dimensions", num_dimensions)
         if dtype not in ("float32", "float64"):
             raise ValueError(
                 "dtype must be 'float32' or 'float64'. "
                 f"Received: dtype={dtype!r}. Leave it out for float32."
             )
-        if not 0 <= initial_stddev < math.inf:
-            raise ValueError(
-                "initial_stddev must be finite and not negative. Received: "
-                f"initial_stddev={initial_stddev}. Give the standard deviation of theta at step 0."
-            )
+        advice = "Give the standard deviation of theta at step 0."
+        check_non_negative("initial_stddev", initial_stddev, advice)
         self.family = family
         self.num_functions = num_functions
         self.num_dimensions = num_dimensions

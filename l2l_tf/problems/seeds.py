@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_one_of
+
 # The purposes of tasks. Tasks of different splits share no randomness. Results are therefore never
 # reported on a task that a rule was trained, chosen or tuned on.
 SPLITS = {"train": 0, "validation": 1, "tuning": 2, "test": 3}
@@ -43,10 +45,7 @@ def task_seeds(seed: int, split: str, first_task: int, num_tasks: int) -> tf.Ten
         ValueError: the seed is out of range, or the split is unknown.
     """
     check_seed(seed)
-    if split not in SPLITS:
-        raise ValueError(
-            f"split must be one of {sorted(SPLITS)}. Received: split={split!r}. Choose one of them."
-        )
+    check_one_of("split", split, SPLITS)
     key = tf.random.stateless_uniform([], [seed, SPLITS[split]], None, None, tf.int32, alg="philox")
     indices = tf.range(first_task, first_task + num_tasks, dtype=tf.int32)
     return tf.stack([tf.fill([num_tasks], key), indices], axis=1)

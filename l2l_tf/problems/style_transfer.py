@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_instance, check_non_negative, check_positive
 from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.feature_networks import weights_digest
 from l2l_tf.problems.problem import Problem
@@ -101,11 +102,8 @@ class StyleTransferProblem(Problem):
         brightness_unit: float = 8.0,
         name: str = "style",
     ):
-        if not isinstance(features, keras.Model):
-            raise TypeError(
-                "features must be a keras.Model. "
-                f"Received: features={features!r}. Make one with feature_model."
-            )
+        advice = "Make one with feature_model."
+        check_instance("features", features, keras.Model, "a keras.Model", advice)
         self.features = features
         self.image_size = tuple(image_size)
         self.num_functions = num_images
@@ -277,16 +275,9 @@ class StyleTransferProblem(Problem):
             **{f"style_layers[{name!r}]": one for name, one in self.style_layers.items()},
         }
         for argument, weight in weights.items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(
-                    f"{argument} must be finite and not negative. "
-                    f"Received: {argument}={weight}. Give 0 to leave the term out."
-                )
-        if not 0 < self.brightness_unit < math.inf:
-            raise ValueError(
-                "brightness_unit must be positive and finite. Received: "
-                f"brightness_unit={self.brightness_unit}. Leave it out for 8 grey levels."
-            )
+            check_non_negative(argument, weight, "Give 0 to leave the term out.")
+        advice = "Leave it out for 8 grey levels."
+        check_positive("brightness_unit", self.brightness_unit, advice)
 
     def _check_photos(self, photos: Sequence[np.ndarray]) -> None:
         if not len(photos):

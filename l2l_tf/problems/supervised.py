@@ -1,7 +1,6 @@
 """Training any Keras model on arrays, with minibatches and a loss."""
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_count, check_instance, check_non_negative, check_positive
 from l2l_tf.keras_internals import sublayers
 from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.problem import Problem
@@ -69,26 +69,13 @@ class SupervisedProblem(Problem):
         loss_unit: float = 1.0,
         name: str | None = None,
     ):
-        if not isinstance(model, keras.Model):
-            raise TypeError(
-                "model must be a keras.Model. "
-                f"Received: model={model!r}. Wrap layers in keras.Sequential."
-            )
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(
-                "batch_size must be an integer from 1 on. "
-                f"Received: batch_size={batch_size}. Give the number of examples in a minibatch."
-            )
-        if initial_stddev is not None and not 0 <= initial_stddev < math.inf:
-            raise ValueError(
-                "initial_stddev must be finite and not negative. Received: initial_stddev="
-                f"{initial_stddev}. Give the standard deviation of the parameters at step 0."
-            )
-        if not 0 < loss_unit < math.inf:
-            raise ValueError(
-                "loss_unit must be positive and finite. "
-                f"Received: loss_unit={loss_unit}. Give the size of a typical loss."
-            )
+        advice = "Wrap layers in keras.Sequential."
+        check_instance("model", model, keras.Model, "a keras.Model", advice)
+        check_count("batch_size", batch_size, "Give the number of examples in a minibatch.")
+        if initial_stddev is not None:
+            advice = "Give the standard deviation of the parameters at step 0."
+            check_non_negative("initial_stddev", initial_stddev, advice)
+        check_positive("loss_unit", loss_unit, "Give the size of a typical loss.")
         self.model = model
         self.batch_size = batch_size
         self.initial_stddev = initial_stddev

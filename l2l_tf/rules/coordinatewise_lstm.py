@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from l2l_tf.checks import check_one_of
 from l2l_tf.rules.lstm import LSTMRule, LSTMState
 from l2l_tf.rules.preprocess import MAX_P, PREPROCESSORS
 
@@ -59,11 +60,7 @@ class CoordinatewiseLSTM(LSTMRule):
         name: str | None = None,
         trainable: bool = True,
     ):
-        if preprocessing not in PREPROCESSORS:
-            raise ValueError(
-                f"preprocessing must be one of {sorted(PREPROCESSORS)}. "
-                f"Received: preprocessing={preprocessing!r}. Choose one of them."
-            )
+        check_one_of("preprocessing", preprocessing, PREPROCESSORS)
         if not 0 < p <= MAX_P:
             raise ValueError(
                 f"p must be positive and at most {MAX_P:g}, or e^p overflows float32. "

@@ -1,6 +1,5 @@
 """The base of rules with LSTM layers: the cell, the weights and the argument checks."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_at_least, check_finite, check_non_negative, check_positive
 from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 
 # The hidden values and the cells of all coordinates, for each LSTM layer.
@@ -93,16 +93,11 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
                 "units must hold a positive number of units for each LSTM layer. "
                 f"Received: units={tuple(units)}. Give, say, (20, 20)."
             )
-        if seed is not None and seed < 0:
-            raise ValueError(
-                f"seed must be None or an integer from 0 on. Received: seed={seed}. Give, say, 0."
-            )
-        if not (math.isfinite(output_scale) and 0 <= output_stddev < math.inf):
-            raise ValueError(
-                "output_scale and output_stddev must be finite, the latter not negative. Received: "
-                f"output_scale={output_scale}, output_stddev={output_stddev}. The papers scale "
-                "outputs by 0.1."
-            )
+        if seed is not None:
+            check_at_least("seed", seed, 0, "Give, say, 0.")
+        check_finite("output_scale", output_scale, "The papers scale outputs by 0.1.")
+        advice = "Give the standard deviation of the output layer's initial weights."
+        check_non_negative("output_stddev", output_stddev, advice)
         if dtype not in ("float32", "float64"):
             raise ValueError(
                 "dtype must be 'float32' or 'float64': a rule computes in full precision whatever "
@@ -204,11 +199,7 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
         Raises:
             ValueError: the factor is not positive and finite.
         """
-        if not 0 < factor < math.inf:
-            raise ValueError(
-                "factor must be positive and finite. "
-                f"Received: factor={factor}. Give, say, 2 for steps twice as large."
-            )
+        check_positive("factor", factor, "Give, say, 2 for steps twice as large.")
         config = self.get_config() | {"dtype": self.compute_dtype}
         for name in self._scales:
             # Rounded to six digits, so that 3 times 0.1 is 0.3, as a user would write it.

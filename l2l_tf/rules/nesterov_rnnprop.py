@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from l2l_tf.checks import check_positive
 from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
 
@@ -58,11 +59,7 @@ class NesterovRNNprop(RNNprop):
         damping_power: float = 2.0,
         **arguments: Any,
     ):
-        if not 0 < nesterov_rate < math.inf:
-            raise ValueError(
-                "nesterov_rate must be positive and finite. "
-                f"Received: nesterov_rate={nesterov_rate}. Give, say, 0.005, or take an RNNprop."
-            )
+        check_positive("nesterov_rate", nesterov_rate, "Give, say, 0.005, or take an RNNprop.")
         if damping_power != 0 and not 1 <= damping_power < math.inf:
             raise ValueError(
                 "damping_power must be 0 or a finite number from 1 on. "

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_count, check_positive
 from l2l_tf.rules.lstm import LSTMRule, LSTMState
 
 # The number of steps so far, `[]`; mean and root mean square of the gradients so far, `[N]` each,
@@ -79,21 +80,14 @@ class RNNprop(LSTMRule):
         name: str | None = None,
         trainable: bool = True,
     ):
-        if not isinstance(input_units, int) or input_units < 1:
-            raise ValueError(
-                "input_units must be an integer from 1 on. "
-                f"Received: input_units={input_units}. The paper has 20."
-            )
+        check_count("input_units", input_units, "The paper has 20.")
         if not (0 < beta_1 < 1 and 0 < beta_2 < 1):
             raise ValueError(
                 "beta_1 and beta_2 must be between 0 and 1. "
                 f"Received: beta_1={beta_1}, beta_2={beta_2}. The paper has 0.95 for both."
             )
-        if not 0 < epsilon < math.inf:
-            raise ValueError(
-                "epsilon must be positive and finite, or a zero gradient would be divided by zero. "
-                f"Received: epsilon={epsilon}. The paper has 1e-8."
-            )
+        advice = "It keeps a zero gradient from being divided by zero. The paper has 1e-8."
+        check_positive("epsilon", epsilon, advice)
         super().__init__(
             input_units, units, output_scale, output_stddev, seed, dtype, name, trainable
         )

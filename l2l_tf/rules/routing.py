@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from l2l_tf.checks import check_instance, check_one_of
 from l2l_tf.rules.rule import Rule
 
 # Kinds of variables by rank. A variable knows nothing else about its layer.
@@ -47,22 +48,17 @@ class Route:
                 "A route must have exactly one of kind, name and predicate. "
                 f"Received: {given}. Make one route for each."
             )
-        if self.kind is not None and self.kind not in list(KINDS):
-            raise ValueError(
-                f"kind must be one of {sorted(KINDS)}. Received: kind={self.kind!r}. "
-                "Choose one of them, or a name or a predicate."
-            )
+        if self.kind is not None:
+            advice = "Choose one of them, or a name or a predicate."
+            check_one_of("kind", self.kind, KINDS, advice)
         if self.predicate is not None and not callable(self.predicate):
             raise TypeError(
                 "predicate must be a function of a variable. "
                 f"Received: predicate={self.predicate!r}. Give a kind or a name as kind= or name=."
             )
         if self.name is not None:
-            if not isinstance(self.name, str):
-                raise TypeError(
-                    "name must be a string, a regular expression. "
-                    f"Received: name={self.name!r}. Give what is to be found in a variable's path."
-                )
+            advice = "Give what is to be found in a variable's path."
+            check_instance("name", self.name, str, "a string, a regular expression", advice)
             try:
                 re.compile(self.name)
             except re.error as error:

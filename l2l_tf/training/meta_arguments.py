@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from l2l_tf.checks import check_instance
 from l2l_tf.problems.mixture import MixtureProblem
 from l2l_tf.problems.problem import Problem
 from l2l_tf.training.estimators.estimator import GradientEstimator
@@ -19,20 +20,14 @@ def check_trainable(rule: Any, optimizer: Any) -> None:
             "rule must be a learned rule: a Keras layer with trainable weights. "
             f"Received: rule={rule!r}. Hand-designed rules are tuned, not trained."
         )
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(
-            "optimizer must be a Keras optimizer. "
-            f"Received: optimizer={optimizer!r}. Give, say, keras.optimizers.Adam(1e-3)."
-        )
+    advice = "Give, say, keras.optimizers.Adam(1e-3)."
+    check_instance("optimizer", optimizer, keras.optimizers.Optimizer, "a Keras optimizer", advice)
 
 
 def check_estimator(estimator: Any, settings: MetaTrainingSettings) -> None:
     """Raises TypeError or ValueError if an estimator can't be used with these settings."""
-    if not isinstance(estimator, GradientEstimator):
-        raise TypeError(
-            "estimator must be a GradientEstimator. "
-            f"Received: estimator={estimator!r}. Leave it out for TruncatedBackpropagation()."
-        )
+    advice = "Leave it out for TruncatedBackpropagation()."
+    check_instance("estimator", estimator, GradientEstimator, "a GradientEstimator", advice)
     if estimator.has_episodes and settings.horizons:
         raise ValueError(
             "horizons must be left out with an estimator that has episodes of its own. "

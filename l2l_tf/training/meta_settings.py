@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from l2l_tf.evaluation.evaluation import check_metric
+from l2l_tf.checks import check_at_least, check_instance, check_one_of
+from l2l_tf.evaluation.evaluation import METRICS
 from l2l_tf.problems.seeds import check_seed
 
 
@@ -60,18 +61,12 @@ class MetaTrainingSettings:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and not isinstance(value, int):
-                raise TypeError(
-                    f"{field.name} must be an integer. "
-                    f"Received: {field.name}={value!r}. Give a whole number."
-                )
-            if field.type is int and field.name != "seed" and value < 1:
-                raise ValueError(
-                    f"{field.name} must be at least 1. "
-                    f"Received: {field.name}={value}. Give a positive count."
-                )
+            if field.type is int:
+                check_instance(field.name, value, int, "an integer", "Give a whole number.")
+                if field.name != "seed":
+                    check_at_least(field.name, value, 1, "Give a positive count.")
         check_seed(self.seed)
-        check_metric(self.validation_metric, "validation_metric")
+        check_one_of("validation_metric", self.validation_metric, METRICS)
         # Written so that NaN is out of range.
         if not (self.backtrack_ratio == 0 or self.backtrack_ratio >= 1):
             raise ValueError(

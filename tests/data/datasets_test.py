@@ -75,12 +75,8 @@ def test_the_parts_are_the_same_ones_each_time_and_will_be():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^name must"):
         load("imagenet")
-    assert str(raised.value) == (
-        "name must be one of ['cifar10', 'digits', 'mnist']. Received: name='imagenet'. "
-        "Choose one of them."
-    )
 
 
 def test_each_pixel_of_a_smaller_image_is_the_mean_of_a_square():

@@ -631,30 +631,23 @@ def test_routes_may_be_generated():
 
 
 @pytest.mark.parametrize(
-    ("argument", "value", "choices"),
+    ("argument", "value"),
     [
-        ("nan_policy", "ignore", "['skip', 'raise']"),
-        ("nan_policy", None, "['skip', 'raise']"),
-        ("state_dtype", "float16", "['bfloat16', 'float32']"),
-        ("state_dtype", tf.bfloat16, "['bfloat16', 'float32']"),
+        ("nan_policy", "ignore"),
+        ("nan_policy", None),
+        ("state_dtype", "float16"),
+        ("state_dtype", tf.bfloat16),
     ],
 )
-def test_an_unknown_choice_is_refused(argument, value, choices):
-    with pytest.raises(ValueError) as raised:
+def test_an_unknown_choice_is_refused(argument, value):
+    with pytest.raises(ValueError, match=f"^{argument} must"):
         LearnedOptimizer(SGD(0.1), **{argument: value})
-    assert str(raised.value) == (
-        f"{argument} must be one of {choices}. Received: {argument}={value!r}. Choose one of them."
-    )
 
 
 @pytest.mark.parametrize("chunk_size", [-1, 2.5, True])
 def test_a_chunk_size_that_is_no_count_is_refused(chunk_size):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^chunk_size must"):
         LearnedOptimizer(SGD(0.1), chunk_size=chunk_size)
-    assert str(raised.value) == (
-        "chunk_size must be None or an integer from 0 on. "
-        f"Received: chunk_size={chunk_size}. Leave it out to have it chosen."
-    )
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

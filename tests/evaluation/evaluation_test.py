@@ -337,17 +337,10 @@ def test_more_tasks_side_by_side_have_no_more_coordinates_than_a_gpu_gets(
 
 
 def test_groups_of_no_coordinates_are_refused():
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^max_coordinates must"):
         evaluate(SGD(0.1), Parabolas(), task_seeds(0, "test", 0, 1), 2, 0)
-    assert str(raised.value) == (
-        "max_coordinates must be at least 1. Received: max_coordinates=0. Leave it out, or give "
-        "a positive number."
-    )
 
 
 def test_an_evaluation_of_no_steps_is_refused():
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^num_steps must"):
         evaluate(SGD(0.1), Parabolas(), np.zeros((1, 2), np.int32), 0)
-    assert str(raised.value) == (
-        "num_steps must be at least 1. Received: num_steps=0. Give a horizon."
-    )

@@ -174,12 +174,8 @@ def test_a_search_from_a_likely_rate_tells_of_a_best_one_at_the_edge():
 
 @pytest.mark.parametrize("first_rate", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_search_from_a_rate_that_is_none_is_refused(first_rate):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^first_rate must"):
         tune_from(SGD, Parabolas(), SEEDS, 9, first_rate, (0.1, 0.2, 0.3))
-    assert str(raised.value) == (
-        f"first_rate must be positive and finite. Received: first_rate={first_rate}. "
-        "Give a rate that was good for a problem like it."
-    )
 
 
 def test_the_default_rates_are_quarter_decades_from_a_millionth_to_ten():

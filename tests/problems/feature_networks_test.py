@@ -117,10 +117,8 @@ def _message(kind, *arguments):
 
 
 def test_an_unknown_network_or_layer_is_refused():
-    assert _message(ValueError, "vgg16", ["conv1"], "random") == (
-        "network must be one of ['squeezenet', 'vgg19']. Received: network='vgg16'. "
-        "Choose one of them."
-    )
+    with pytest.raises(ValueError, match=r"^network must"):
+        feature_model("vgg16", ["conv1"], "random")
     message = _message(ValueError, "squeezenet", ["conv1", "conv2"], "random")
     assert message.startswith("layers must be among those of squeezenet: conv1, pool1, fire2_")
     assert message.endswith("Received: layers=['conv1', 'conv2']. Check the spelling.")

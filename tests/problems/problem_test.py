@@ -200,9 +200,5 @@ def test_a_stacked_problem_tells_what_it_stacks():
 
 
 def test_stacking_no_tasks_is_refused():
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^num_tasks must"):
         StackedProblem(PROBLEMS[0], 0)
-    assert str(raised.value) == (
-        "num_tasks must be at least 1. Received: num_tasks=0. "
-        "Give the number of tasks to run side by side."
-    )

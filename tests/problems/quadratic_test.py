@@ -195,49 +195,27 @@ def test_a_problem_is_rebuilt_from_its_config():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("argument", "value"),
     [
-        (
-            {"family": "cauchy"},
-            "family must be one of ['gaussian', 'uniform']. Received: family='cauchy'. "
-            "Choose one of them.",
-        ),
-        (
-            {"num_functions": 0},
-            "num_functions must be an integer from 1 on. Received: num_functions=0. "
-            "Give a positive count.",
-        ),
-        (
-            {"num_dimensions": -3},
-            "num_dimensions must be an integer from 1 on. Received: num_dimensions=-3. "
-            "Give a positive count.",
-        ),
-        (
-            {"num_functions": 2.5},
-            "num_functions must be an integer from 1 on. Received: num_functions=2.5. "
-            "Give a positive count.",
-        ),
-        (
-            {"dtype": "int7"},
-            "dtype must be 'float32' or 'float64'. Received: dtype='int7'. "
-            "Leave it out for float32.",
-        ),
-        (
-            {"initial_stddev": -0.01},
-            "initial_stddev must be finite and not negative. Received: initial_stddev=-0.01. "
-            "Give the standard deviation of theta at step 0.",
-        ),
-        (
-            {"initial_stddev": float("nan")},
-            "initial_stddev must be finite and not negative. Received: initial_stddev=nan. "
-            "Give the standard deviation of theta at step 0.",
-        ),
+        ("family", "cauchy"),
+        ("num_functions", 0),
+        ("num_dimensions", -3),
+        ("num_functions", 2.5),
+        ("initial_stddev", -0.01),
+        ("initial_stddev", float("nan")),
     ],
 )
-def test_an_argument_out_of_range_is_refused(arguments, message):
+def test_an_argument_out_of_range_is_refused(argument, value):
+    with pytest.raises(ValueError, match=f"^{argument} must"):
+        Quadratic(**{argument: value})
+
+
+def test_an_unknown_dtype_is_refused():
     with pytest.raises(ValueError) as raised:
-        Quadratic(**arguments)
-    assert str(raised.value) == message
+        Quadratic(dtype="int7")
+    assert str(raised.value) == (
+        "dtype must be 'float32' or 'float64'. Received: dtype='int7'. Leave it out for float32."
+    )
 
 
 @pytest.mark.parametrize("num_functions", [1, 3])

@@ -44,12 +44,8 @@ def test_no_two_tasks_draw_from_the_same_generator():
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^split must"):
         task_seeds(0, "dev", 0, 1)
-    assert str(raised.value) == (
-        "split must be one of ['test', 'train', 'tuning', 'validation']. Received: split='dev'. "
-        "Choose one of them."
-    )
 
 
 def test_folding_in_gives_a_seed_of_its_own_for_each_tag_and_each_seed():

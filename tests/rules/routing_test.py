@@ -63,12 +63,8 @@ def test_a_route_is_given_in_exactly_one_way(arguments, given):
 
 @pytest.mark.parametrize("kind", ["convolution", ["conv"]])
 def test_an_unknown_kind_is_refused(kind):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^kind must"):
         Route(RULE, kind=kind)
-    assert str(raised.value) == (
-        f"kind must be one of ['conv', 'dense', 'vector']. Received: kind={kind!r}. "
-        "Choose one of them, or a name or a predicate."
-    )
 
 
 def test_a_name_that_is_no_regular_expression_is_refused():
@@ -81,12 +77,8 @@ def test_a_name_that_is_no_regular_expression_is_refused():
 
 
 def test_a_name_that_is_no_string_is_refused():
-    with pytest.raises(TypeError) as raised:
+    with pytest.raises(TypeError, match=r"^name must"):
         Route(RULE, name=5)
-    assert str(raised.value) == (
-        "name must be a string, a regular expression. Received: name=5. "
-        "Give what is to be found in a variable's path."
-    )
 
 
 def test_a_predicate_that_is_no_function_is_refused():

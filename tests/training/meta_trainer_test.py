@@ -73,19 +73,13 @@ def test_the_last_unroll_of_a_trajectory_is_shorter_where_it_must_be(
 )
 @pytest.mark.parametrize("value", [0, -3])
 def test_a_count_below_one_is_refused(name, value):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=f"^{name} must"):
         _settings(**{name: value})
-    assert str(raised.value) == (
-        f"{name} must be at least 1. Received: {name}={value}. Give a positive count."
-    )
 
 
 def test_a_count_that_is_no_integer_is_refused():
-    with pytest.raises(TypeError) as raised:
+    with pytest.raises(TypeError, match=r"^num_steps must"):
         MetaTrainingSettings(num_steps=2.5)
-    assert str(raised.value) == (
-        "num_steps must be an integer. Received: num_steps=2.5. Give a whole number."
-    )
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**31, 2**63 - 1, -(2**63)])
@@ -104,12 +98,8 @@ def test_a_seed_beyond_64_bits_is_refused(seed):
 
 
 def test_an_unknown_validation_metric_is_refused():
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^validation_metric must"):
         _settings(validation_metric="loss")
-    assert str(raised.value) == (
-        "validation_metric must be one of ['final_loss', 'mean_loss']. "
-        "Received: validation_metric='loss'. Choose one of them."
-    )
 
 
 @pytest.mark.parametrize("ratio", [0.5, -1.0, np.nan])
@@ -1297,12 +1287,8 @@ def test_a_hand_designed_rule_is_not_trained():
 
 
 def test_an_optimizer_that_is_none_of_keras_is_refused():
-    with pytest.raises(TypeError) as raised:
+    with pytest.raises(TypeError, match=r"^optimizer must"):
         MetaTrainer(LinearRule(), Parabolas(), "adam", _settings())
-    assert str(raised.value) == (
-        "optimizer must be a Keras optimizer. Received: optimizer='adam'. "
-        "Give, say, keras.optimizers.Adam(1e-3)."
-    )
 
 
 def test_the_trainer_cuts_backpropagation_off_as_its_estimator_says():

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from l2l_tf.checks import check_at_least
 from l2l_tf.rules.execution.trajectory import answer
 from l2l_tf.rules.rule import NO_INFO, BoundRule, FlatLayout, StepInfo
 
@@ -40,11 +41,7 @@ class InChunks(BoundRule):
     def __init__(
         self, bind: Callable[[int], BoundRule], layout: FlatLayout, chunk_size: int = CHUNK_SIZE
     ):
-        if chunk_size < 1:
-            raise ValueError(
-                "chunk_size must be at least 1. "
-                f"Received: chunk_size={chunk_size}. Give a number of coordinates."
-            )
+        check_at_least("chunk_size", chunk_size, 1, "Give a number of coordinates.")
         self.layout = layout
         self.chunk_size = chunk_size
         self.num_chunks = max(1, math.ceil(layout.num_coordinates / chunk_size))

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from l2l_tf.checks import check_at_least
 from l2l_tf.rules.rule import NO_INFO, BoundRule, FlatLayout, StepInfo
 
 # An operation of this size takes much longer than its start, and a chunk (`CHUNK_SIZE`) still keeps
@@ -41,11 +42,7 @@ class SideBySide(BoundRule):
     def __init__(
         self, bind: Callable[[int], BoundRule], layout: FlatLayout, part_size: int = PART_SIZE
     ):
-        if part_size < 1:
-            raise ValueError(
-                "part_size must be at least 1. "
-                f"Received: part_size={part_size}. Give a number of coordinates."
-            )
+        check_at_least("part_size", part_size, 1, "Give a number of coordinates.")
         self.layout = layout
         self.part_size = part_size
         num_parts = max(1, -(-layout.num_coordinates // part_size))

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from l2l_tf.checks import check_at_least, check_instance
 from l2l_tf.evaluation.unroll import Iterate, bind, start
 from l2l_tf.rules.rule import BoundRule
 from l2l_tf.training.estimators.estimator import Estimate, GradientEstimator, Run
@@ -52,22 +53,13 @@ class TruncatedBackpropagation(GradientEstimator):
             ("chunk_size", chunk_size),
             ("backpropagation_steps", backpropagation_steps),
         ):
-            if not isinstance(value, int | None):
-                raise TypeError(
-                    f"{name} must be None or an integer. "
-                    f"Received: {name}={value!r}. Leave it out for the default."
-                )
-        if backpropagation_steps is not None and backpropagation_steps < 1:
-            raise ValueError(
-                "backpropagation_steps must be None or at least 1. Received: "
-                f"backpropagation_steps={backpropagation_steps}. Leave it out for all steps of an "
-                "unroll."
-            )
-        if chunk_size is not None and chunk_size < 0:
-            raise ValueError(
-                "chunk_size must be None or at least 0. "
-                f"Received: chunk_size={chunk_size}. Leave it out to have it chosen."
-            )
+            advice = "Leave it out for the default."
+            check_instance(name, value, int | None, "None or an integer", advice)
+        if backpropagation_steps is not None:
+            advice = "Leave it out for all steps of an unroll."
+            check_at_least("backpropagation_steps", backpropagation_steps, 1, advice)
+        if chunk_size is not None:
+            check_at_least("chunk_size", chunk_size, 0, "Leave it out to have it chosen.")
         if chunk_size and second_derivatives:
             raise ValueError(
                 "chunk_size must be None or 0 with second derivatives, which need the tape of a "

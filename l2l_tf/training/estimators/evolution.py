@@ -1,7 +1,6 @@
 """Evolution strategies: derivative-free gradients from the losses of perturbed weights."""
 
 import functools
-import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from l2l_tf.checks import check_count, check_finite, check_instance, check_positive
 from l2l_tf.evaluation.unroll import Iterate, bind, start, unroll
 from l2l_tf.problems.problem import StackedProblem
 from l2l_tf.problems.seeds import fold_in, normal, uniform
@@ -93,15 +93,9 @@ class EvolutionStrategies(GradientEstimator):
         reuse_noise: bool = False,
         max_loss: float | None = None,
     ):
-        if not 0 < stddev < math.inf:
-            raise ValueError(
-                f"stddev must be positive and finite. Received: stddev={stddev}. Give, say, 0.01."
-            )
-        if not isinstance(weights, str | None):
-            raise TypeError(
-                "weights must be None or a string, a regular expression. "
-                f"Received: weights={weights!r}. Leave it out for all weights."
-            )
+        check_positive("stddev", stddev, "Give, say, 0.01.")
+        what = "None or a string, a regular expression"
+        check_instance("weights", weights, str | None, what, "Leave it out for all weights.")
         try:
             re.compile(weights or "")
         except re.error as error:
@@ -109,16 +103,10 @@ class EvolutionStrategies(GradientEstimator):
                 f"weights must be a regular expression. Received: weights={weights!r}, where "
                 f"{error}. Escape what is meant literally (re.escape)."
             ) from error
-        if min_horizon is not None and (not isinstance(min_horizon, int) or min_horizon < 1):
-            raise ValueError(
-                "min_horizon must be None or an integer from 1 on. Received: "
-                f"min_horizon={min_horizon!r}. Leave it out for one horizon."
-            )
-        if max_loss is not None and not -math.inf < max_loss < math.inf:
-            raise ValueError(
-                "max_loss must be None or finite. "
-                f"Received: max_loss={max_loss}. Leave it out to take losses as they are."
-            )
+        if min_horizon is not None:
+            check_count("min_horizon", min_horizon, "Leave it out for one horizon.")
+        if max_loss is not None:
+            check_finite("max_loss", max_loss, "Leave it out to take losses as they are.")
         self.stddev = stddev
         self.weights = weights
         self.min_horizon = min_horizon

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 PROGRAM = """
 import tensorflow as tf
@@ -57,7 +57,7 @@ def test_a_programs_own_fault_shows_where_it_is():
 
 
 def test_the_command_of_a_card_is_without_what_is_drawn_only():
-    program = "from experiments import common; print(common.origin('mnist')['command'])"
+    program = "from experiments.harness import common; print(common.origin('mnist')['command'])"
     flags = ["--rule=mine", "--reference_curves=../elsewhere/curves.json", "--seed=1"]
     command = [sys.executable, "-c", program, *flags]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

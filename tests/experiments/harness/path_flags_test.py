@@ -7,7 +7,7 @@ from absl import flags
 
 from experiments.harness import path_flags
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

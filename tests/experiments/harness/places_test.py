@@ -10,7 +10,7 @@ from filelock import Timeout
 
 from experiments.harness.places import check_output, kept_folder, locked, try_to_write
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ADD_LINES = """
 import sys
 from pathlib import Path

@@ -14,7 +14,7 @@ from l2l_tf.rules.rnnprop import RNNprop
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (
     *(sys.executable, "-m", "experiments.quadratic"),
     *("--num_functions=3", "--num_dimensions=2", "--num_steps=5", "--unroll_length=2"),

@@ -87,11 +87,8 @@ def test_chunks_are_as_few_and_as_even_as_can_be(num_coordinates, num_chunks, si
 
 
 def test_an_empty_chunk_is_refused():
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^chunk_size must"):
         in_chunks(_lstm(), LAYOUT, 0)
-    assert str(raised.value) == (
-        "chunk_size must be at least 1. Received: chunk_size=0. Give a number of coordinates."
-    )
 
 
 # The gradient of an unroll over stored gradients

@@ -22,29 +22,18 @@ def test_another_number_of_step_weights_than_steps_is_refused():
 
 @pytest.mark.parametrize("name", ["chunk_size", "backpropagation_steps"])
 def test_what_may_be_left_out_and_is_no_whole_number_is_refused(name):
-    with pytest.raises(TypeError) as raised:
+    with pytest.raises(TypeError, match=f"^{name} must"):
         TruncatedBackpropagation(**{name: 2.5})
-    assert str(raised.value) == (
-        f"{name} must be None or an integer. Received: {name}=2.5. Leave it out for the default."
-    )
 
 
 def test_backpropagation_through_no_step_is_refused():
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^backpropagation_steps must"):
         TruncatedBackpropagation(backpropagation_steps=0)
-    assert str(raised.value) == (
-        "backpropagation_steps must be None or at least 1. Received: backpropagation_steps=0. "
-        "Leave it out for all steps of an unroll."
-    )
 
 
 def test_a_negative_chunk_is_refused():
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"^chunk_size must"):
         TruncatedBackpropagation(chunk_size=-1)
-    assert str(raised.value) == (
-        "chunk_size must be None or at least 0. Received: chunk_size=-1. "
-        "Leave it out to have it chosen."
-    )
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
