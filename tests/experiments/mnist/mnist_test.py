@@ -24,13 +24,13 @@ from l2l_tf.problems.networks import mlp
 from l2l_tf.problems.seeds import task_seeds
 from l2l_tf.reporting.results import COMPARED
 from l2l_tf.rules.hand_designed import BASELINES
-from tests.experiments.binaries import Refusal, refusals, run, strict_json
+from tests.experiments.binaries import Refusal, refusals, run, run_as_users_do, strict_json
 from tests.real_data import needs_data
 from tests.reference import mlp as reference
 
 pytestmark = pytest.mark.slow
 
-NUM_STEPS, NUM_TASKS, NUM_OTHER_TASKS, NUM_TUNING_TASKS, SEED = 10, 2, 3, 2, 3
+NUM_STEPS, NUM_TASKS, NUM_OTHER_TASKS, NUM_TUNING_TASKS, SEED = 10, 2, 1, 2, 3
 SETTINGS = (
     "--dataset=digits",
     f"--num_steps={NUM_STEPS}",
@@ -65,7 +65,7 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
     """The folder of a run that trained and evaluated, and what it printed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     rates = f"--tuned_rates={folder.with_name('rates.jsonl')}"
-    return folder, run("mnist", *TRAINING, rates, f"--output_dir={folder}")
+    return folder, run_as_users_do("mnist", *TRAINING, rates, f"--output_dir={folder}")
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +201,7 @@ def test_newer_scores_on_a_problem_take_the_place_of_older_ones(trained, tmp_pat
         *NETWORK,
         "--mode=evaluate",
         "--update_card",
+        "--baselines=sgd",
         "--num_tasks=1",
         f"--rule={rule},{other}",
         f"--tuned_rates={folder.with_name('rates.jsonl')}",
