@@ -355,7 +355,7 @@ def test_absurd_gradients_in_one_of_a_hundred_steps_hardly_change_where_training
     optimizer = _optimizer(name)
     variable = keras.Variable(np.zeros(num_coordinates, np.float32))
     optimizer.build([variable])
-    values = [variable, *optimizer.variables]
+    values = [variable, *optimizer.variables, *optimizer._gradient_history.keras_variables]
     initial_values = [one.numpy() for one in values]
 
     # Compiled once, for both trainings.
