@@ -69,6 +69,15 @@ def test_folding_in_is_the_same_eagerly_compiled_and_by_xla():
     )
 
 
+@pytest.mark.parametrize("seed", [(3, 1), (0, 0), (-1, 2**31 - 1), (-(2**31), -7)])
+def test_draws_are_those_of_tensorflows_philox(seed):
+    seed = tf.constant(seed)
+    folded = tf.random.fold_in(seed, 5, alg="philox")
+    np.testing.assert_array_equal(fold_in(seed, 5), folded)
+    drawn = tf.random.stateless_uniform([3, 4], seed, 0, 60_000, tf.int32, alg="philox")
+    np.testing.assert_array_equal(integers([3, 4], 60_000, seed), drawn)
+
+
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
 def test_the_dtype_of_a_tag_does_not_change_the_seed(dtype):
     seed = tf.constant([5, 9])
