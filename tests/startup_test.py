@@ -39,22 +39,28 @@ def test_what_is_used_of_the_package_brings_tensorflow_and_the_package_itself_do
     assert _standard_error(program) == "module 'l2l_tf' has no attribute 'nothing'\n"
 
 
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory):
+    import keras
+
+    import l2l_tf
+
+    path = tmp_path_factory.mktemp("saved") / "model.keras"
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(l2l_tf.LearnedOptimizer(l2l_tf.load_rule("mnist_rnnprop")), "mse")
+    model.save(path)
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     ["l2l_tf, keras", "keras, l2l_tf", "l2l_tf.rules.lstm, keras", "l2l_tf.training, keras"],
 )
-def test_a_model_is_loaded_by_a_program_that_has_imported_the_package_alone(tmp_path, imports):
-    import keras
-
-    import l2l_tf
-
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile(l2l_tf.LearnedOptimizer(l2l_tf.load_rule("mnist_rnnprop")), "mse")
-    model.save(tmp_path / "model.keras")
+def test_a_model_is_loaded_by_a_program_that_has_imported_the_package_alone(saved_model, imports):
     program = (
         f"import {imports}\n"
-        f"model = keras.saving.load_model({str(tmp_path / 'model.keras')!r})\n"
+        f"model = keras.saving.load_model({str(saved_model)!r})\n"
         "assert type(model.optimizer) is l2l_tf.LearnedOptimizer\n"
     )
     assert "Error" not in _standard_error(program)

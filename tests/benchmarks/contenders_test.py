@@ -1,6 +1,7 @@
 """All contenders compute the same numbers; frameworks that aren't installed are skipped."""
 
 import dataclasses
+import functools
 import importlib
 
 import numpy as np
@@ -23,6 +24,7 @@ META_STEPS = {
     "mlp": MetaStep(MLP((6, 4, 3)), batch_size=5, num_steps=3),
     "conv_net": MetaStep(ConvNet(8, num_channels=2, num_units=4), batch_size=5, num_steps=3),
 }
+INNER_STEP = InnerStep(7)
 REFERENCES = ("plain_tensorflow", "plain_one_thread")  # the same module
 OTHERS = [name for name in PLANS["mnist"].contenders if name not in REFERENCES]
 
@@ -32,12 +34,25 @@ def _module(name):
     return importlib.import_module(CONTENDERS[name].module)
 
 
+@functools.cache
+def _reference_meta_steps(network):
+    """Returns two meta-steps of the reference, one after the other."""
+    run = _module("plain_tensorflow").meta_step(META_STEPS[network])
+    return run(), run()
+
+
+@functools.cache
+def _reference_inner_steps():
+    run = _module("plain_tensorflow").inner_step(INNER_STEP)
+    return np.array(run()), np.array(run())
+
+
 @pytest.mark.parametrize("network", META_STEPS)
 @pytest.mark.parametrize("name", OTHERS)
 def test_meta_steps_agree(name, network):
     run = _module(name).meta_step(META_STEPS[network])
-    run_reference = _module("plain_tensorflow").meta_step(META_STEPS[network])
-    result, expected = run(), run_reference()
+    expected, second = _reference_meta_steps(network)
+    result = run()
     np.testing.assert_allclose(result.losses, expected.losses, rtol=1e-5)
     assert result.meta_gradient.keys() == expected.meta_gradient.keys()
     for weight, gradient in expected.meta_gradient.items():
@@ -46,18 +61,16 @@ def test_meta_steps_agree(name, network):
             result.meta_gradient[weight], gradient, atol=tolerance, err_msg=weight
         )
     # Adam has then moved the rule alike, but for where each framework adds its epsilon.
-    after = run_reference().losses
+    after = second.losses
     assert not np.allclose(after, expected.losses, rtol=1e-4)
     np.testing.assert_allclose(run().losses, after, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_inner_steps_agree(name):
-    workload = InnerStep(7)
-    run, run_reference = (_module(one).inner_step(workload) for one in (name, "plain_tensorflow"))
-    first = run_reference()
+    run = _module(name).inner_step(INNER_STEP)
+    first, second = _reference_inner_steps()
     np.testing.assert_allclose(run(), first, rtol=1e-4)
-    second = run_reference()
     assert not np.allclose(second, first, rtol=1e-3), "the state has no effect"
     np.testing.assert_allclose(run(), second, rtol=1e-4)
 

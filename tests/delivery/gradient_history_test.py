@@ -35,15 +35,23 @@ def _apply(how: str, optimizer: LearnedOptimizer, variable: keras.Variable):
     return apply if how == "eager" else tf.function(apply, jit_compile=compiled[how])
 
 
+@tf.function
+def _is_outlier(history: tuple[tf.Variable, ...], sizes: tf.Tensor) -> tf.Tensor:
+    """Adds steps to a history and returns which of them are outliers."""
+
+    def step(size):
+        is_outlier = size > limit_after(history)
+        note_step(history, size, ~is_outlier, is_outlier)
+        return is_outlier
+
+    return tf.map_fn(step, sizes, fn_output_signature=tf.bool, parallel_iterations=1)
+
+
 def _follow(sizes) -> tuple[list[str], GradientHistory]:
     """Returns what becomes of steps of these sizes, and the history after them."""
     history = GradientHistory()
-    outcomes = []
-    for size in np.float32(sizes):
-        is_outlier = size > limit_after(history.values)
-        note_step(history.values, tf.constant(size), ~is_outlier, is_outlier)
-        outcomes.append("left out" if is_outlier else "taken")
-    return outcomes, history
+    are_outliers = _is_outlier(history.values, tf.constant(sizes, tf.float32))
+    return ["left out" if one else "taken" for one in are_outliers], history
 
 
 # Which step is an outlier
@@ -137,23 +145,29 @@ def test_the_gradients_of_ordinary_sizes_are_answered_as_by_the_rule_alone():
 # What it costs
 
 
-@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
-@pytest.mark.parametrize("chunk_size", [None, 2])
+RULES = {
+    "lstm": lambda: CoordinatewiseLSTM((4, 3), "log_and_sign", output_stddev=0.5, seed=0),
+    "rnnprop": lambda: RNNprop((4,), output_stddev=0.5, seed=0),
+    "nesterov": lambda: NesterovRNNprop((4,), output_stddev=0.5, seed=0),
+    "momentum": lambda: SGD(0.1, 0.9),
+    "adam": lambda: Adam(0.1),
+}
+WAYS = ["eager", "graph", "xla"]
+
+
 @pytest.mark.parametrize(
-    "rule",
+    ("rule", "how", "chunk_size"),
+    # Each rule in each way, in chunks or not by turns: every pair of the three occurs.
     [
-        lambda: CoordinatewiseLSTM((4, 3), "log_and_sign", output_stddev=0.5, seed=0),
-        lambda: RNNprop((4, 3), output_stddev=0.5, seed=0),
-        lambda: NesterovRNNprop((4, 3), output_stddev=0.5, seed=0),
-        lambda: SGD(0.1, 0.9),
-        lambda: Adam(0.1),
+        (rule, how, (2, None)[(index + number) % 2])
+        for index, rule in enumerate(RULES)
+        for number, how in enumerate(WAYS)
     ],
-    ids=["lstm", "rnnprop", "nesterov", "momentum", "adam"],
 )
 def test_after_an_outlier_training_is_as_if_it_had_never_been(how, chunk_size, rule):
     gradients = np.random.default_rng(0).standard_normal([12, NUM_COORDINATES]).astype("float32")
     variables = [keras.Variable(np.ones(NUM_COORDINATES, np.float32)) for _ in range(2)]
-    poisoned, usual = (LearnedOptimizer(rule(), chunk_size=chunk_size) for _ in variables)
+    poisoned, usual = (LearnedOptimizer(RULES[rule](), chunk_size=chunk_size) for _ in variables)
     both = list(zip((poisoned, usual), variables, strict=True))
     apply_each = [_apply(how, optimizer, variable) for optimizer, variable in both]
     one = np.arange(NUM_COORDINATES) == 3
@@ -338,11 +352,15 @@ _LOSSES = {"quadratic_lstm": (_least_squares, 24)}
 def test_absurd_gradients_in_one_of_a_hundred_steps_hardly_change_where_training_ends(name):
     loss_of, num_coordinates = _LOSSES.get(name, (_digits, 65))
 
-    def train(poison: float) -> tuple[float, int, int]:
-        optimizer = _optimizer(name)
-        variable = keras.Variable(np.zeros(num_coordinates, np.float32))
-        optimizer.build([variable])
+    optimizer = _optimizer(name)
+    variable = keras.Variable(np.zeros(num_coordinates, np.float32))
+    optimizer.build([variable])
+    values = [variable, *optimizer.variables, *optimizer._gradient_history.keras_variables]
+    initial_values = [one.numpy() for one in values]
 
+    # Compiled once, for both trainings.
+    @tf.function(jit_compile=True)
+    def run(poison: tf.Tensor) -> tf.Tensor:
         def one_step(step: tf.Tensor) -> tuple[tf.Tensor]:
             with tf.GradientTape() as tape:
                 loss = loss_of(variable.value)
@@ -352,12 +370,14 @@ def test_absurd_gradients_in_one_of_a_hundred_steps_hardly_change_where_training
             optimizer.apply([tf.where(is_bad, 1e30 * signs, gradient)], [variable])
             return (step + 1,)
 
-        @tf.function(jit_compile=True)
-        def run():
-            tf.while_loop(lambda step: step < NUM_STEPS, one_step, (tf.constant(0),))
-            return loss_of(variable.value)
+        tf.while_loop(lambda step: step < NUM_STEPS, one_step, (tf.constant(0),))
+        return loss_of(variable.value)
 
-        return float(run()), int(optimizer.num_skipped_steps), int(optimizer.num_outlier_steps)
+    def train(poison: float) -> tuple[float, int, int]:
+        for one, value in zip(values, initial_values, strict=True):
+            one.assign(value)
+        loss = float(run(tf.constant(poison)))
+        return loss, int(optimizer.num_skipped_steps), int(optimizer.num_outlier_steps)
 
     unpoisoned, *counts = train(0.0)
     assert counts == [0, 0]

@@ -74,7 +74,8 @@ def _layout(problem):
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@pytest.mark.parametrize("chunk_size", [None, 64])
+# Of 460 coordinates: three chunks, the last of them smaller.
+@pytest.mark.parametrize("chunk_size", [None, 160])
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_takes_the_steps_of_the_unroll(rule, task, unrolled, tmp_path, chunk_size, jit_compile):
     model, problem, seed = task

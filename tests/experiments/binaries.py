@@ -1,16 +1,19 @@
-"""Runs experiment binaries in processes of their own, as a user does."""
+"""Runs experiment binaries as a user does, or in forks of a process that has imported them."""
 
+import atexit
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Each case runs in a fork of one process that has imported TensorFlow and not yet used it.
+# Runs in a fork, for each line that it is given, what has imported TensorFlow and not yet used it.
 _FORKS = '''
 import importlib
 import json
@@ -43,18 +46,75 @@ def status_of(function):
     return 1
 
 
-for case, (arguments, stderr) in json.load(sys.stdin).items():
+for line in sys.stdin:
+    order = json.loads(line)
     child = os.fork()
     if not child:
-        os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.argv = [f"{name}.py", *arguments]
-        status = status_of(interrupted if case == "interrupted" else binary.main)
+        for descriptor, ending in ((1, "out"), (2, "err")):
+            file = os.open(f"{order['files']}.{ending}", os.O_WRONLY | os.O_CREAT)
+            os.dup2(file, descriptor)
+        os.environ.update(order["environment"])
+        sys.argv = [f"{name}.py", *order["arguments"]]
+        status = status_of(interrupted if order["is_interrupted"] else binary.main)
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     _, status = os.waitpid(child, 0)
-    print(json.dumps([case, os.waitstatus_to_exitcode(status)]), flush=True)
+    print(os.waitstatus_to_exitcode(status), flush=True)
 '''
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it said on standard output and standard error."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@functools.cache
+def _forks(binary: str) -> subprocess.Popen:
+    """Returns the process whose forks run a binary; it ends with this one."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _FORKS, binary],
+        cwd=ROOT,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def end():
+        process.communicate()
+
+    atexit.register(end)
+    return process
+
+
+def run_fork(
+    binary: str, *arguments: str, is_interrupted: bool = False, **environment: str
+) -> Ended:
+    """Runs a binary to its end in a fork of a process that has imported it.
+
+    Args:
+        binary: the binary's name.
+        *arguments: its arguments.
+        is_interrupted: whether it gets Ctrl-C in place of running the experiment.
+        **environment: variables to set.
+    """
+    process = _forks(binary)
+    with tempfile.TemporaryDirectory() as folder:
+        order = {
+            "arguments": arguments,
+            "environment": environment,
+            "files": f"{folder}/said",
+            "is_interrupted": is_interrupted,
+        }
+        print(json.dumps(order), file=process.stdin, flush=True)
+        status = process.stdout.readline()
+        assert status, f"experiments.{binary} can't be imported: see standard error"
+        said = (Path(folder, f"said.{ending}").read_text() for ending in ("out", "err"))
+        return Ended(int(status), *said)
 
 
 class Refusal(NamedTuple):
@@ -86,12 +146,24 @@ def start(binary: str, *arguments: str, **environment: str) -> subprocess.Popen:
 
 
 def run(binary: str, *arguments: str, **environment: str) -> str:
-    """Runs a binary to its end and returns what it printed: nothing on standard error."""
-    process = start(binary, *arguments, **environment)
+    """Runs a binary to its end and returns what it printed: nothing on standard error.
+
+    It runs in a fork, since a process of its own takes seconds to import TensorFlow.
+    """
+    return _output(run_fork(binary, *arguments, **environment))
+
+
+def run_as_users_do(binary: str, *arguments: str) -> str:
+    """Does what `run` does, in a process of its own."""
+    process = start(binary, *arguments)
     output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert own_lines(errors) == ""
-    return output
+    return _output(Ended(process.returncode, output, errors))
+
+
+def _output(ended: Ended) -> str:
+    assert ended.status == 0, ended.errors
+    assert own_lines(ended.errors) == ""
+    return ended.output
 
 
 def own_lines(errors: str) -> str:
@@ -119,32 +191,14 @@ def refusals(binary: str, folders: dict[str, Path], arguments: dict[str, list[st
         folders: each case's folder, in which nothing should change.
         arguments: each case's arguments, where @ stands for its folder.
     """
-    before = {case: _contents(folder) for case, folder in folders.items()}
-    files = {case: folder.with_name(f"{folder.name}.stderr") for case, folder in folders.items()}
-    cases = {
-        case: ([one.replace("@", str(folder)) for one in arguments[case]], str(files[case]))
-        for case, folder in folders.items()
-    }
-    process = subprocess.run(
-        [sys.executable, "-c", _FORKS, binary],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    statuses = dict(json.loads(line) for line in process.stdout.splitlines())
-    assert statuses.keys() == cases.keys(), process.stderr
-    return {
-        case: Refusal(
-            folder,
-            statuses[case],
-            own_lines(files[case].read_text()),
-            _contents(folder) == before[case],
-        )
-        for case, folder in folders.items()
-    }
+    refused = {}
+    for case, folder in folders.items():
+        before = _contents(folder)
+        own = [one.replace("@", str(folder)) for one in arguments[case]]
+        ended = run_fork(binary, *own, is_interrupted=case == "interrupted")
+        unchanged = _contents(folder) == before
+        refused[case] = Refusal(folder, ended.status, own_lines(ended.errors), unchanged)
+    return refused
 
 
 def _contents(folder: Path) -> dict[str, bytes | None]:

@@ -9,7 +9,7 @@ import pytest
 from l2l_tf.delivery.export import export_rule, load_card
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
-from tests.experiments.binaries import Refusal, refusals, run
+from tests.experiments.binaries import Refusal, refusals, run_as_users_do
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ def chosen(exported, tmp_path_factory) -> tuple[Path, str]:
     """The folder of the chosen rule and what was printed."""
     folder = tmp_path_factory.mktemp("chosen") / "rule"
     rules = ",".join(str(exported / f"seed{seed}") for seed in VALIDATION_LOSSES)
-    return folder, run("choose_seed", f"--rule={rules}", f"--output_dir={folder}")
+    return folder, run_as_users_do("choose_seed", f"--rule={rules}", f"--output_dir={folder}")
 
 
 def test_the_rule_with_the_lowest_validation_loss_is_copied(exported, chosen):

@@ -1,4 +1,4 @@
-"""Runs of `python -m experiments.quadratic`, each in a process of its own.
+"""Runs of `python -m experiments.quadratic`.
 
 TensorFlow takes seconds to start, so tests share runs: a fixture makes one, and many tests check
 it.
@@ -34,6 +34,8 @@ from tests.experiments.binaries import (
     own_lines,
     refusals,
     run,
+    run_as_users_do,
+    run_fork,
     start,
     strict_json,
 )
@@ -63,10 +65,10 @@ LONG_TRAINING = (
     "--mode=train",
     "--num_steps=20",
     "--num_meta_epochs=1",
-    "--trajectories_per_meta_epoch=80",
+    "--trajectories_per_meta_epoch=60",
     "--checkpoint_seconds=0.2",
 )
-LONG_META_STEPS = 80 * 10
+LONG_META_STEPS = 60 * 10
 PROBLEM_CONFIG = {
     "family": "uniform",
     "num_functions": NUM_FUNCTIONS,
@@ -74,10 +76,6 @@ PROBLEM_CONFIG = {
     "initial_stddev": 1.0,
     "dtype": "float32",
 }
-
-
-def _start(*arguments: str) -> subprocess.Popen:
-    return start("quadratic", *arguments)
 
 
 def _run(*arguments: str, **environment: str) -> str:
@@ -100,7 +98,7 @@ def _assert_same_weights(one: Path, other: Path) -> None:
 def trained(tmp_path_factory) -> tuple[Path, str]:
     """The folder of a run that trained and evaluated, and what it printed."""
     folder = tmp_path_factory.mktemp("trained") / "made" / "run"
-    return folder, _run(*TRAINING, f"--output_dir={folder}")
+    return folder, run_as_users_do("quadratic", *TRAINING, f"--output_dir={folder}")
 
 
 # Training and evaluating
@@ -298,9 +296,8 @@ def test_a_finished_run_is_not_trained_again(trained, tmp_path):
 
 def test_a_rule_whose_validations_all_diverge_is_not_exported(tmp_path):
     flags = ("--mode=train", "--meta_learning_rate=1e30", "--meta_clipnorm=0")
-    process = _start(*TRAINING, *flags, f"--output_dir={tmp_path}")
-    _, errors = process.communicate()
-    assert process.returncode == 1
+    status, _, errors = run_fork("quadratic", *TRAINING, *flags, f"--output_dir={tmp_path}")
+    assert status == 1
     assert own_lines(errors) == (
         "error: A validation must end with a finite loss for a rule to be kept. Received: none of "
         "2 did. Lower --meta_learning_rate or --output_scale."
@@ -311,9 +308,9 @@ def test_a_rule_whose_validations_all_diverge_is_not_exported(tmp_path):
 def test_what_stands_in_the_rules_place_is_seen_before_training(tmp_path):
     (tmp_path / "rule").mkdir()
     (tmp_path / "rule" / "notes.txt").write_text("mine")
-    process = _start(*TRAINING, "--mode=train", f"--output_dir={tmp_path}")
-    _, errors = process.communicate()
-    assert process.returncode == 1
+    arguments = (*TRAINING, "--mode=train", f"--output_dir={tmp_path}")
+    status, _, errors = run_fork("quadratic", *arguments)
+    assert status == 1
     assert own_lines(errors) == (
         "error: path must be new, empty or a saved rule to replace. Received: "
         f"path={str(tmp_path / 'rule')!r}, which holds something else. Choose another path."
@@ -494,7 +491,7 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
     uninterrupted, tmp_path, number, status
 ):
     command = (*LONG_TRAINING, f"--output_dir={tmp_path}")
-    process = _start(*command)
+    process = start("quadratic", *command)
     _wait_for(tmp_path / "checkpoints" / "checkpoint", process)
     time.sleep(0.3)  # Let it go on from the checkpoint, so that there is something to lose.
     process.send_signal(number)
@@ -507,7 +504,7 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
             r"Stopped after (\d+) trajectories; the same command goes on from here.",
             output.splitlines()[-1],
         )
-        assert int(said[1]) < 80
+        assert int(said[1]) < 60
     resumed = re.sub(r"\x1b\[[0-9;]*m", "", _run(*command))
     assert resumed.startswith("Meta-epoch 1/1\n")
     # It goes on in the middle of the meta-epoch, not at its start.

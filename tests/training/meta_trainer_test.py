@@ -3,6 +3,7 @@ import functools
 import json
 import resource
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from l2l_tf.rules import SGD, CoordinatewiseLSTM, Route, RoutedRule
 from l2l_tf.rules.execution import side_by_side
 from l2l_tf.training.estimators import TruncatedBackpropagation
 from l2l_tf.training.meta_gradient import meta_gradient
-from l2l_tf.training.meta_settings import MetaTrainingSettings
+from l2l_tf.training.meta_settings import MetaProgress, MetaTrainingSettings
 from l2l_tf.training.meta_trainer import MetaTrainer
 from l2l_tf.training.replicas import Replicas
 from tests.training.recorder import Recorder, StopAfter, fit_recorded
@@ -213,12 +214,17 @@ def _expected_changes(
 )
 def test_a_meta_step_applies_the_mean_meta_gradient_of_its_tasks(make_rule, num_tasks):
     problem = NoisyBowls()
-    settings = _settings(tasks_per_meta_step=num_tasks, num_validation_tasks=2, seed=3)
+    settings = _settings(
+        trajectories_per_meta_epoch=1,
+        tasks_per_meta_step=num_tasks,
+        num_validation_tasks=2,
+        seed=3,
+    )
     trainer = MetaTrainer(make_rule(), problem, _sgd(1e-3), settings)
     recorder = fit_recorded(trainer)
     expected = _expected_changes(make_rule(), problem, settings, rate=1e-3)
-    assert len(recorder.weights) == len(expected) == 1 + 12
-    # Meta-gradients of order 10 in float32, times 1e-3, 12 times.
+    assert len(recorder.weights) == len(expected) == 1 + 6
+    # Meta-gradients of order 10 in float32, times 1e-3, 6 times.
     np.testing.assert_allclose(recorder.weights, expected, rtol=1e-4, atol=1e-7)
     # Every meta-step changed the weights by far more than that.
     assert np.abs(np.diff(expected, axis=0)).max(axis=1).min() > 1e-5
@@ -337,16 +343,20 @@ def test_the_validation_loss_is_that_of_evaluating_the_rule(metric):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_tasks", [1, 3, 4, 5])
-@pytest.mark.parametrize("max_coordinates", [1, 2 * 6, 3 * 6])
+@pytest.mark.parametrize(
+    ("num_tasks", "max_coordinates"),
+    # One group of one task; two groups, the last filled up; two of two; each task alone; two groups
+    # of three, the last filled up.
+    [(1, 2 * 6), (3, 2 * 6), (4, 3 * 6), (4, 1), (5, 3 * 6)],
+)
 def test_validation_tasks_in_groups_give_what_they_give_side_by_side(
     num_tasks, max_coordinates, monkeypatch
 ):
     problem = NoisyBowls(num_functions=2)
     assert problem.num_coordinates == 6
-    trainer = MetaTrainer(
-        CoordinatewiseLSTM(seed=0), problem, _sgd(), _settings(num_validation_tasks=num_tasks)
-    )
+    rule = CoordinatewiseLSTM((3,), seed=0)
+    settings = _settings(num_validation_tasks=num_tasks)
+    trainer = MetaTrainer(rule, problem, _sgd(), settings)
     in_groups = functools.partial(task_groups, max_coordinates=max_coordinates)
     monkeypatch.setattr("l2l_tf.training.meta_trainer.task_groups", in_groups)
     seeds = task_seeds(SMALL.seed, "validation", 0, num_tasks)
@@ -356,7 +366,7 @@ def test_validation_tasks_in_groups_give_what_they_give_side_by_side(
 
 def test_a_rule_of_double_precision_is_validated_in_it():
     problem = Quadratic(num_functions=3, num_dimensions=2, dtype="float64")
-    trainer = MetaTrainer(CoordinatewiseLSTM(dtype="float64", seed=0), problem, _sgd(), SMALL)
+    trainer = MetaTrainer(CoordinatewiseLSTM((3,), dtype="float64", seed=0), problem, _sgd(), SMALL)
     _, curve = trainer.validate()
     seeds = task_seeds(SMALL.seed, "validation", 0, SMALL.num_validation_tasks)
     wanted = evaluate(trainer.rule, problem, seeds, SMALL.num_steps).curve
@@ -496,7 +506,8 @@ def test_that_weights_were_learned_before_changes_nothing_of_how_they_are_traine
     def weights(**arguments):
         rule = CoordinatewiseLSTM((3,), seed=0)
         problem, optimizer = NoisyBowls(), keras.optimizers.Adam(0.01)
-        return fit_recorded(MetaTrainer(rule, problem, optimizer, SMALL, **arguments)).weights
+        settings = _settings(num_steps=6)
+        return fit_recorded(MetaTrainer(rule, problem, optimizer, settings, **arguments)).weights
 
     for ours, theirs in zip(weights(is_pretrained=True), weights(), strict=True):
         for one, other in zip(ours, theirs, strict=True):
@@ -754,31 +765,55 @@ def _all_values(trainer: MetaTrainer) -> list[np.ndarray]:
     return values + trainer.rule.get_weights()
 
 
+class Ended(NamedTuple):
+    """What a run that was never stopped ended with; its weights are those after each meta-step."""
+
+    values: list[np.ndarray]
+    weights: list[list[np.ndarray]]
+    progress: MetaProgress
+
+
+def _ended(trainer: MetaTrainer) -> Ended:
+    weights = fit_recorded(trainer).weights
+    assert trainer.finished
+    return Ended(_all_values(trainer), weights, dataclasses.replace(trainer.progress, seconds=0))
+
+
+@pytest.fixture(scope="module")
+def whole_lstm(deterministic_operations) -> Ended:
+    return _ended(_lstm_trainer(None))
+
+
+def _assert_stops_change_nothing(make, folder: Path, stops: list[int], whole: Ended) -> None:
+    """Stops a run again and again, each time after some more meta-steps, and goes on anew.
+
+    At each meta-step, it must have the very same weights as the run that was never stopped.
+    """
+    num_before = 0
+    for stop in [*stops, None]:
+        trainer = make(folder)
+        recorder = Recorder(trainer)
+        trainer.fit([recorder] + ([StopAfter(trainer, stop - num_before)] if stop else []))
+        assert trainer.finished == (stop is None)
+        for ours, theirs in zip(
+            recorder.weights, whole.weights[num_before : stop and stop + 1], strict=True
+        ):
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(one, other)
+        num_before = stop
+    assert dataclasses.replace(trainer.progress, seconds=0) == whole.progress
+    for ours, theirs in zip(_all_values(trainer), whole.values, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.slow
+# After the first meta-step, within the first trajectory; at the end of one; within another; at the
+# last meta-step of a meta-epoch; at the last of all; and in the second meta-epoch.
+@pytest.mark.parametrize("stops", [[1, 2, 3, 4, 8], [5]], ids=str)
 def test_a_run_stopped_anywhere_and_resumed_ends_with_the_very_same_values(
-    tmp_path, deterministic_operations
+    tmp_path, whole_lstm, stops
 ):
-    whole = _lstm_trainer(None)
-    whole.fit()
-    expected = _all_values(whole)
-    # After the first meta-step, within the first trajectory; at the end of one; within another; at
-    # the last meta-step of a meta-epoch; at the last of all; and three times in one run.
-    for stops in ([1], [2], [3], [4], [8], [1, 2, 2]):
-        folder = tmp_path / "_".join(map(str, stops))
-        for stop in stops:
-            trainer = _lstm_trainer(folder)
-            trainer.fit([StopAfter(trainer, stop)])
-            assert not trainer.finished
-        trainer = _lstm_trainer(folder)
-        unrolls = trainer.progress.num_trajectories * 2 + trainer.progress.num_unrolls
-        assert unrolls == sum(stops)
-        trainer.fit()
-        assert trainer.finished
-        for ours, theirs in zip(_all_values(trainer), expected, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-        assert dataclasses.replace(trainer.progress, seconds=0) == dataclasses.replace(
-            whole.progress, seconds=0
-        )
+    _assert_stops_change_nothing(_lstm_trainer, tmp_path, stops, whole_lstm)
 
 
 @pytest.mark.slow
@@ -792,18 +827,9 @@ def test_so_does_one_that_goes_back_to_its_best_weights(tmp_path, deterministic_
             checkpoint_dir=folder,
         )
 
-    whole = make(None)
-    whole.fit()
+    whole = _ended(make(None))
     assert whole.progress.num_backtracks > 0
-    for stop in (5, 8, 13):
-        folder = tmp_path / str(stop)
-        stopped = make(folder)
-        stopped.fit([StopAfter(stopped, stop)])
-        resumed = make(folder)
-        resumed.fit()
-        assert resumed.progress.num_backtracks == whole.progress.num_backtracks
-        for ours, theirs in zip(_all_values(resumed), _all_values(whole), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+    _assert_stops_change_nothing(make, tmp_path, [5, 8, 13], whole)
 
 
 @pytest.mark.slow
@@ -817,40 +843,20 @@ def test_so_does_one_whose_horizons_grow(tmp_path, deterministic_operations):
             checkpoint_dir=folder,
         )
 
-    whole = make(None)
-    whole.fit()
+    whole = _ended(make(None))
     assert whole.progress.stage == 2
-    expected = _all_values(whole)
     # Meta-epochs have 4 meta-steps: within stage 0, at its end, in stages 1 and 2.
-    for stop in (3, 4, 6, 11):
-        folder = tmp_path / str(stop)
-        stopped = make(folder)
-        stopped.fit([StopAfter(stopped, stop)])
-        resumed = make(folder)
-        resumed.fit()
-        assert dataclasses.replace(resumed.progress, seconds=0) == dataclasses.replace(
-            whole.progress, seconds=0
-        )
-        for ours, theirs in zip(_all_values(resumed), expected, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+    _assert_stops_change_nothing(make, tmp_path, [3, 4, 6, 11], whole)
 
 
 @pytest.mark.slow
 def test_a_rule_side_by_side_learns_the_same_and_can_be_stopped_too(
-    tmp_path, deterministic_operations, one_thread_per_operation, monkeypatch
+    tmp_path, whole_lstm, one_thread_per_operation, monkeypatch
 ):
-    whole = _lstm_trainer(None)
-    whole.fit()
     monkeypatch.setattr(side_by_side, "PART_SIZE", 3)
-    apart = _lstm_trainer(None)
-    apart.fit()
-    stopped = _lstm_trainer(tmp_path)
-    stopped.fit([StopAfter(stopped, 1)])
-    resumed = _lstm_trainer(tmp_path)
-    resumed.fit()
-    for ours, theirs in zip(_all_values(resumed), _all_values(apart), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    for ours, theirs in zip(apart.rule.get_weights(), whole.rule.get_weights(), strict=True):
+    apart = _ended(_lstm_trainer(None))
+    _assert_stops_change_nothing(_lstm_trainer, tmp_path, [1], apart)
+    for ours, theirs in zip(apart.weights[-1], whole_lstm.weights[-1], strict=True):
         # Sums over coordinates in another order.
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
@@ -869,75 +875,74 @@ def _parts_trainer(folder: Path | None, chunk_size: int | None = None) -> MetaTr
     )
 
 
+@pytest.fixture(scope="module")
+def whole_parts(deterministic_operations) -> Ended:
+    return _ended(_parts_trainer(None))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_a_rule_with_parts_learns_in_all_of_them_and_can_be_stopped_too(
-    tmp_path, deterministic_operations, chunk_size
+    tmp_path, whole_parts, chunk_size
 ):
-    whole = _parts_trainer(None, chunk_size)
-    before = whole.rule.get_weights()
-    whole.fit()
-    changes = zip(before, whole.rule.get_weights(), strict=True)
+    def make(folder):
+        return _parts_trainer(folder, chunk_size)
+
+    whole = whole_parts if chunk_size is None else _ended(make(None))
+    changes = zip(whole.weights[0], whole.weights[-1], strict=True)
     assert all((one != other).any() for one, other in changes)
-    stopped = _parts_trainer(tmp_path, chunk_size)
-    stopped.fit([StopAfter(stopped, 3)])
-    resumed = _parts_trainer(tmp_path, chunk_size)
-    resumed.fit()
-    for ours, theirs in zip(_all_values(resumed), _all_values(whole), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    evaluation = evaluate(resumed.rule, NoisyBowls(), task_seeds(0, "validation", 0, 2), 6)
-    np.testing.assert_allclose(resumed.validate()[1], evaluation.curve, rtol=1e-4)
+    _assert_stops_change_nothing(make, tmp_path, [3], whole)
+    ended = make(tmp_path)
+    ended.load_best()
+    evaluation = evaluate(ended.rule, NoisyBowls(), task_seeds(0, "validation", 0, 2), 6)
+    np.testing.assert_allclose(ended.validate()[1], evaluation.curve, rtol=1e-4)
 
 
-def _resumed(make, folder, before, after, monkeypatch) -> MetaTrainer:
-    """Returns a trainer that ended in another form than it began: a chunk and a part size each."""
-    for (chunk_size, part_size), is_first in ((before, True), (after, False)):
+def _resumed(make, folder, forms, monkeypatch) -> MetaTrainer:
+    """Returns a trainer that took another form each time it was stopped, within a trajectory.
+
+    A form is a chunk size and a part size.
+    """
+    for index, (chunk_size, part_size) in enumerate(forms):
         with monkeypatch.context() as patch:
             if part_size:
                 patch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)
                 patch.setattr(side_by_side, "PART_SIZE", part_size)
             trainer = make(folder, chunk_size)
-            if is_first:
-                # Within the first of its trajectories.
-                trainer.fit([StopAfter(trainer, 1)])
-            else:
-                assert trainer.progress.num_unrolls == 1
-                trainer.fit()
+            assert trainer.progress.num_unrolls == (index > 0)
+            is_last = index == len(forms) - 1
+            # Trajectories have two unrolls.
+            trainer.fit([] if is_last else [StopAfter(trainer, 2 if index else 1)])
     return trainer
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("make", "forms"),
+    ("make", "forms", "whole"),
     [
-        (_lstm_trainer, [((None, 0), (4, 0)), ((4, 0), (None, 2)), ((5, 2), (0, 0))]),
-        (_parts_trainer, [((None, 2), (5, 0))]),
+        (_lstm_trainer, [(None, 0), (4, 0), (None, 2), (5, 2), (0, 0)], "whole_lstm"),
+        (_parts_trainer, [(None, 2), (5, 0)], "whole_parts"),
     ],
     ids=["lstm", "parts"],
 )
 def test_a_run_goes_on_in_chunks_and_parts_of_another_size(
-    tmp_path, deterministic_operations, make, forms, monkeypatch
+    tmp_path, make, forms, whole, request, monkeypatch
 ):
-    whole = make(None)
-    whole.fit()
-    expected = _all_values(whole)
-    for index, (before, after) in enumerate(forms):
-        resumed = _resumed(make, tmp_path / str(index), before, after, monkeypatch)
-        assert resumed.progress.num_trajectories == whole.progress.num_trajectories
-        assert resumed.progress.best_meta_epoch == whole.progress.best_meta_epoch
-        for ours, theirs in zip(_all_values(resumed), expected, strict=True):
-            # Sums over coordinates in another order.
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    whole = request.getfixturevalue(whole)
+    resumed = _resumed(make, tmp_path, forms, monkeypatch)
+    assert resumed.progress.num_trajectories == whole.progress.num_trajectories
+    assert resumed.progress.best_meta_epoch == whole.progress.best_meta_epoch
+    for ours, theirs in zip(_all_values(resumed), whole.values, strict=True):
+        # Sums over coordinates in another order.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_where_another_size_is_the_same_arithmetic_it_ends_with_the_very_same_values(
-    tmp_path, deterministic_operations, monkeypatch
+    tmp_path, whole_lstm, monkeypatch
 ):
-    whole = _lstm_trainer(None)
-    whole.fit()
     # The six coordinates of a task are one chunk or all of them.
-    resumed = _resumed(_lstm_trainer, tmp_path, (None, 0), (0, 6), monkeypatch)
-    for ours, theirs in zip(_all_values(resumed), _all_values(whole), strict=True):
+    resumed = _resumed(_lstm_trainer, tmp_path, [(None, 0), (0, 6)], monkeypatch)
+    for ours, theirs in zip(_all_values(resumed), whole_lstm.values, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -954,31 +959,16 @@ def test_a_rule_of_whole_tensors_can_be_stopped_too(tmp_path, deterministic_oper
         settings = _settings(tasks_per_meta_step=2, num_validation_tasks=3)
         return MetaTrainer(rule, NoisyBowls(), optimizer, settings, checkpoint_dir=folder)
 
-    whole = make(None)
-    whole.fit()
-    stopped = make(tmp_path)
-    stopped.fit([StopAfter(stopped, 2)])
-    resumed = make(tmp_path)
-    resumed.fit()
-    for ours, theirs in zip(_all_values(resumed), _all_values(whole), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    _assert_stops_change_nothing(make, tmp_path, [2], _ended(make(None)))
 
 
 @pytest.mark.slow
 def test_so_does_a_run_with_averages_of_its_weights(tmp_path, deterministic_operations):
-    averages = {"use_ema": True, "ema_momentum": 0.75}
-    whole = _lstm_trainer(None, **averages)
-    whole.fit()
-    expected = _all_values(whole)
+    def make(folder):
+        return _lstm_trainer(folder, use_ema=True, ema_momentum=0.75)
+
     # In the first meta-epoch, at its end, and in the second.
-    for stop in (2, 4, 7):
-        folder = tmp_path / str(stop)
-        stopped = _lstm_trainer(folder, **averages)
-        stopped.fit([StopAfter(stopped, stop)])
-        trainer = _lstm_trainer(folder, **averages)
-        trainer.fit()
-        for ours, theirs in zip(_all_values(trainer), expected, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+    _assert_stops_change_nothing(make, tmp_path, [2, 4, 7], _ended(make(None)))
 
 
 def test_the_best_weights_survive_a_stop(tmp_path):
@@ -1000,14 +990,13 @@ def test_the_best_weights_survive_a_stop(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_trainer_goes_on_when_it_is_fit_again(deterministic_operations):
-    whole, stopped = _lstm_trainer(None), _lstm_trainer(None)
-    whole.fit()
+def test_a_stopped_trainer_goes_on_when_it_is_fit_again(whole_lstm):
+    stopped = _lstm_trainer(None)
     stopped.fit([StopAfter(stopped, 3)])
     assert not stopped.finished
     stopped.fit()
     assert stopped.finished
-    for ours, theirs in zip(_all_values(stopped), _all_values(whole), strict=True):
+    for ours, theirs in zip(_all_values(stopped), whole_lstm.values, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -1294,7 +1283,7 @@ def test_an_optimizer_that_is_none_of_keras_is_refused():
 def test_the_trainer_cuts_backpropagation_off_as_its_estimator_says():
     def weights(**arguments):
         rule = CoordinatewiseLSTM((3,), output_stddev=1.0, seed=0)
-        settings = _settings(num_meta_epochs=1, trajectories_per_meta_epoch=1)
+        settings = MetaTrainingSettings(3, 3, 1, 1)
         estimator = TruncatedBackpropagation(**arguments)
         trainer = MetaTrainer(
             rule,

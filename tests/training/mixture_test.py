@@ -21,9 +21,9 @@ SETTINGS = MetaTrainingSettings(
     num_steps=6,
     unroll_length=2,
     num_meta_epochs=2,
-    trajectories_per_meta_epoch=6,
+    trajectories_per_meta_epoch=3,
     tasks_per_meta_step=2,
-    num_validation_tasks=4,
+    num_validation_tasks=2,
 )
 ESTIMATORS = {"backpropagation": TruncatedBackpropagation, "evolution": EvolutionStrategies}
 
@@ -62,7 +62,7 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(tmp_pa
     whole.fit()
     stopped = _trainer(tmp_path, estimator)
     # In the middle of a trajectory.
-    stopped.fit([StopAfter(stopped, 14)])
+    stopped.fit([StopAfter(stopped, 8)])
     resumed = _trainer(tmp_path, estimator)
     assert resumed.progress.num_unrolls == 2
     resumed.fit()
@@ -74,13 +74,14 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(tmp_pa
 def test_validation_is_the_mean_over_problems_of_normalized_losses():
     trainer = _trainer()
     loss, curve = trainer.validate()
-    seeds = task_seeds(0, "validation", 0, 4)
-    bowls, quadratic = (
-        evaluate(trainer.rule, problem, seeds, 6).losses.mean(axis=1)
-        for problem in reversed(trainer.problem.components)
+    seeds = task_seeds(0, "validation", 0, 2)
+    quadratic, bowls = (
+        evaluate(trainer.rule, problem, seeds, 6) for problem in trainer.problem.components
     )
-    np.testing.assert_allclose(curve, (quadratic + bowls / 100) / 2, rtol=1e-5)
-    assert loss == pytest.approx(curve[-1])
+    np.testing.assert_allclose(curve, (quadratic.curve + bowls.curve / 100) / 2, rtol=1e-5)
+    # Of bowls, whose steps have noise, several of the last losses count.
+    final_loss = (quadratic.final_loss + bowls.final_loss / 100) / 2
+    assert loss == pytest.approx(final_loss, rel=1e-6)
 
 
 def test_a_mixture_can_be_trained_on_and_one_of_it_validated():
@@ -92,7 +93,8 @@ def test_a_mixture_can_be_trained_on_and_one_of_it_validated():
 
 
 def test_another_mixture_is_another_run(tmp_path):
-    _trainer(tmp_path).fit()
+    trainer = _trainer(tmp_path)
+    trainer.fit([StopAfter(trainer, 1)])
     other = MixtureProblem(_mixture().components, [1, 2])
     with pytest.raises(ValueError, match=r"problem_config\.weights"):
         MetaTrainer(

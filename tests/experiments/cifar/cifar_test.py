@@ -18,7 +18,7 @@ from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop
 from l2l_tf.rules.routed import RoutedRule
-from tests.experiments.binaries import Refusal, refusals, run, strict_json
+from tests.experiments.binaries import Refusal, refusals, run, run_as_users_do, strict_json
 from tests.real_data import needs_data
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ SETTINGS = (
     "--dataset=digits",
     "--variant=cifar5",
     "--num_steps=4",
-    "--num_tasks=2",
+    "--num_tasks=1",
     "--num_tuning_tasks=1",
     "--batch_size=16",
     "--initial_stddev=0.1",
@@ -53,7 +53,7 @@ TABLES = ("results.json", "results_training_half.json")
 def trained(tmp_path_factory) -> Path:
     """The folder of a run that trained on held-out labels and evaluated."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    run(
+    run_as_users_do(
         "cifar",
         *TRAINING,
         f"--tuned_rates={folder.with_name('rates.jsonl')}",
@@ -280,7 +280,10 @@ def test_a_residual_network_is_learned_from_in_chunks(tmp_path):
         "--noheld_out_labels",
         "--num_steps=2",
         "--horizons=",
+        "--delta_factors=",
+        "--nesterov_rates=",
         "--num_meta_epochs=1",
+        "--trajectories_per_meta_epoch=1",
         "--rule_name=",
         "--chunk_size=65536",
         f"--output_dir={tmp_path}",

@@ -24,7 +24,7 @@ from l2l_tf.data.photos import (
 from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.problems.feature_networks import feature_model
-from tests.experiments.binaries import Refusal, refusals, run, strict_json
+from tests.experiments.binaries import Refusal, refusals, run, run_as_users_do, strict_json
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,7 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     photo = bundled_photos()[0][0]
     write_image(folder / "painting.png", np.ascontiguousarray(photo[:, ::-1]))
-    run(
+    run_as_users_do(
         "style",
         *SETTINGS,
         *TRAINING,

@@ -148,20 +148,25 @@ def test_noise_adds_up_over_an_episode_or_stays():
         assert (np.abs(fresh) > 1e-4).all() != reuse_noise
 
 
+def _begun(estimator, run: Run):
+    """Returns the state at first, in one graph, as a trainer has it."""
+    return tf.function(lambda: estimator.begin(run, _seeds(run.num_tasks, 0)))()
+
+
 def test_horizons_are_drawn_between_their_bounds_in_whole_unrolls():
     run = _run(200, horizon=40, unroll_length=4)
-    drawn = EvolutionStrategies(min_horizon=8, is_staggered=False).begin(run, _seeds(200, 0))
+    drawn = _begun(EvolutionStrategies(min_horizon=8, is_staggered=False), run)
     horizons = drawn.horizons.numpy()
     assert set(horizons) == set(range(8, 41, 4))
     # Log-uniform: as many below the geometric mean, 17.9, as above.
     assert 0.35 < np.mean(horizons < 17.9) < 0.65
-    one = EvolutionStrategies(is_staggered=False).begin(run, _seeds(200, 0))
+    one = _begun(EvolutionStrategies(is_staggered=False), run)
     assert set(one.horizons.numpy()) == {40}
 
 
 def test_the_first_episodes_are_cut_short_so_that_later_ones_do_not_end_together():
     run = _run(200, horizon=40, unroll_length=4)
-    horizons = EvolutionStrategies().begin(run, _seeds(200, 0)).horizons.numpy()
+    horizons = _begun(EvolutionStrategies(), run).horizons.numpy()
     assert set(horizons) == set(range(4, 41, 4))
     assert np.bincount(horizons // 4)[1:].min() > 5
 
@@ -252,7 +257,8 @@ def test_a_rule_learns_from_evolution_strategies_alone():
 
 
 def test_a_run_is_told_apart_by_its_estimator(tmp_path):
-    _trainer(tmp_path).fit()
+    trainer = _trainer(tmp_path)
+    trainer.fit([StopAfter(trainer, 1)])
     with pytest.raises(ValueError, match="with the settings it was started with"):
         _trainer(tmp_path, EvolutionStrategies(0.02))
 
