@@ -11,24 +11,30 @@ from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import NO_INFO, BoundRule, FlatLayout, Rule, StepInfo
+from l2l_tf.rules.scheduled import NAG, AdamW, Muon, NAdam, ScheduledRule
 from l2l_tf.rules.tensors import BoundToTensors, TensorState
 
 __all__ = [
     "BASELINES",
+    "NAG",
     "NO_INFO",
     "SGD",
     "Adam",
+    "AdamW",
     "BoundRule",
     "BoundToTensors",
     "CoordinatewiseLSTM",
     "CoordinatewiseRule",
     "FlatLayout",
+    "Muon",
+    "NAdam",
     "NesterovRNNprop",
     "RMSprop",
     "RNNprop",
     "Route",
     "RoutedRule",
     "Rule",
+    "ScheduledRule",
     "StepInfo",
     "TensorState",
     "with_nesterov",

@@ -43,7 +43,7 @@ class SGD(CoordinatewiseRule):
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "learning_rate": _rate_to_config(self.learning_rate),
+            "learning_rate": rate_to_config(self.learning_rate),
             "momentum": self.momentum,
             "nesterov": self.nesterov,
         }
@@ -79,7 +79,7 @@ class RMSprop(CoordinatewiseRule):
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "learning_rate": _rate_to_config(self.learning_rate),
+            "learning_rate": rate_to_config(self.learning_rate),
             "rho": self.rho,
             "epsilon": self.epsilon,
         }
@@ -127,7 +127,7 @@ class Adam(CoordinatewiseRule):
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "learning_rate": _rate_to_config(self.learning_rate),
+            "learning_rate": rate_to_config(self.learning_rate),
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
@@ -138,7 +138,8 @@ class Adam(CoordinatewiseRule):
         return cls(**config)
 
 
-def _rate_to_config(learning_rate: LearningRate) -> float | list[float]:
+def rate_to_config(learning_rate: LearningRate) -> float | list[float]:
+    """Returns a learning rate, or one for each coordinate, as values of JSON."""
     rate = np.asarray(learning_rate)
     return rate.tolist() if rate.ndim else float(rate)
 

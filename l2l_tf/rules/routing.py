@@ -72,9 +72,13 @@ class Route:
         if self.kind is not None:
             return KINDS[self.kind](variable)
         if self.name is not None:
-            path = variable.path if hasattr(variable, "path") else variable.name
-            return re.search(self.name, path) is not None
+            return re.search(self.name, path_of(variable)) is not None
         return self.predicate is not None and bool(self.predicate(variable))
+
+
+def path_of(variable: Any) -> str:
+    """Returns a variable's path, or its name if it has no path."""
+    return variable.path if hasattr(variable, "path") else variable.name
 
 
 def assign_routes(routes: Sequence[Route], variables: Sequence[Any]) -> list[int | None]:

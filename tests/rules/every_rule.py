@@ -3,9 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
+
 from l2l_tf.rules import (
     BASELINES,
+    NAG,
+    AdamW,
     CoordinatewiseLSTM,
+    Muon,
+    NAdam,
     NesterovRNNprop,
     RNNprop,
     Route,
@@ -16,6 +22,10 @@ from tests.rules.tensor_rule import TensorRule
 
 def _lstm(seed: int, dtype: str) -> CoordinatewiseLSTM:
     return CoordinatewiseLSTM((4, 3), output_stddev=0.3, seed=seed, dtype=dtype)
+
+
+def _cosine() -> keras.optimizers.schedules.LearningRateSchedule:
+    return keras.optimizers.schedules.CosineDecay(1.0, 50)
 
 
 # Learned rules of a seed and a dtype.
@@ -40,6 +50,11 @@ LEARNED: dict[str, Callable[[int, str], Any]] = {
 }
 HAND_DESIGNED: dict[str, Callable[[], Any]] = {
     name: lambda make=make: make(0.05) for name, make in BASELINES.items()
+} | {
+    "nag_with_schedule": lambda: NAG(0.05, schedule=_cosine()),
+    "adamw": lambda: AdamW(0.05, schedule=_cosine()),
+    "nadam": lambda: NAdam(0.05),
+    "muon": lambda: Muon(0.05),
 }
 
 
