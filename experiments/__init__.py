@@ -7,9 +7,4 @@ import os
 # a meta-step on CIFAR-10 (BUILD.md, "Speed").
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# Without a GPU, CUDA's libraries report as an error that they find none. Real failures are raised
-# whether or not TensorFlow's messages are shown.
-if not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import l2l_tf  # noqa: F401 silences TensorFlow's messages about itself

@@ -37,8 +37,10 @@ def prepare_imports() -> None:
     """Installs hooks that import TensorFlow quietly and register this package with Keras."""
     finders: list[Any] = []
     if "tensorflow" not in sys.modules and os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":
-        # TensorFlow's later messages at level INFO.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+        # TensorFlow's later messages at level INFO. Without a GPU, CUDA's libraries report that as
+        # an error at the first operation. Real failures are raised whatever is printed.
+        has_gpu = any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg")))
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if has_gpu else "3")
         finders.append(_Finder("tensorflow", _execute_quietly))
     if "keras" in sys.modules:
         _register()

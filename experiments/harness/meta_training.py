@@ -118,7 +118,7 @@ def meta_train(
     }
     path = export_rule(rule, output_dir / "rule", card)
     best = trainer.progress.best_meta_epoch
-    which = f"rule of meta-epoch {best}" if best else "initial rule, which none was better than,"
+    which = f"rule of meta-epoch {best}" if best else "initial rule, which is still the best,"
     print(f"Wrote the {which} to {path}")
 
 

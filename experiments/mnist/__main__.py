@@ -74,8 +74,8 @@ def _references(variant: Variant) -> list[ReferenceCurve]:
 def _check_figure6() -> None:
     if FLAGS.mode != "evaluate" or FLAGS.update_card:
         raise ValueError(
-            "--figure6 must go with --mode=evaluate, and without --update_card: it is of rules "
-            f"that are trained, and a figure of its own. Received: --mode={FLAGS.mode}, "
+            "--figure6 must go with --mode=evaluate, and without --update_card: it "
+            f"compares trained rules, and no card shows it. Received: --mode={FLAGS.mode}, "
             f"--update_card={FLAGS.update_card}. Train and score rules in another run."
         )
     contradicting = [
@@ -85,7 +85,7 @@ def _check_figure6() -> None:
     ]
     if contradicting:
         raise ValueError(
-            "--figure6 must go without flags that choose a network: it is of twenty. "
+            "--figure6 must go without flags that choose a network: it compares twenty. "
             f"Received: {', '.join(contradicting)}. Leave one or the other out."
         )
 

@@ -97,8 +97,8 @@ def load_photos() -> tuple[PhotoSplit, np.ndarray]:
         return split_photos(photos), style
     if FLAGS.content_dir is None or FLAGS.style_image is None:
         raise ValueError(
-            "--content_dir and --style_image must be given both, or neither for photos that come "
-            f"with scikit-learn. Received: --content_dir={FLAGS.content_dir}, "
+            "--content_dir and --style_image must be given together, or left out for photos that "
+            f"come with scikit-learn. Received: --content_dir={FLAGS.content_dir}, "
             f"--style_image={FLAGS.style_image}. Name a folder of photos and a painting."
         )
     style = read_image(FLAGS.style_image)

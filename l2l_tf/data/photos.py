@@ -59,7 +59,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     path = expanded(path)
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"A picture must be an existing file. Received: {str(path)!r}, which is none. "
+            f"A picture must be an existing file. Received: {str(path)!r}, which is no file. "
             "Check the path."
         )
     try:

@@ -105,9 +105,9 @@ def _warn_of_idle(route: Route, variables: Sequence[Any]) -> None:
     more = ", ..." if len(paths) > _MAX_PATHS else ""
     warnings.warn(
         f"A route should match a variable. Received: {asked}, which matches none of "
-        f"{', '.join(paths[:_MAX_PATHS])}{more}: other rules update all of them. Mend the route; "
-        "where paths are others than before a model was saved or copied, train it for a step, or "
-        "call optimizer.build(model.trainable_variables), before that.",
+        f"{', '.join(paths[:_MAX_PATHS])}{more}: other rules update all of them. Correct "
+        "the route. If saving or copying the model changed its paths, first call "
+        "optimizer.build(model.trainable_variables) or train for a step.",
         stacklevel=2,
     )
 

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_instance
 from l2l_tf.delivery.exported import exported
 from l2l_tf.delivery.golden_trajectory import check_trajectory, difference, golden_trajectory
 from l2l_tf.delivery.saved_files import (
@@ -81,13 +82,16 @@ def export_rule(
             `path` and a `shape`, such as a model's trainable variables. None for other rules.
 
     Raises:
+        TypeError: the rule is not a learned rule, or the card is not a dictionary.
         FileExistsError: `path` holds something other than a saved rule.
-        ValueError: two weights of the rule have the same name, the path can't be a folder's, or
-            variables are missing or not allowed.
+        ValueError: the rule can't be rebuilt from its configuration, the card has no name, two
+            weights of the rule have the same name, the path can't be a folder's, or variables are
+            missing or not allowed.
         OSError: the folder can't be written.
     """
     path = folder_of(path)
     check_destination(path)
+    _check_exportable(rule, card)
     names = [name for name, _ in _names_and_weights(rule)]
     if len(set(names)) < len(names):
         raise ValueError(
@@ -228,6 +232,28 @@ def update_card(path: str | Path, **entries: Any) -> None:
     path = folder_of(path)
     card = load_card(path) | entries
     write_json(path / CARD_FILE, card)
+
+
+def _check_exportable(rule: Any, card: Any) -> None:
+    """Raises TypeError or ValueError if a rule could not be loaded again."""
+    advice = "Hand-designed rules need no export: LearnedOptimizer takes them as they are."
+    check_instance("rule", rule, keras.layers.Layer, "a learned rule, a Keras layer", advice)
+    check_instance("card", card, Mapping, "a dictionary", 'Give, say, {"name": "my_rule"}.')
+    if not isinstance(card.get("name"), str):
+        raise ValueError(
+            "card must have a text as name. "
+            f'Received: name={card.get("name")!r}. Give, say, {{"name": "my_rule"}}.'
+        )
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(rule)))
+    try:
+        rebuilt_rule(config)
+    except Exception as error:  # Constructors may raise anything.
+        raise ValueError(
+            "rule must be one that can be rebuilt from its configuration. "
+            f"Received: {rule!r}, where {reason(error)}. Register its class with "
+            "keras.saving.register_keras_serializable, and have get_config return the arguments "
+            "of its constructor."
+        ) from error
 
 
 def _names_and_weights(rule: keras.layers.Layer) -> list[tuple[str, keras.Variable]]:

@@ -17,7 +17,7 @@ _GROWTH = 2.0
 _RAISE = 10.0
 # The assumed largest gradient before there is any, and its minimum later. A first gradient of up to
 # 100 is thus accepted, and later always one of up to 1. Training that starts with larger gradients
-# loses a step or two. But one absurd gradient at the start could ruin the training: after one of
+# loses a few steps. But one absurd gradient at the start could ruin the training: after one of
 # 300 in place of 0.1, neither Adam nor a rule with momentum had recovered after 400 steps.
 _FIRST = 1.0
 _LEAST = 0.01

@@ -90,8 +90,8 @@ def load(
 class LearnedOptimizer(JointOptimizer):
     """A Keras optimizer that updates all variables of a model by a rule, in one call.
 
-    It flattens the gradients of all variables into one vector, in the rule's precision. The rule
-    computes the deltas, and the optimizer adds `learning_rate` times the deltas to the variables.
+    The rule computes the deltas of all variables from their gradients, in its own precision. The
+    optimizer adds `learning_rate` times the deltas to the variables.
     Everything that Keras optimizers do around an update (clipping, decoupled weight decay, averages
     of weights, gradient accumulation, loss scaling, constraints, distribution) is Keras's own or
     equivalent to it.

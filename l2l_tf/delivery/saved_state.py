@@ -51,7 +51,7 @@ class SavedState:
         history = self.values.get(HISTORY, np.zeros(3))
         is_one = history.shape == (3,) and history.dtype.kind == "f"
         if not is_one or not np.isfinite(history).all() or (history < 0).any():
-            raise mismatch(self._owner, "has a history of gradients that is none")
+            raise mismatch(self._owner, "has an invalid history of gradients")
         return history
 
     def check_rules(self, rules: np.ndarray, weights: dict[str, Any]) -> None:
@@ -232,9 +232,9 @@ def mismatch(owner: str, what: str) -> ValueError:
 def left_out(owner: str) -> str:
     """Returns the warning for a state that belongs to other model variables."""
     return (
-        f"The state that was saved for the optimizer {owner!r} is left out: it is one of other "
-        "variables of the model than are trained now. Train the same layers, of the same shapes, "
-        "to go on with it."
+        f"The state that was saved for the optimizer {owner!r} is left out: it belongs to other "
+        "variables of the model than are trained now. To continue with it, train the same layers "
+        "with the same shapes."
     )
 
 

@@ -110,6 +110,6 @@ class RuleUse:
         drawn = f"keras.initializers.RandomNormal(stddev={self.initial_stddev:g})"
         return (
             f"The rule {name!r} was learned from initial weights of standard deviation "
-            f"{self.initial_stddev:g}; here a layer's is {widest:.2g}, from where it may end far "
-            f"behind other optimizers. {other.removesuffix('.')}, or draw kernels by {drawn}."
+            f"{self.initial_stddev:g}; here a layer's is {widest:.2g}. Other optimizers may then "
+            f"do far better. {other.removesuffix('.')}, or draw kernels by {drawn}."
         )

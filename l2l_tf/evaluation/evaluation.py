@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from l2l_tf.checks import check_at_least
+from l2l_tf.checks import check_at_least, check_instance
 from l2l_tf.evaluation.unroll import bind, start, unroll
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.rules.rule import FlatLayout, Rule
@@ -103,14 +103,18 @@ def evaluate(
         keep_parameters: whether to return the parameters after the last step.
 
     Raises:
+        TypeError: the rule or the problem is none, or the seeds are no integers.
         ValueError: the seeds have the wrong shape or are empty, or T or `max_coordinates` is below
             1.
     """
+    advice = "Load a saved rule with l2l_tf.load_rule, or choose one of l2l_tf.rules."
+    check_instance("rule", rule, Rule, "a rule", advice)
+    seeds = _checked_seeds(seeds)
     return evaluate_rates(
         lambda _: rule,
         problem,
         seeds,
-        [0.0] * len(seeds),
+        [0.0] * seeds.shape[0],
         num_steps,
         max_coordinates,
         keep_parameters,
@@ -139,15 +143,13 @@ def evaluate_rates(
         keep_parameters: whether to return the parameters after the last step, as in `evaluate`.
 
     Raises:
+        TypeError: the problem is none, or the seeds are no integers.
         ValueError: the seeds have the wrong shape or are empty, or T or `max_coordinates` is below
             1.
     """
-    seeds = tf.convert_to_tensor(seeds)
-    if seeds.shape.rank != 2 or seeds.shape[1] != 2 or not seeds.shape[0]:
-        raise ValueError(
-            "seeds must be of shape [M, 2], one for each of M tasks. "
-            f"Received: seeds.shape={seeds.shape}. Draw them with task_seeds."
-        )
+    advice = "Evaluate the components of a mixture one by one."
+    check_instance("problem", problem, Problem, "a Problem", advice)
+    seeds = _checked_seeds(seeds)
     check_at_least("num_steps", num_steps, 1, "Give a horizon.")
     if max_coordinates is not None:
         advice = "Leave it out, or give a positive number."
@@ -206,6 +208,22 @@ def task_groups(num_tasks: int, problem: Problem, max_coordinates: int | None = 
     group_size = math.ceil(num_tasks / num_groups)
     order = np.arange(num_groups * group_size) % num_tasks
     return order.reshape(num_groups, group_size)
+
+
+def _checked_seeds(seeds: Any) -> tf.Tensor:
+    """Returns seeds as int32 `[M, 2]`."""
+    tensor = tf.convert_to_tensor(seeds)
+    if tensor.shape.rank != 2 or tensor.shape[1] != 2 or not tensor.shape[0]:
+        raise ValueError(
+            "seeds must be of shape [M, 2], one for each of M tasks. "
+            f"Received: seeds.shape={tensor.shape}. Draw them with l2l_tf.problems.task_seeds."
+        )
+    if tensor.dtype not in (tf.int32, tf.int64):
+        raise TypeError(
+            "seeds must be integers. "
+            f"Received: seeds.dtype={tensor.dtype.name}. Draw them with l2l_tf.problems.task_seeds."
+        )
+    return tf.cast(tensor, tf.int32)
 
 
 def _rate_of_each_coordinate(stacked: StackedProblem, rates: tf.Tensor) -> tf.Tensor:

@@ -76,6 +76,10 @@ def search(
         metric: one of `METRICS`, computed by `Evaluation`. The candidate with the lowest value
             wins. In a tie, the lowest candidate wins.
 
+    Returns:
+        The outcome. Check `has_diverged` and `is_at_edge`: unlike `tune`, a search neither raises
+        if every candidate diverges, nor warns if the best one is at the edge.
+
     Raises:
         ValueError: there are no candidates, one is not finite, the metric is unknown, or
             `make_rule` or `evaluate` raises it.

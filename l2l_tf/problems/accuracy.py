@@ -48,7 +48,7 @@ def accuracy(
     """
     if not len(images) or len(images) != len(labels):
         raise ValueError(
-            "images and labels must be as many, and one at least. Received: "
+            "images and labels must have the same number, at least one. Received: "
             f"{len(images)} images with {len(labels)} labels. Give each image its label."
         )
     check_at_least("num_minibatches", num_minibatches, 1, "Leave it out for 100.")

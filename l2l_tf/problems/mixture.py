@@ -14,7 +14,7 @@ class MixtureProblem:
 
     A `MetaTrainer` accepts a mixture in place of a problem, for training and for validation. The
     choice of problem for a trajectory depends only on the run's seed and the trajectory's index.
-    Losses are compared, and validations averaged, on the scale of `Problem.normalized`.
+    Each problem's losses count in units of its `loss_unit`, in meta-gradients and in validations.
 
     Args:
         problems: two or more problems with different names.

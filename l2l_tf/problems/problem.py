@@ -37,12 +37,14 @@ class Problem(abc.ABC):
         min_tasks_side_by_side: the least number of tasks to run side by side, if there are that
             many, even if they have more coordinates than suit a CPU. It is above one if
             `losses_of_tasks` makes each loss cheaper.
+        loss_unit: a typical loss. Meta-training divides losses by it.
     """
 
     name: str
     num_functions: int = 1
     is_stochastic: bool = True
     min_tasks_side_by_side: int = 1
+    loss_unit: float = 1.0
 
     @abc.abstractmethod
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
@@ -78,17 +80,12 @@ class Problem(abc.ABC):
         num_tasks = parameters[0].shape[0]
         if num_tasks <= _MAX_TASKS_APART:
             return _run_apart(loss, (parameters, batch), num_tasks)
-        return tf.vectorized_map(loss, (parameters, batch))
+        # Layers that draw random numbers fall back to a loop, which is no reason to warn.
+        return tf.vectorized_map(loss, (parameters, batch), warn=False)
 
     def normalized(self, losses: tf.Tensor) -> tf.Tensor:
-        """Returns losses on a scale comparable with other problems.
-
-        The default returns them unchanged.
-
-        Args:
-            losses: float, of any shape.
-        """
-        return losses
+        """Returns losses, float, of any shape, in units of `loss_unit`."""
+        return losses if self.loss_unit == 1 else losses / self.loss_unit
 
     @property
     def components(self) -> "list[Problem]":
@@ -145,6 +142,7 @@ class WrappedProblem(Problem):
         self.num_functions = problem.num_functions
         self.is_stochastic = problem.is_stochastic
         self.min_tasks_side_by_side = problem.min_tasks_side_by_side
+        self.loss_unit = problem.loss_unit
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -153,9 +151,6 @@ class WrappedProblem(Problem):
     @property
     def variables(self) -> list[ParameterSpec]:
         return self.problem.variables
-
-    def normalized(self, losses: tf.Tensor) -> tf.Tensor:
-        return self.problem.normalized(losses)
 
 
 class StackedProblem(Problem):
@@ -183,6 +178,7 @@ class StackedProblem(Problem):
         self.name = problem.name
         self.num_functions = num_tasks * problem.num_functions
         self.is_stochastic = problem.is_stochastic
+        self.loss_unit = problem.loss_unit
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
         return self._draw(self.problem.initial_parameters, seed, 0)
@@ -193,9 +189,6 @@ class StackedProblem(Problem):
     def loss(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
         losses = self.problem.losses_of_tasks(parameters, batch)
         return tf.reshape(losses, [self.num_functions])
-
-    def normalized(self, losses: tf.Tensor) -> tf.Tensor:
-        return self.problem.normalized(losses)
 
     def get_config(self) -> dict[str, Any]:
         return {"problem": self.problem.get_config(), "num_tasks": self.num_tasks}

@@ -46,8 +46,8 @@ class SupervisedProblem(Problem):
         batch_size: B, the number of examples in a minibatch.
         initial_stddev: sigma, the standard deviation of the initial parameters. None uses the
             model's own initializers.
-        loss_unit: a typical loss. Losses are divided by it when they are compared with those of
-            other problems (`normalized`).
+        loss_unit: a typical loss. Meta-training divides losses by it, so that problems of different
+            scales count alike in a mixture. Losses that are reported are not divided.
         name: the problem's name. The default is the model's name.
 
     Raises:
@@ -140,9 +140,6 @@ class SupervisedProblem(Problem):
         dtype = parameters[0].dtype
         losses = tf.cast(self._loss_of(targets, outputs, dtype), dtype)
         return tf.reshape(tf.reduce_mean(losses) + sum(penalties), [1])
-
-    def normalized(self, losses: tf.Tensor) -> tf.Tensor:
-        return losses / tf.cast(self.loss_unit, losses.dtype)
 
     @property
     def variables(self) -> list[ParameterSpec]:
@@ -288,6 +285,14 @@ def _initial_scales(model: keras.Model) -> dict[str, Any]:
 
 
 def _tensors(arrays: Any) -> Any:
+    """Returns arrays, or a nest of them, as tensors."""
+    # A list of numbers is taken for a nest of scalars by TensorFlow.
+    scalars = [one for one in tf.nest.flatten(arrays) if np.ndim(one) == 0]
+    if scalars:
+        raise ValueError(
+            "inputs and targets must be arrays with the examples along the first axis. "
+            f"Received: {scalars[0]!r:.60} in place of an array. Convert lists with np.asarray."
+        )
     return tf.nest.map_structure(lambda array: tf.constant(np.asarray(array)), arrays)
 
 
@@ -300,7 +305,7 @@ def _checked_count(inputs: Any, targets: Any) -> int:
     counts = {tensor.shape[0] if tensor.shape.rank else 0 for tensor in tensors}
     if len(counts) != 1 or 0 in counts:
         raise ValueError(
-            "inputs and targets must be arrays of as many examples, one at least. Received: "
+            "inputs and targets must have the same number of examples, at least one. Received: "
             f"inputs of shapes {_shapes(inputs)}, targets of shapes {_shapes(targets)}. Give a "
             "target for each input."
         )

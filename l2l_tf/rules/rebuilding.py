@@ -205,7 +205,7 @@ def _is_built_in(config: dict[str, Any]) -> bool:
 
 def _instance(made: Any, config: dict[str, Any]) -> Any:
     """Builds an object of a registered class as Keras does."""
-    inner = config.get("config") or {}
+    inner = config.get("config")
     if not isinstance(inner, dict):
         raise ValueError(
             f"config must hold the arguments of {_name_of(config)}, by name. Received: "

@@ -4,7 +4,7 @@ import abc
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -18,8 +18,8 @@ from l2l_tf.rules.tensors import BoundToTensors, TensorState
 # The root mean square of a matrix's delta, relative to the rate: about that of Adam.
 _RMS = 0.2
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
-Moments = tuple[tf.Tensor, ...]
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
+Moments: TypeAlias = tuple[tf.Tensor, ...]
 
 
 class ScheduledStep(NamedTuple):

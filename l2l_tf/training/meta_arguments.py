@@ -9,19 +9,27 @@ import tensorflow as tf
 from l2l_tf.checks import check_instance
 from l2l_tf.problems.mixture import MixtureProblem
 from l2l_tf.problems.problem import Problem
+from l2l_tf.rules.rule import Rule
 from l2l_tf.training.estimators.estimator import GradientEstimator
 from l2l_tf.training.meta_settings import MetaTrainingSettings
 
 
 def check_trainable(rule: Any, optimizer: Any) -> None:
     """Raises TypeError if a rule can't be trained, or its optimizer is not an optimizer."""
-    if not isinstance(rule, keras.layers.Layer) or not rule.trainable_variables:
+    is_rule = isinstance(rule, Rule) and isinstance(rule, keras.layers.Layer)
+    if not is_rule or not rule.trainable_variables:
         raise TypeError(
             "rule must be a learned rule: a Keras layer with trainable weights. "
             f"Received: rule={rule!r}. Hand-designed rules are tuned, not trained."
         )
     advice = "Give, say, keras.optimizers.Adam(1e-3)."
     check_instance("optimizer", optimizer, keras.optimizers.Optimizer, "a Keras optimizer", advice)
+
+
+def check_problem(name: str, problem: Any) -> None:
+    """Raises TypeError if an argument is neither a problem nor a mixture of problems."""
+    advice = "Wrap a Keras model and its data in l2l_tf.problems.SupervisedProblem."
+    check_instance(name, problem, Problem | MixtureProblem, "a Problem or a MixtureProblem", advice)
 
 
 def check_estimator(estimator: Any, settings: MetaTrainingSettings) -> None:
@@ -90,9 +98,9 @@ def fingerprint(
         "rule": _without_names(keras.saving.serialize_keras_object(rule)),
         "optimizer": _without_names(keras.saving.serialize_keras_object(optimizer)),
         "problem": problem.name,
-        "problem_config": problem.get_config(),
+        "problem_config": _with_canonical_models(problem.get_config()),
         "validation_problem": validation_problem.name,
-        "validation_problem_config": validation_problem.get_config(),
+        "validation_problem_config": _with_canonical_models(validation_problem.get_config()),
         "num_replicas": num_replicas,
         **estimator.fingerprint(),
         **dataclasses.asdict(settings),
@@ -106,3 +114,46 @@ def _without_names(config: Any) -> Any:
     if isinstance(config, list | tuple):
         return [_without_names(value) for value in config]
     return config
+
+
+def _with_canonical_models(config: Any) -> Any:
+    """Returns a problem's configuration, with the layers of Keras models named by position.
+
+    Keras numbers unnamed layers anew whenever a model is made.
+    """
+    if isinstance(config, dict):
+        return {
+            key: _renamed(value, _layer_names(value))
+            if key == "model"
+            else _with_canonical_models(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return [_with_canonical_models(value) for value in config]
+    return config
+
+
+def _layer_names(config: Any) -> dict[str, str]:
+    """Returns a name by position for each name that occurs in a model's configuration."""
+    names: dict[str, str] = {}
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            name = value.get("name")
+            if isinstance(name, str):
+                names.setdefault(name, f"layer_{len(names)}")
+            value = list(value.values())
+        if isinstance(value, list | tuple):
+            for one in value:
+                collect(one)
+
+    collect(config)
+    return names
+
+
+def _renamed(config: Any, names: dict[str, str]) -> Any:
+    if isinstance(config, dict):
+        return {key: _renamed(value, names) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [_renamed(value, names) for value in config]
+    return names.get(config, config) if isinstance(config, str) else config

@@ -233,8 +233,8 @@ class MetaCheckpoint:
         own, found = _leaves(self._fingerprint), _leaves(found)
         names = [name for name in sorted(own | found) if own.get(name) != found.get(name)]
         if names:
-            theirs = {name: found.get(name) for name in names}
-            ours = {name: own.get(name) for name in names}
+            theirs = {name: found.get(name) for name in names[:_MAX_NAMES]}
+            ours = {name: own.get(name) for name in names[:_MAX_NAMES]}
             raise ValueError(
                 "A run must be resumed with the settings it was started with. "
                 f"Received: checkpoint={path!r} of a run with {theirs}, where this one has {ours}. "
@@ -277,11 +277,15 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flattens nested settings to one level, with dotted names."""
     leaves: dict[str, Any] = {}
     for name, value in config.items():
+        if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+            value = {str(index): one for index, one in enumerate(value)}
         nested = isinstance(value, dict)
         leaves |= _leaves(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return leaves
 
 
+# How many settings an error names that differ between two runs.
+_MAX_NAMES = 8
 # A file or folder of a checkpoint. The last group marks an unfinished file.
 _OF_CHECKPOINT = re.compile(r"ckpt-(\d+)(\.index|\.data-\d{5}-of-\d{5}|_temp)(\.tempstate\d+)?")
 # A line of the list of checkpoints.

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_tf.checks import check_instance
 from l2l_tf.evaluation.evaluation import num_final_losses, task_groups
 from l2l_tf.evaluation.unroll import bind, start, unroll
 from l2l_tf.files import checked_path
@@ -23,6 +24,7 @@ from l2l_tf.training.compiled_run import CompiledRun
 from l2l_tf.training.estimators import GradientEstimator, TruncatedBackpropagation
 from l2l_tf.training.meta_arguments import (
     check_estimator,
+    check_problem,
     check_strategy,
     check_trainable,
     fingerprint,
@@ -102,6 +104,12 @@ class MetaTrainer:
         if checkpoint_dir is not None:
             checkpoint_dir = checked_path(checkpoint_dir, "checkpoint_dir")
         check_trainable(rule, optimizer)
+        check_problem("problem", problem)
+        if validation_problem is not None:
+            check_problem("validation_problem", validation_problem)
+        advice = "Give MetaTrainingSettings(...)."
+        kind = "MetaTrainingSettings"
+        check_instance("settings", settings, MetaTrainingSettings, kind, advice)
         check_estimator(estimator, settings)
         strategy = tf.distribute.get_strategy()
         check_strategy(strategy, rule, optimizer, settings)

@@ -148,7 +148,7 @@ def test_what_is_no_picture_is_refused(tmp_path):
     _saved(tmp_path / "a.png", COLOURS)
     damaged.write_bytes((tmp_path / "a.png").read_bytes()[:2000])
     assert _message(read_image, missing, kind=FileNotFoundError) == (
-        f"A picture must be an existing file. Received: {str(missing)!r}, which is none. "
+        f"A picture must be an existing file. Received: {str(missing)!r}, which is no file. "
         "Check the path."
     )
     for path in (text, damaged):
@@ -215,7 +215,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
     missing = tmp_path / "no"
     assert _message(read_folder, missing, 64, kind=FileNotFoundError) == (
         "A folder of pictures must be an existing folder. "
-        f"Received: {str(missing)!r}, which is none. Check the path."
+        f"Received: {str(missing)!r}, which is no file. Check the path."
     )
 
 

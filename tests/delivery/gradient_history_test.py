@@ -314,7 +314,7 @@ def test_a_history_that_is_none_is_refused(history):
     optimizer.save_own_variables(store)
     store["gradient_history"] = history
     restored = LearnedOptimizer(LinearRule())
-    with pytest.raises(ValueError, match="a state that has a history of gradients that is none"):
+    with pytest.raises(ValueError, match="a state that has an invalid history of gradients"):
         restored.load_own_variables(store)
 
 

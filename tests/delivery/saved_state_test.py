@@ -14,9 +14,9 @@ from l2l_tf.rules import SGD, Route
 from tests.delivery.linear_rule import LinearRule
 
 LEFT_OUT = (
-    "The state that was saved for the optimizer 'mine' is left out: it is one of other variables "
-    "of the model than are trained now. Train the same layers, of the same shapes, to go on with "
-    "it."
+    "The state that was saved for the optimizer 'mine' is left out: it belongs to other variables "
+    "of the model than are trained now. To continue with it, train the same layers with the same "
+    "shapes."
 )
 # NumPy's about h5py, which pytest repeats as if it were ours.
 of_h5py = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -63,7 +63,7 @@ def test_initial_weights_far_wider_than_expected_are_warned_of():
     warning = USE.warning("mine", [_kernel(0.01), _kernel(0.2)])
     assert warning == (
         "The rule 'mine' was learned from initial weights of standard deviation 0.01; here a "
-        "layer's is 0.2, from where it may end far behind other optimizers. Load 'other' instead, "
+        "layer's is 0.2. Other optimizers may then do far better. Load 'other' instead, "
         "or draw kernels by keras.initializers.RandomNormal(stddev=0.01)."
     )
 

@@ -457,7 +457,7 @@ def test_an_initial_rule_that_training_made_worse_is_the_best(diverged):
     assert (progress["best_meta_epoch"], progress["num_validations"]) == (0, 2)
     assert 0 < progress["best_validation_loss"] < np.inf
     assert output.splitlines()[-1] == (
-        f"Wrote the initial rule, which none was better than, to {home / 'käte/日本/rule'}"
+        f"Wrote the initial rule, which is still the best, to {home / 'käte/日本/rule'}"
     )
 
 

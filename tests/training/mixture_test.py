@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from l2l_tf.evaluation import evaluate
 from l2l_tf.problems import MixtureProblem, Quadratic, task_seeds
@@ -33,8 +32,7 @@ class HundredfoldBowls(NoisyBowls):
 
     name = "hundredfold_bowls"
 
-    def normalized(self, losses: tf.Tensor) -> tf.Tensor:
-        return losses / 100
+    loss_unit = 100.0
 
 
 def _mixture() -> MixtureProblem:

@@ -77,6 +77,10 @@ class TruncatedBackpropagation(GradientEstimator):
         step_weights = None
         if self.step_weights is not None:
             step_weights = tf.constant(self.step_weights[-num_steps:], state.parameters.dtype)
+        if run.problem.loss_unit != 1:
+            if step_weights is None:
+                step_weights = tf.ones([num_steps], state.parameters.dtype)
+            step_weights /= run.problem.loss_unit
         result = meta_gradient(
             self._rule(run),
             run.tasks,

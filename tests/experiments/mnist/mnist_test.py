@@ -423,8 +423,8 @@ def test_the_variants_are_those_of_the_paper_and_twenty_times_its_horizon():
 
 FIGURE6 = ["--figure6", "--mode=evaluate"]
 NO_FIGURE6 = (
-    "error: --figure6 must go with --mode=evaluate, and without --update_card: it is of rules that "
-    "are trained, and a figure of its own. Received: "
+    "error: --figure6 must go with --mode=evaluate, and without --update_card: it compares "
+    "trained rules, and no card shows it. Received: "
 )
 RATES_RULE = (
     "error: --tuned_rates must be a file of searches that an evaluation has written, or be yet to "
@@ -497,8 +497,8 @@ CASES = {
     ),
     "figure6_with_a_network": (
         [*FIGURE6, "--variant=base", "--num_hidden_units=7"],
-        "error: --figure6 must go without flags that choose a network: it is of twenty. Received: "
-        "--variant=base, --num_hidden_units=7. Leave one or the other out.",
+        "error: --figure6 must go without flags that choose a network: it compares twenty. "
+        "Received: --variant=base, --num_hidden_units=7. Leave one or the other out.",
     ),
     "figure6_of_no_width": (
         [*FIGURE6, "--figure6_units=5,0"],

@@ -263,13 +263,13 @@ APPLY = ("--mode=apply", "--content=@/photo.png", "--style_image=@/photo.png", "
 CASES = {
     "content_without_style": (
         [*SETTINGS, "--output_dir=@/out", "--content_dir=@"],
-        "error: --content_dir and --style_image must be given both, or neither for photos that "
-        "come with scikit-learn. Received: --content_dir=@, --style_image=None. Name a folder of "
-        "photos and a painting.",
+        "error: --content_dir and --style_image must be given together, or left out for photos "
+        "that come with scikit-learn. Received: --content_dir=@, --style_image=None. Name a folder "
+        "of photos and a painting.",
     ),
     "missing_style": (
         [*SETTINGS, "--output_dir=@/out", "--content_dir=@", "--style_image=@/no.jpg"],
-        "error: A picture must be an existing file. Received: '@/no.jpg', which is none. "
+        "error: A picture must be an existing file. Received: '@/no.jpg', which is no file. "
         "Check the path.",
     ),
     "too_few_photos": (
@@ -341,7 +341,7 @@ CASES = {
     ),
     "apply_without_painting": (
         [*APPLY, "--rule=@/rule", "--style_image=@/no.jpg"],
-        "error: A picture must be an existing file. Received: '@/no.jpg', which is none. "
+        "error: A picture must be an existing file. Received: '@/no.jpg', which is no file. "
         "Check the path.",
     ),
     "apply_to_file_as_folder": (
