@@ -91,13 +91,21 @@ def export_rule(
     """
     path = folder_of(path)
     check_destination(path)
-    _check_exportable(rule, card)
+    advice = "Hand-designed rules need no export: LearnedOptimizer takes them as they are."
+    check_instance("rule", rule, keras.layers.Layer, "a learned rule, a Keras layer", advice)
+    check_instance("card", card, Mapping, "a dictionary", 'Give, say, {"name": "my_rule"}.')
+    if not isinstance(card.get("name"), str):
+        raise ValueError(
+            "card must have a text as name. "
+            f'Received: name={card.get("name")!r}. Give, say, {{"name": "my_rule"}}.'
+        )
     names = [name for name, _ in _names_and_weights(rule)]
     if len(set(names)) < len(names):
         raise ValueError(
             "rule must have weights of different names, by which they are saved. "
             f"Received: weights named {names}. Name each in `add_weight`."
         )
+    _check_rebuilds(rule)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     partial = partial_path(path)
@@ -234,16 +242,8 @@ def update_card(path: str | Path, **entries: Any) -> None:
     write_json(path / CARD_FILE, card)
 
 
-def _check_exportable(rule: Any, card: Any) -> None:
-    """Raises TypeError or ValueError if a rule could not be loaded again."""
-    advice = "Hand-designed rules need no export: LearnedOptimizer takes them as they are."
-    check_instance("rule", rule, keras.layers.Layer, "a learned rule, a Keras layer", advice)
-    check_instance("card", card, Mapping, "a dictionary", 'Give, say, {"name": "my_rule"}.')
-    if not isinstance(card.get("name"), str):
-        raise ValueError(
-            "card must have a text as name. "
-            f'Received: name={card.get("name")!r}. Give, say, {{"name": "my_rule"}}.'
-        )
+def _check_rebuilds(rule: keras.layers.Layer) -> None:
+    """Raises ValueError if a rule can't be rebuilt from its configuration."""
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(rule)))
     try:
         rebuilt_rule(config)

@@ -116,8 +116,8 @@ def test_the_warning_of_an_idle_route_says_what_to_do():
     assert [str(one.message) for one in warned] == [
         "A route should match a variable. Received: name='encoder/', which matches none of v0, v1, "
         "v2, v3, v4, ...: other rules update all of them. Correct the route. If saving or "
-        "copying the model changed its paths, first call optimizer.build(model.trainable_variables) "
-        "or train for a step."
+        "copying the model changed its paths, first call "
+        "optimizer.build(model.trainable_variables) or train for a step."
     ]
 
 

@@ -22,6 +22,7 @@ from l2l_tf.delivery.export import (
     update_card,
 )
 from l2l_tf.delivery.pretrained import find_rule
+from l2l_tf.rules import SGD
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
@@ -582,6 +583,39 @@ def test_weights_that_share_a_name_are_refused(tmp_path):
         "Received: weights named ['w', 'w']. Name each in `add_weight`."
     )
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"rule": SGD(0.1)}, TypeError, r"^rule must be a learned rule"),
+        ({"card": ["name"]}, TypeError, r"^card must be a dictionary"),
+        ({"card": {"name": None}}, ValueError, r"^card must have a text as name"),
+        ({"rule": keras.layers.Dense(1)}, ValueError, r"^rule must be one that can be rebuilt"),
+    ],
+)
+def test_what_could_not_be_loaded_again_is_not_written(arguments, error, match, tmp_path):
+    given = {"rule": _rule(), "path": tmp_path / "rule", "card": CARD} | arguments
+    with pytest.raises(error, match=match):
+        export_rule(**given)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_rule_that_is_not_registered_is_not_written(tmp_path):
+    class Unregistered(CoordinatewiseLSTM):
+        pass
+
+    with pytest.raises(ValueError, match=r"register_keras_serializable"):
+        export_rule(Unregistered((2,), seed=0), tmp_path / "rule", CARD)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_configuration_without_arguments_is_refused(copy):
+    config = json.loads((copy / "rule.json").read_text())
+    del config["config"]
+    (copy / "rule.json").write_text(json.dumps(config))
+    _accept(copy, "rule.json")
+    assert "config must hold the arguments" in _refused(copy, ValueError)
 
 
 # Rules with parts

@@ -1,12 +1,13 @@
 import statistics
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from l2l_tf.evaluation.evaluation import Evaluation, evaluate, task_groups
 from l2l_tf.evaluation.unroll import start, unroll
-from l2l_tf.problems import Quadratic, task_seeds
+from l2l_tf.problems import MixtureProblem, Quadratic, task_seeds
 from l2l_tf.rules import (
     SGD,
     Adam,
@@ -289,7 +290,30 @@ def test_seeds_of_another_shape_are_refused(shape):
         evaluate(SGD(0.1), Parabolas(), np.zeros(shape, np.int32), 2)
     assert str(raised.value) == (
         "seeds must be of shape [M, 2], one for each of M tasks. "
-        f"Received: seeds.shape={shape}. Draw them with task_seeds."
+        f"Received: seeds.shape={shape}. Draw them with l2l_tf.problems.task_seeds."
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"rule": "mnist_lstm"}, "rule"),
+        ({"rule": keras.optimizers.SGD(0.1)}, "rule"),
+        ({"problem": MixtureProblem([Parabolas(), Quadratic()])}, "problem"),
+        ({"seeds": np.zeros((2, 2), np.float32)}, "seeds"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments, name):
+    given = {"rule": SGD(0.1), "problem": Parabolas(), "seeds": np.zeros((2, 2), np.int32)}
+    with pytest.raises(TypeError, match=f"^{name} must"):
+        evaluate(**given | arguments, num_steps=2)
+
+
+def test_seeds_may_be_int64():
+    seeds = np.arange(4).reshape(2, 2)
+    np.testing.assert_array_equal(
+        evaluate(SGD(0.1), Parabolas(), seeds, 2).losses,
+        evaluate(SGD(0.1), Parabolas(), seeds.astype(np.int32), 2).losses,
     )
 
 

@@ -1275,6 +1275,21 @@ def test_a_hand_designed_rule_is_not_trained():
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"rule": keras.layers.Dense(1)}, "rule"),
+        ({"problem": keras.Sequential([])}, "problem"),
+        ({"validation_problem": keras.Sequential([])}, "validation_problem"),
+        ({"settings": {}}, "settings"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments, name):
+    given = {"rule": LinearRule(), "problem": Parabolas(), "optimizer": _sgd(), "settings": SMALL}
+    with pytest.raises(TypeError, match=f"^{name} must"):
+        MetaTrainer(**given | arguments)
+
+
 def test_an_optimizer_that_is_none_of_keras_is_refused():
     with pytest.raises(TypeError, match=r"^optimizer must"):
         MetaTrainer(LinearRule(), Parabolas(), "adam", _settings())
