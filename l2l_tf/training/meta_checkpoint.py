@@ -233,8 +233,8 @@ class MetaCheckpoint:
         own, found = _leaves(self._fingerprint), _leaves(found)
         names = [name for name in sorted(own | found) if own.get(name) != found.get(name)]
         if names:
-            theirs = {name: found.get(name) for name in names[:_MAX_NAMES]}
-            ours = {name: own.get(name) for name in names[:_MAX_NAMES]}
+            shown = names[:_MAX_NAMES]
+            theirs, ours = ({name: _short(one.get(name)) for name in shown} for one in (found, own))
             raise ValueError(
                 "A run must be resumed with the settings it was started with. "
                 f"Received: checkpoint={path!r} of a run with {theirs}, where this one has {ours}. "
@@ -273,6 +273,12 @@ def _read(path: str) -> _Record:
     return record
 
 
+def _short(value: Any) -> Any:
+    """Returns a value for an error: one with a long repr as the start of that."""
+    text = repr(value)
+    return value if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."
+
+
 def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flattens nested settings to one level, with dotted names."""
     leaves: dict[str, Any] = {}
@@ -284,8 +290,9 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-# How many settings an error names that differ between two runs.
+# The number of different settings that an error names, and the length of a value there.
 _MAX_NAMES = 8
+_MAX_LENGTH = 80
 # A file or folder of a checkpoint. The last group marks an unfinished file.
 _OF_CHECKPOINT = re.compile(r"ckpt-(\d+)(\.index|\.data-\d{5}-of-\d{5}|_temp)(\.tempstate\d+)?")
 # A line of the list of checkpoints.
