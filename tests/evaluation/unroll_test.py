@@ -202,6 +202,11 @@ def test_xla_agrees_within_rounding(problem):
 # Properties
 
 
+@functools.cache
+def _whole(rule, problem):
+    return _run(rule, problem, SEED, [100])
+
+
 @pytest.mark.parametrize(
     "lengths",
     [[20] * 5, [1] * 100, [30, 30, 30, 10], [7, 93]],
@@ -210,7 +215,7 @@ def test_xla_agrees_within_rounding(problem):
 @pytest.mark.parametrize("problem", [Quadratic("gaussian", 3, 4), NoisyBowls()])
 @pytest.mark.parametrize("rule", [_lstm(), Adam(0.05)], ids=["lstm", "adam"])
 def test_how_a_trajectory_is_cut_into_unrolls_changes_nothing_at_all(rule, problem, lengths):
-    losses, last = _run(rule, problem, SEED, [100])
+    losses, last = _whole(rule, problem)
     parts_losses, parts_last = _run(rule, problem, SEED, lengths)
     assert losses.shape == (101, problem.num_functions)
     np.testing.assert_array_equal(parts_losses, losses)
