@@ -176,7 +176,7 @@ def test_rates_are_tuned_once_and_on_the_half_for_choosing(trained, digits):
         searched = on_test_images["tuning"]["final_losses"]
         # One graph for all rates, here as there.
         np.testing.assert_allclose(searched, expected.losses, rtol=1e-5)
-        assert on_test_images["learning_rate"] == expected.learning_rate
+        assert on_test_images["learning_rate"] == expected.best
 
 
 def test_the_rule_is_the_papers_and_its_card_has_scores_on_both_parts(trained):
