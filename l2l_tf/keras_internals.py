@@ -18,6 +18,11 @@ def sublayers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     return model._flatten_layers(include_self=False)
 
 
+def is_seed_state(variable: keras.Variable) -> bool:
+    """Returns whether a variable holds the state of a layer's random numbers."""
+    return variable.name == "seed_generator_state"
+
+
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> Sequence[keras.Variable]:
     """Returns the moving averages that an optimizer with `use_ema=True` keeps, by variable."""
     return optimizer._model_variables_moving_average

@@ -10,7 +10,7 @@ from l2l_tf.problems import ClassificationProblem
 flags.DEFINE_enum(
     "dataset",
     "mnist",
-    ("cifar10", "digits", "mnist"),
+    sorted(datasets.DATASETS),
     "Data set of images; digits needs no download.",
 )
 define_path(

@@ -9,13 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.checks import check_count, check_instance, check_non_negative, check_positive
-from l2l_tf.keras_internals import sublayers
+from l2l_tf.keras_internals import is_seed_state, sublayers
 from l2l_tf.parameter_spec import ParameterSpec
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.seeds import fold_in, integers, normal
-
-# The name of Keras's variables for the state of random number generators in layers.
-_SEED_STATE = "seed_generator_state"
 
 
 class SupervisedProblem(Problem):
@@ -86,13 +83,11 @@ class SupervisedProblem(Problem):
         self._num_examples = _checked_count(self._inputs, self._targets)
         self._check_outputs()
         # Only known once the model is built.
-        self._seed_states = [
-            one for one in model.non_trainable_variables if one.name == _SEED_STATE
-        ]
+        self._seed_states = [one for one in model.non_trainable_variables if is_seed_state(one)]
         self._constants = [
             (one, tf.constant(one.numpy()))
             for one in model.non_trainable_variables
-            if one.name != _SEED_STATE
+            if not is_seed_state(one)
         ]
         self._initial_scales = _initial_scales(model)
         self._initializers = None if initial_stddev is not None else _initializers(model)
