@@ -38,7 +38,7 @@ from l2l_tf.files import (
     strict_json,
     write_json,
 )
-from l2l_tf.rules.rebuilding import excerpt, reason, rebuilt_rule
+from l2l_tf.rules.rebuilding import excerpt, reason, rebuilt_rule, with_advice
 from l2l_tf.rules.routed import parts_of
 
 FORMAT_VERSION = 1
@@ -313,8 +313,8 @@ def _replay(rule: keras.layers.Layer, golden: dict[str, Any], path: Path) -> Non
 
 
 def _can_not_build(path: Path, error: Exception) -> ValueError:
+    advice = "Install the versions that its card names, or export the rule again."
     return ValueError(
         f"A saved rule must hold a layer that this version can build. Received: "
-        f"path={str(path)!r}, where {reason(error)}. Install the versions that its card names, or "
-        "export the rule again."
+        f"path={str(path)!r}, where {with_advice(reason(error), advice)}"
     )

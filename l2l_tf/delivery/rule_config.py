@@ -9,7 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2l_tf.rules.rebuilding import check_registered, reason, rebuilt_predicate, rebuilt_rule
+from l2l_tf.rules.rebuilding import (
+    check_registered,
+    reason,
+    rebuilt_predicate,
+    rebuilt_rule,
+    with_advice,
+)
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
 
@@ -74,9 +80,10 @@ def rules_from_config(config: dict[str, Any]) -> dict[str, Any]:
             "routes": [route_from_config(route) for route in config["routes"]],
         }
     except Exception as error:  # Constructors may raise anything for arguments from a file.
+        advice = "Install the versions with which it was saved."
         raise ValueError(
             "The configuration of a LearnedOptimizer must hold rules that this version can build. "
-            f"Received: one where {reason(error)}. Install the versions with which it was saved."
+            f"Received: one where {with_advice(reason(error), advice)}"
         ) from error
 
 

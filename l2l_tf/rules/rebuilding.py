@@ -167,6 +167,12 @@ def reason(error: BaseException) -> str:
     return _shortened(line.removesuffix("."))
 
 
+def with_advice(what: str, advice: str) -> str:
+    """Returns a reason as a sentence, with the advice unless the reason has its own."""
+    # The advice of a message of three parts follows what was received.
+    return f"{what}." if "Received: " in what else f"{what}. {advice}"
+
+
 def _shortened(text: str) -> str:
     return text if len(text) <= 400 else f"{text[:400]}..."
 

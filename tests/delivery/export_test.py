@@ -384,10 +384,11 @@ def test_a_golden_trajectory_that_is_none_is_refused(copy, golden):
 
 
 def _cannot_build(copy: Path, what: str) -> str:
+    # Advice of its own takes the place of the usual one.
+    advice = " Install the versions that its card names, or export the rule again."
     return (
         "A saved rule must hold a layer that this version can build. "
-        f"Received: path='{copy}', where {what}. "
-        "Install the versions that its card names, or export the rule again."
+        f"Received: path='{copy}', where {what}.{'' if 'Received: ' in what else advice}"
     )
 
 
