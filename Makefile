@@ -23,7 +23,7 @@ demo: env ## Meta-train a small rule and compare it; then train a Keras model wi
 test: env ## Run all the tests that this machine can run.
 	.venv/bin/pytest -n 2 --dist=loadfile
 
-benchmark: env ## Time meta-steps and inner steps beside JAX and PyTorch, where installed.
+benchmark: env ## Time meta-steps and inner steps next to JAX and PyTorch, where installed.
 	.venv/bin/python -m benchmarks.engine --output=benchmarks/results.json
 
 # Rules by name, and the paper's curves to draw behind ours: make reproduce-mnist REFERENCE_CURVES=FILE

@@ -24,7 +24,7 @@ def check_count(
         ValueError: the value is no integer, or below the minimum.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise _error(name, f"an integer from {minimum} on", value, advice)
+        raise _error(name, f"an integer of at least {minimum}", value, advice)
 
 
 def check_at_least(name: str, value: Any, minimum: float, advice: str) -> None:

@@ -60,7 +60,7 @@ def test_what_is_no_count_is_refused(value):
     with pytest.raises(ValueError) as raised:
         check_count("units", value)
     assert str(raised.value) == (
-        f"units must be an integer from 1 on. Received: units={value!r}. Give a positive count."
+        f"units must be an integer of at least 1. Received: units={value!r}. Give a positive count."
     )
 
 
@@ -68,7 +68,7 @@ def test_a_count_below_another_minimum_is_refused_with_advice_of_its_own():
     with pytest.raises(ValueError) as raised:
         check_count("chunk_size", -1, "Leave it out to have it chosen.", minimum=0)
     assert str(raised.value) == (
-        "chunk_size must be an integer from 0 on. Received: chunk_size=-1. "
+        "chunk_size must be an integer of at least 0. Received: chunk_size=-1. "
         "Leave it out to have it chosen."
     )
 

@@ -28,7 +28,7 @@ from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves
 
 FLAGS = flags.FLAGS
 
-# The file of each table, and what must be measured in it beside losses.
+# The file of each table, and what must be measured in it besides losses.
 FILES = {
     "tasks of test images": ("results.json", ()),
     "fresh tasks of the training half": ("results_training_half.json", ("test_accuracy",)),

@@ -57,7 +57,7 @@ def compare(
         output_dir: where results, figures and flags go.
         title: the figures' title.
         references: published curves, drawn behind ours.
-        measures: what to measure beside losses, by the name of the table.
+        measures: what to measure besides losses, by the name of the table.
     """
     different = {id(problem): problem for problem in tuning_problems.values()}
     tunings = {key: tune_baselines(problem) for key, problem in different.items()}

@@ -157,7 +157,7 @@ def _nesterov_rates() -> list[float]:
         rates = [math.nan]
     if not all(0 <= rate < math.inf for rate in rates):
         raise ValueError(
-            "--nesterov_rates must be finite numbers from 0 on. Received: "
+            "--nesterov_rates must be finite and not negative. Received: "
             f"--nesterov_rates={','.join(FLAGS.nesterov_rates)}. Give, say, "
             "--nesterov_rates=0,0.005,0.01."
         )

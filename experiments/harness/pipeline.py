@@ -33,7 +33,7 @@ class Problems(NamedTuple):
         tests: the problems that rules are compared on, one table each, by the name of the table.
         tuning: the problems that baselines' learning rates are chosen on, by the name of the table,
             where these differ from `validation` or between tables.
-        measures: what to measure of each run beside losses, by the name of the table.
+        measures: what to measure of each run besides losses, by the name of the table.
     """
 
     train: Problem

@@ -27,7 +27,7 @@ def read_results(
         folder: holds a folder for each variant, named after it.
         variants: the variants' names.
         file: the name of the file in each.
-        measured: what must be present for each rule beside its losses.
+        measured: what must be present for each rule besides its losses.
 
     Raises:
         ValueError: a file is damaged, or lacks something.

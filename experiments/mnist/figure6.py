@@ -79,7 +79,7 @@ def _widths() -> list[int]:
         widths = []
     if not widths or widths[0] < 1:
         raise ValueError(
-            "--figure6_units must be integers from 1 on. "
+            "--figure6_units must be integers of at least 1. "
             f"Received: --figure6_units={','.join(FLAGS.figure6_units)}. Give, say, "
             "--figure6_units=5,20,50."
         )

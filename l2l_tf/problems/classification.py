@@ -89,7 +89,7 @@ def _check_examples(images: np.ndarray, labels: np.ndarray) -> None:
         )
     if images.ndim != 4 or not images.shape[0]:
         raise ValueError(
-            "images must be of shape [n, h, w, c], with n from 1 on. Received: images.shape="
+            "images must be of shape [n, h, w, c], with n of at least 1. Received: images.shape="
             f"{images.shape}. Give grey images a last axis of 1, say images[..., np.newaxis]."
         )
     if not np.issubdtype(labels.dtype, np.integer):
@@ -128,7 +128,7 @@ def _check_model(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> 
         raise ValueError(
             "labels must be in 0..C - 1 for a model of C outputs. Received: "
             f"labels from {labels.min()} to {labels.max()} with C={num_classes}. "
-            "Number the classes from 0 on, or build the model for more of them."
+            "Number the classes from 0, or build the model for more of them."
         )
 
 

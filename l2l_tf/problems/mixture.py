@@ -52,7 +52,7 @@ class MixtureProblem:
         are_shares = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
         if len(weights) != len(problems) or not are_shares:
             raise ValueError(
-                "weights must hold a finite number from 0 on for each problem, not all of them 0. "
+                "weights must hold a finite number, 0 or positive, for each problem, not all 0. "
                 f"Received: weights={weights} for {len(problems)} problems. Leave them out to draw "
                 "all alike."
             )

@@ -62,7 +62,7 @@ class NesterovRNNprop(RNNprop):
         check_positive("nesterov_rate", nesterov_rate, "Give, say, 0.005, or take an RNNprop.")
         if damping_power != 0 and not 1 <= damping_power < math.inf:
             raise ValueError(
-                "damping_power must be 0 or a finite number from 1 on. "
+                "damping_power must be 0 or a finite number of at least 1. "
                 f"Received: damping_power={damping_power}. Give, say, 2."
             )
         super().__init__(units, **arguments)

@@ -457,14 +457,14 @@ def _ends_with(*last: keras.layers.Layer) -> keras.Model:
         (
             {"images": IMAGES[..., 0]},
             ValueError,
-            "images must be of shape [n, h, w, c], with n from 1 on. "
+            "images must be of shape [n, h, w, c], with n of at least 1. "
             "Received: images.shape=(50, 8, 8). "
             "Give grey images a last axis of 1, say images[..., np.newaxis].",
         ),
         (
             {"images": IMAGES[:0], "labels": LABELS[:0]},
             ValueError,
-            "images must be of shape [n, h, w, c], with n from 1 on. "
+            "images must be of shape [n, h, w, c], with n of at least 1. "
             "Received: images.shape=(0, 8, 8, 1). "
             "Give grey images a last axis of 1, say images[..., np.newaxis].",
         ),
@@ -491,14 +491,14 @@ def _ends_with(*last: keras.layers.Layer) -> keras.Model:
             ValueError,
             "labels must be in 0..C - 1 for a model of C outputs. "
             "Received: labels from 0 to 10 with C=10. "
-            "Number the classes from 0 on, or build the model for more of them.",
+            "Number the classes from 0, or build the model for more of them.",
         ),
         (
             {"labels": LABELS - 1},
             ValueError,
             "labels must be in 0..C - 1 for a model of C outputs. "
             "Received: labels from -1 to 8 with C=10. "
-            "Number the classes from 0 on, or build the model for more of them.",
+            "Number the classes from 0, or build the model for more of them.",
         ),
         (
             # As many pixels as the model takes, in another shape.

@@ -132,7 +132,7 @@ def test_another_rule_is_refused(rule):
 def test_a_rate_or_a_power_out_of_range_is_refused_of_a_rule_too():
     with pytest.raises(ValueError, match=r"^nesterov_rate must"):
         NesterovRNNprop.of(RNNprop((3,)), -1)
-    with pytest.raises(ValueError, match=r"^damping_power must be 0 or a finite number from 1 on"):
+    with pytest.raises(ValueError, match=r"^damping_power must be 0 or a finite number"):
         with_nesterov(RNNprop((3,)), 0.02, 0.5)
 
 
@@ -238,7 +238,7 @@ def test_a_damping_power_between_none_and_one_is_refused():
     with pytest.raises(ValueError) as raised:
         NesterovRNNprop(damping_power=0.5)
     assert str(raised.value) == (
-        "damping_power must be 0 or a finite number from 1 on. Received: damping_power=0.5. "
+        "damping_power must be 0 or a finite number of at least 1. Received: damping_power=0.5. "
         "Give, say, 2."
     )
 

@@ -339,7 +339,7 @@ CASES = {
     ),
     "a_negative_nesterov_rate": (
         ["--nesterov_rates=0,-1"],
-        "error: --nesterov_rates must be finite numbers from 0 on. Received: "
+        "error: --nesterov_rates must be finite and not negative. Received: "
         "--nesterov_rates=0,-1. Give, say, --nesterov_rates=0,0.005,0.01.",
     ),
     "nesterov_rates_without_rnnprop": (

@@ -502,12 +502,12 @@ CASES = {
     ),
     "figure6_of_no_width": (
         [*FIGURE6, "--figure6_units=5,0"],
-        "error: --figure6_units must be integers from 1 on. Received: --figure6_units=5,0. "
+        "error: --figure6_units must be integers of at least 1. Received: --figure6_units=5,0. "
         "Give, say, --figure6_units=5,20,50.",
     ),
     "figure6_of_words": (
         [*FIGURE6, "--figure6_units=five"],
-        "error: --figure6_units must be integers from 1 on. Received: --figure6_units=five. "
+        "error: --figure6_units must be integers of at least 1. Received: --figure6_units=five. "
         "Give, say, --figure6_units=5,20,50.",
     ),
     "figure6_without_points": (
