@@ -54,7 +54,7 @@ def check_positive(name: str, value: Any, advice: str) -> None:
     Raises:
         ValueError: the value is zero, negative, infinite or NaN.
     """
-    if not 0 < value < math.inf:
+    if not (value > 0 and _is_finite(value)):
         raise _error(name, "positive and finite", value, advice)
 
 
@@ -69,7 +69,7 @@ def check_non_negative(name: str, value: Any, advice: str) -> None:
     Raises:
         ValueError: the value is negative, infinite or NaN.
     """
-    if not 0 <= value < math.inf:
+    if not (value >= 0 and _is_finite(value)):
         raise _error(name, "finite and not negative", value, advice)
 
 
@@ -84,7 +84,7 @@ def check_finite(name: str, value: Any, advice: str) -> None:
     Raises:
         ValueError: the value is infinite or NaN.
     """
-    if not -math.inf < value < math.inf:
+    if not _is_finite(value):
         raise _error(name, "finite", value, advice)
 
 
@@ -123,6 +123,13 @@ def check_instance(name: str, value: Any, kind: type | UnionType, what: str, adv
     """
     if not isinstance(value, kind):
         raise _error(name, what, value, advice, TypeError)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # An integer beyond all floats.
+        return False
 
 
 def _error(

@@ -82,7 +82,7 @@ def test_a_number_below_the_minimum_is_refused(value):
     )
 
 
-@pytest.mark.parametrize("value", [0, -1e-300, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("value", [0, -1e-300, math.inf, -math.inf, math.nan, 10**400])
 def test_what_is_not_positive_or_not_finite_is_refused(value):
     with pytest.raises(ValueError) as raised:
         check_positive("factor", value, "Give, say, 2.")
@@ -91,7 +91,7 @@ def test_what_is_not_positive_or_not_finite_is_refused(value):
     )
 
 
-@pytest.mark.parametrize("value", [-1e-300, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("value", [-1e-300, math.inf, -math.inf, math.nan, 10**400])
 def test_what_is_negative_or_not_finite_is_refused(value):
     with pytest.raises(ValueError) as raised:
         check_non_negative("stddev", value, "Give, say, 0.01.")
@@ -100,7 +100,7 @@ def test_what_is_negative_or_not_finite_is_refused(value):
     )
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400])
 def test_what_is_not_finite_is_refused(value):
     with pytest.raises(ValueError) as raised:
         check_finite("scale", value, "Give, say, 0.1.")

@@ -138,7 +138,7 @@ def read_folder(folder: str | os.PathLike[str], shorter_side: int) -> list[np.nd
     if not folder.is_dir():
         raise FileNotFoundError(
             "A folder of pictures must be an existing folder. "
-            f"Received: {str(folder)!r}, which is none. Check the path."
+            f"Received: {str(folder)!r}, which is no folder. Check the path."
         )
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:

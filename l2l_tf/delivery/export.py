@@ -94,10 +94,10 @@ def export_rule(
     advice = "Hand-designed rules need no export: LearnedOptimizer takes them as they are."
     check_instance("rule", rule, keras.layers.Layer, "a learned rule, a Keras layer", advice)
     check_instance("card", card, Mapping, "a dictionary", 'Give, say, {"name": "my_rule"}.')
-    if not isinstance(card.get("name"), str):
+    if not isinstance(card.get("name", ""), str):
         raise ValueError(
             "card must have a text as name. "
-            f'Received: name={card.get("name")!r}. Give, say, {{"name": "my_rule"}}.'
+            f'Received: name={card["name"]!r}. Give, say, {{"name": "my_rule"}}.'
         )
     names = [name for name, _ in _names_and_weights(rule)]
     if len(set(names)) < len(names):

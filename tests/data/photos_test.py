@@ -215,7 +215,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
     missing = tmp_path / "no"
     assert _message(read_folder, missing, 64, kind=FileNotFoundError) == (
         "A folder of pictures must be an existing folder. "
-        f"Received: {str(missing)!r}, which is no file. Check the path."
+        f"Received: {str(missing)!r}, which is no folder. Check the path."
     )
 
 

@@ -249,7 +249,7 @@ def test_fit_with_finite_gradients_raises_nothing():
 # Long runs
 
 
-NUM_STEPS = 10_000
+NUM_STEPS = 2_000
 
 
 @pytest.mark.slow
