@@ -125,6 +125,8 @@ class MetaTrainer:
             CompiledRun(self.estimator, rule, component, settings, replicas)
             for component in problem.components
         ]
+        # The loss of each validation problem, by name, in the last validation.
+        self.validation_losses: dict[str, float] = {}
         # Validation tasks that can't be split evenly run on every replica.
         self._shares_validation = settings.num_validation_tasks % replicas.count == 0
         self._validation_problem = validation_problem or problem
@@ -181,9 +183,10 @@ class MetaTrainer:
         If several processes train together, all must call it. Callbacks see a meta-step as a train
         batch and a meta-epoch as an epoch. The logs of a batch are `meta_loss`,
         `meta_gradient_norm` (before clipping) and `skipped_steps`. Those of an epoch add
-        `validation_loss` and `best_validation_loss`. If horizons grow, they also add
-        `validation_horizon`, the number of steps for both losses. Callbacks have no `model`: to end
-        early, call `request_stop`.
+        `validation_loss` and `best_validation_loss`. A validation on a mixture adds
+        `validation_loss_<name>` for each of its problems. If horizons grow, `validation_horizon` is
+        the number of steps for all these losses. Callbacks have no `model`: to end early, call
+        `request_stop`.
         """
         settings, progress = self.settings, self.progress
         # The same number in each stage.
@@ -216,6 +219,9 @@ class MetaTrainer:
                     "validation_loss": validation_loss,
                     "best_validation_loss": progress.best_validation_loss,
                 }
+                if len(self.validation_losses) > 1:
+                    for name, loss in self.validation_losses.items():
+                        logs[f"validation_loss_{name}"] = loss
                 if settings.horizons:
                     logs["validation_horizon"] = settings.validation_horizon(progress.stage)
                     self._begin_next_stage_when_due()
@@ -244,11 +250,14 @@ class MetaTrainer:
         """
         num_steps = self.settings.validation_horizon(self.progress.stage)
         seeds = task_seeds(self.settings.seed, "validation", 0, self.settings.num_validation_tasks)
-        curve, final_loss = (
+        curves, final_losses = (
             self._replicas.one(one).numpy() for one in self._validate(seeds, num_steps)
         )
         is_final = self.settings.validation_metric == "final_loss"
-        return float(final_loss if is_final else curve[1:].mean()), curve
+        losses = final_losses if is_final else curves[:, 1:].mean(axis=1)
+        pairs = zip(self._validation_problem.components, losses, strict=True)
+        self.validation_losses = {problem.name: float(loss) for problem, loss in pairs}
+        return float(losses.mean()), curves.mean(axis=0)
 
     def _meta_step(self) -> dict[str, float]:
         """Runs one unroll, applies or skips its meta-gradient, and returns the logs."""
@@ -372,7 +381,7 @@ class MetaTrainer:
         self.optimizer.apply(self._replicas.on_first(gradients), self._weights)
 
     def _validation_losses(self, seeds, num_steps):
-        """Returns the mean curve and final loss, for a mixture as means of normalised losses."""
+        """Returns a curve `[T + 1]` and a final loss for each problem, normalised in a mixture."""
         if self._shares_validation:
             seeds = self._replicas.share(seeds)
         components = self._validation_problem.components
@@ -384,9 +393,7 @@ class MetaTrainer:
             curves.append(curve)
             num_final = num_final_losses(component, num_steps)
             final_losses.append(tf.reduce_mean(curve[-num_final:]))
-        return self._replicas.mean(
-            [tf.reduce_mean(tf.stack(one), axis=0) for one in (curves, final_losses)]
-        )
+        return self._replicas.mean([tf.stack(curves), tf.stack(final_losses)])
 
     def _fingerprint(self) -> dict[str, Any]:
         return fingerprint(

@@ -78,8 +78,8 @@ def test_normalisation_takes_the_mean_of_the_statistics_of_minibatches(digits):
     [
         (
             {"images": np.zeros((0, 8, 8, 1), np.uint8)},
-            r"^images and labels must have the same number, at least one\. Received: 0 images with 2 "
-            r"labels\. Give each image its label\.$",
+            r"^images and labels must have the same number, at least one\. Received: 0 images with "
+            r"2 labels\. Give each image its label\.$",
         ),
         ({"num_minibatches": 0}, r"^num_minibatches must"),
     ],

@@ -79,8 +79,9 @@ def test_validation_is_the_mean_over_problems_of_normalized_losses():
     )
     np.testing.assert_allclose(curve, (quadratic.curve + bowls.curve / 100) / 2, rtol=1e-5)
     # Of bowls, whose steps have noise, several of the last losses count.
-    final_loss = (quadratic.final_loss + bowls.final_loss / 100) / 2
-    assert loss == pytest.approx(final_loss, rel=1e-6)
+    own = {"quadratic_uniform": quadratic.final_loss, "hundredfold_bowls": bowls.final_loss / 100}
+    assert trainer.validation_losses == pytest.approx(own, rel=1e-5)
+    assert loss == pytest.approx(sum(own.values()) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
