@@ -2,7 +2,6 @@
 
 import abc
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,7 +10,6 @@ import tensorflow as tf
 
 from l2l_tf.rules.hand_designed import LearningRate, rate_to_config
 from l2l_tf.rules.orthogonal import orthogonalized
-from l2l_tf.rules.routing import path_of
 from l2l_tf.rules.rule import NO_INFO, StepInfo
 from l2l_tf.rules.tensors import BoundToTensors, TensorState
 
@@ -300,16 +298,17 @@ class NAdam(AdamW):
 class Muon(AdamW):
     """Orthogonalised momentum for matrices and AdamW for the rest, as `keras.optimizers.Muon`.
 
-    A tensor is updated as a matrix if it has two axes, its path does not contain "embedding", and
-    no pattern of `exclude` is found in it. The delta of such a tensor `[r, c]` has a root mean
-    square of about .2 times the rate, as that of AdamW (Liu et al. 2025, arXiv 2502.16982).
+    Every tensor with two axes is updated as a matrix, embeddings and the output layer included.
+    Where these should go to AdamW, as in Keras and in the original, send them there by a route:
+    `LearnedOptimizer(Muon(rate), [Route(AdamW(rate), name="embedding|output")])`. The delta of a
+    matrix has a root mean square of about .2 times the rate, as that of AdamW (Liu et al. 2025,
+    arXiv 2502.16982).
     Source: K. Jordan 2024, https://kellerjordan.github.io/posts/muon.
 
     Args:
         learning_rate: as in `ScheduledRule`.
         weight_decay: as in `ScheduledRule`, for all tensors.
         momentum: the share of the last momentum that is kept.
-        exclude: regular expressions of paths whose tensors AdamW updates, such as the output layer.
         beta_1: as in `AdamW`.
         beta_2: as in `AdamW`.
         epsilon: as in `AdamW`.
@@ -321,7 +320,6 @@ class Muon(AdamW):
         learning_rate: LearningRate,
         weight_decay: float = 0.004,
         momentum: float = 0.95,
-        exclude: Sequence[str] = (),
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
@@ -329,25 +327,19 @@ class Muon(AdamW):
     ):
         super().__init__(learning_rate, weight_decay, beta_1, beta_2, epsilon, schedule)
         self.momentum = momentum
-        self.exclude = tuple(exclude)
 
     def num_moments(self, variable: Any) -> int:
-        return 1 if self._is_matrix(variable) else 2
+        return 1 if len(variable.shape) == 2 else 2
 
     def delta(
         self, variable: Any, gradient: tf.Tensor, moments: Moments, step: ScheduledStep
     ) -> tuple[tf.Tensor, Moments]:
-        if not self._is_matrix(variable):
+        if len(variable.shape) != 2:
             return super().delta(variable, gradient, moments, step)
         momentum = self.momentum * moments[0] + gradient
         direction = orthogonalized(gradient + self.momentum * momentum)
         size = _RMS * math.sqrt(max(variable.shape))
         return -step.rate * size * direction, (momentum,)
 
-    def _is_matrix(self, variable: Any) -> bool:
-        path = path_of(variable)
-        excluded = any(re.search(pattern, path) for pattern in self.exclude)
-        return len(variable.shape) == 2 and "embedding" not in path.lower() and not excluded
-
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"momentum": self.momentum, "exclude": list(self.exclude)}
+        return super().get_config() | {"momentum": self.momentum}

@@ -7,17 +7,15 @@ import tensorflow as tf
 
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer
 from l2l_tf.parameter_spec import ParameterSpec
-from l2l_tf.rules import NAG, SGD, AdamW, Muon, NAdam, StepInfo
+from l2l_tf.rules import NAG, SGD, AdamW, Muon, NAdam, Route, StepInfo
 
 NUM_STEPS = 12
-# A matrix that is wide, one that is high, and all that Muon leaves to AdamW.
+# A matrix that is wide, one that is high, and what Muon leaves to AdamW.
 SHAPES = {
     "wide/kernel": (3, 7),
     "high/kernel": (6, 2),
     "wide/bias": (7,),
     "conv/kernel": (2, 2, 3, 4),
-    "token_embedding/embeddings": (5, 4),
-    "output/kernel": (4, 3),
     "scale": (),
 }
 
@@ -50,14 +48,8 @@ PAIRS = {
     ),
     "muon": (Muon(0.1), keras.optimizers.Muon(0.1)),
     "muon_cosine": (
-        Muon(0.1, 0.3, 0.8, ["output"], schedule=_decay(1.0)),
-        keras.optimizers.Muon(
-            _decay(0.1),
-            weight_decay=0.3,
-            adam_weight_decay=0.3,
-            momentum=0.8,
-            exclude_layers=["output"],
-        ),
+        Muon(0.1, 0.3, 0.8, schedule=_decay(1.0)),
+        keras.optimizers.Muon(_decay(0.1), weight_decay=0.3, adam_weight_decay=0.3, momentum=0.8),
     ),
 }
 
@@ -101,10 +93,7 @@ def test_parameters_move_as_those_of_keras(name):
     rule, optimizer = PAIRS[name]
     variables = []
     for path, value in zip(SHAPES, _start(), strict=True):
-        variable = keras.Variable(value, name=path.rpartition("/")[2])
-        # Keras's Muon looks at paths, which a layer would give.
-        variable._path = path
-        variables.append(variable)
+        variables.append(keras.Variable(value, name=path.replace("/", "_")))
     optimizer.build(variables)
     iterates = _run(rule, _gradients(), _specs(), [tf.constant(one) for one in _start()])
     for gradients, ours in zip(_gradients(), iterates, strict=True):
@@ -154,6 +143,22 @@ def test_each_coordinate_can_have_a_rate_of_its_own(make):
     ((_, bias),) = _run(make(0.3), gradients, specs, start)
     np.testing.assert_allclose(both[0], kernel, rtol=1e-6)
     np.testing.assert_allclose(both[1], bias, rtol=1e-6)
+
+
+def test_embeddings_go_to_adamw_by_a_route():
+    model = keras.Sequential(
+        [keras.Input((3,), dtype="int32"), keras.layers.Embedding(6, 4), keras.layers.Dense(2)]
+    )
+    other = keras.models.clone_model(model)
+    other.set_weights(model.get_weights())
+    routed = LearnedOptimizer(Muon(0.1), [Route(AdamW(0.1), name="embedding")])
+    # No token twice: Keras squares its gradients one by one.
+    x, y = np.arange(6).reshape(2, 3), np.ones((2, 3, 2), np.float32)
+    for one, optimizer in ((model, routed), (other, keras.optimizers.Muon(0.1))):
+        one.compile(optimizer, "mse")
+        one.fit(x, y, epochs=4, batch_size=2, verbose=0)
+    for one, two in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, rtol=2e-5, atol=2e-5)
 
 
 def test_an_optimizer_with_a_schedule_is_saved_and_loaded():
