@@ -30,7 +30,9 @@ class BoundToTensors(BoundRule):
 
     Args:
         rule: the rule to bind.
-        variables: descriptions of the tensors, each with a static `shape` and a `path` or `name`.
+        variables: descriptions of the tensors, each with a static `shape` and a `path` or `name`. A
+            rule should not depend on paths: they change when a model is saved, so
+            `LearnedOptimizer` numbers the variables instead. Routes can depend on them.
         batch_shape: leading axes that are not part of each tensor's own shape.
     """
 
