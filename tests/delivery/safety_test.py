@@ -278,8 +278,9 @@ def test_states_stay_bounded_over_many_steps_of_extreme_gradients(name, size):
     halfway = largest()
     run(NUM_STEPS // 2)
     assert np.isfinite(largest())
-    # A cell adds at most 1 at a step; what is averaged stays below the largest, and its square.
-    assert largest() <= max(2.01 * halfway, 1e-30)
+    # A cell adds at most 1 at a step; what is averaged stays below the largest, and its square. Of
+    # the first half, up to 29 steps are left out.
+    assert largest() <= max(2.07 * halfway, 1e-30)
     averaged = {"adam": max(size, size**2), "momentum": size}.get(name, 0.0)
     if is_learned:
         rule = load_rule(name)
