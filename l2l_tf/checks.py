@@ -37,9 +37,9 @@ def check_at_least(name: str, value: Any, minimum: float, advice: str) -> None:
         advice: what to do, a sentence.
 
     Raises:
-        ValueError: the value is below the minimum, or NaN.
+        ValueError: the value is below the minimum, NaN, or no number.
     """
-    if not value >= minimum:
+    if not _is_in_range(value, minimum):
         raise _error(name, f"at least {minimum}", value, advice)
 
 
@@ -52,9 +52,9 @@ def check_positive(name: str, value: Any, advice: str) -> None:
         advice: what to do, a sentence.
 
     Raises:
-        ValueError: the value is zero, negative, infinite or NaN.
+        ValueError: the value is zero, negative, infinite, NaN, or no number.
     """
-    if not (value > 0 and _is_finite(value)):
+    if value == 0 or not (_is_in_range(value, 0) and _is_finite(value)):
         raise _error(name, "positive and finite", value, advice)
 
 
@@ -67,9 +67,9 @@ def check_non_negative(name: str, value: Any, advice: str) -> None:
         advice: what to do, a sentence.
 
     Raises:
-        ValueError: the value is negative, infinite or NaN.
+        ValueError: the value is negative, infinite, NaN, or no number.
     """
-    if not (value >= 0 and _is_finite(value)):
+    if not (_is_in_range(value, 0) and _is_finite(value)):
         raise _error(name, "finite and not negative", value, advice)
 
 
@@ -82,7 +82,7 @@ def check_finite(name: str, value: Any, advice: str) -> None:
         advice: what to do, a sentence.
 
     Raises:
-        ValueError: the value is infinite or NaN.
+        ValueError: the value is infinite, NaN, or no number.
     """
     if not _is_finite(value):
         raise _error(name, "finite", value, advice)
@@ -125,10 +125,18 @@ def check_instance(name: str, value: Any, kind: type | UnionType, what: str, adv
         raise _error(name, what, value, advice, TypeError)
 
 
+def _is_in_range(value: Any, minimum: float) -> bool:
+    """Returns whether a value is a number that is not below a minimum."""
+    try:
+        return bool(value >= minimum)
+    except TypeError:  # It is no number.
+        return False
+
+
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # An integer beyond all floats.
+    except (OverflowError, TypeError):  # An integer beyond all floats, or no number.
         return False
 
 

@@ -73,38 +73,40 @@ def test_a_count_below_another_minimum_is_refused_with_advice_of_its_own():
     )
 
 
-@pytest.mark.parametrize("value", [1, -2.5, math.nan])
+@pytest.mark.parametrize("value", [1, -2.5, math.nan, "10", None])
 def test_a_number_below_the_minimum_is_refused(value):
     with pytest.raises(ValueError) as raised:
         check_at_least("num_steps", value, 2, "Give a horizon.")
     assert str(raised.value) == (
-        f"num_steps must be at least 2. Received: num_steps={value}. Give a horizon."
+        f"num_steps must be at least 2. Received: num_steps={value!r}. Give a horizon."
     )
 
 
-@pytest.mark.parametrize("value", [0, -1e-300, math.inf, -math.inf, math.nan, 10**400])
+@pytest.mark.parametrize("value", [0, -1e-300, math.inf, -math.inf, math.nan, 10**400, "0.1", None])
 def test_what_is_not_positive_or_not_finite_is_refused(value):
     with pytest.raises(ValueError) as raised:
         check_positive("factor", value, "Give, say, 2.")
     assert str(raised.value) == (
-        f"factor must be positive and finite. Received: factor={value}. Give, say, 2."
+        f"factor must be positive and finite. Received: factor={value!r}. Give, say, 2."
     )
 
 
-@pytest.mark.parametrize("value", [-1e-300, math.inf, -math.inf, math.nan, 10**400])
+@pytest.mark.parametrize("value", [-1e-300, math.inf, -math.inf, math.nan, 10**400, "0.1", None])
 def test_what_is_negative_or_not_finite_is_refused(value):
     with pytest.raises(ValueError) as raised:
         check_non_negative("stddev", value, "Give, say, 0.01.")
     assert str(raised.value) == (
-        f"stddev must be finite and not negative. Received: stddev={value}. Give, say, 0.01."
+        f"stddev must be finite and not negative. Received: stddev={value!r}. Give, say, 0.01."
     )
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400, "0.1", None])
 def test_what_is_not_finite_is_refused(value):
     with pytest.raises(ValueError) as raised:
         check_finite("scale", value, "Give, say, 0.1.")
-    assert str(raised.value) == (f"scale must be finite. Received: scale={value}. Give, say, 0.1.")
+    assert str(raised.value) == (
+        f"scale must be finite. Received: scale={value!r}. Give, say, 0.1."
+    )
 
 
 @pytest.mark.parametrize("value", ["float16", None, ["float32"], tf.float32])

@@ -165,7 +165,7 @@ class NAG(ScheduledRule):
     """Nesterov momentum, as `keras.optimizers.SGD` with `nesterov=True`.
 
     Without a schedule and weight decay it equals `SGD(learning_rate, momentum, nesterov=True)`,
-    which is coordinatewise and therefore faster on small networks.
+    which is coordinatewise.
 
     Args:
         learning_rate: as in `ScheduledRule`.
