@@ -11,6 +11,7 @@ from experiments.keras_fit.workloads import WORKLOADS
 from l2l_tf.data import datasets
 from l2l_tf.delivery.pretrained import PretrainedRule, list_rules
 from l2l_tf.delivery.use import RuleUse
+from tests.experiments.binaries import refusals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +66,17 @@ def test_other_networks_initial_weights_and_lengths_of_epochs_are_taken(tmp_path
         assert len(row["curve"]) == 3  # Sixty steps are more than the digits have minibatches.
         assert row["curve"][-1] < row["curve"][0]
         assert "test_accuracy" not in row
+
+
+@pytest.mark.slow
+def test_flags_that_it_does_not_read_are_refused(tmp_path):
+    arguments = ["--output_dir=@", "--mode=train", "--num_steps=7", "--seed=1", "--patience=1"]
+    refused = refusals("keras_fit", {"case": tmp_path}, {"case": arguments})["case"]
+    assert refused.errors == (
+        "error: Flags must be ones that experiments.keras_fit reads. Received: --mode, "
+        "--num_steps, which it does not. Leave them out; runs are of --num_epochs."
+    )
+    assert refused.status == 1
 
 
 @pytest.mark.parametrize("name", list(WORKLOADS))
