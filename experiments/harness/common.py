@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -253,6 +253,30 @@ def run(experiment: Callable[[tf.distribute.Strategy], None]) -> None:
             sys.exit(f"error: {error}")
 
     app.run(main)
+
+
+def check_all_read(experiment: str, modules: Iterable[str], read: set[str], advice: str) -> None:
+    """Checks that no flag is given that an experiment does not read.
+
+    Args:
+        experiment: the binary's name.
+        modules: the modules that define flags for several experiments.
+        read: the names of those of their flags that this experiment reads.
+        advice: what to do, the end of a sentence.
+
+    Raises:
+        ValueError: such a flag has another value than its default.
+    """
+    by_module = FLAGS.flags_by_module_dict()
+    shared = [flag for module in modules for flag in by_module[module]]
+    # A file of flags names all of them, most with their defaults.
+    changed = [one.name for one in shared if one.present and one.value != one.default]
+    unread = sorted(f"--{name}" for name in changed if name not in read)
+    if unread:
+        raise ValueError(
+            f"Flags must be ones that experiments.{experiment} reads. "
+            f"Received: {', '.join(unread)}, which it does not. Leave them out; {advice}"
+        )
 
 
 def origin(experiment: str) -> dict[str, str]:

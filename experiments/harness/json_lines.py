@@ -44,10 +44,25 @@ def read_lines(flag: str, kind: str, check: Callable[[dict[str, Any]], Any]) -> 
         ValueError: the file holds something else.
     """
     path = FLAGS[flag].value
-    if path is None or not Path(path).exists():
+    return [] if path is None else read_file(Path(path), flag, kind, check)
+
+
+def read_file(path: Path, flag: str, kind: str, check: Callable[[dict[str, Any]], Any]) -> list:
+    """Returns the entries of a file, or none if the file does not exist yet.
+
+    Args:
+        path: the file.
+        flag: the flag that names it or its folder, for errors.
+        kind: what the entries are called, in the plural.
+        check: raises KeyError, TypeError or ValueError if an entry is of another kind.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    if not path.exists():
         return []
     try:
-        entries = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
         for entry in entries:
             check(entry)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -74,9 +89,12 @@ def add_line(flag: str, entry: dict[str, Any]) -> None:
 
     The file is whole at any time. Other processes may add to it too.
     """
-    if (name := FLAGS[flag].value) is None:
-        return
-    path = Path(name)
+    if (name := FLAGS[flag].value) is not None:
+        add_to_file(Path(name), entry)
+
+
+def add_to_file(path: Path, entry: dict[str, Any]) -> None:
+    """Adds an entry to a file, which is created if need be. It is whole at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")):
         before = path.read_text() if path.exists() else ""

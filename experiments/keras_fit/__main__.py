@@ -55,23 +55,10 @@ OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
 }
 
 
-def _check_flags() -> None:
-    shared = FLAGS.flags_by_module_dict()[common.__name__]
-    # A file of flags names all of them, most with their defaults.
-    changed = [one.name for one in shared if one.present and one.value != one.default]
-    unread = sorted(f"--{name}" for name in changed if name not in _READ)
-    if unread:
-        raise ValueError(
-            "Flags must be ones that experiments.keras_fit reads. "
-            f"Received: {', '.join(unread)}, which it does not. Leave them out; runs are of "
-            "--num_epochs."
-        )
-
-
 def main(strategy: tf.distribute.Strategy) -> None:
     """Runs the experiment that the flags describe."""
     del strategy  # The comparison runs on one device.
-    _check_flags()
+    common.check_all_read("keras_fit", [common.__name__], _READ, "runs are of --num_epochs.")
     FLAGS.set_default("dataset", "digits")
     FLAGS.set_default("baselines", ["adam", "momentum"])
     FLAGS.set_default("num_tasks", 3)
