@@ -1,0 +1,139 @@
+"""The contenders: tuned optimizers of Keras, and learned rules that nobody tunes."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+from absl import flags
+from keras import optimizers
+
+import l2l_tf
+from experiments.general.tasks import short_hash
+
+# Defines --baselines, for experiments of other rules too.
+from experiments.harness import tuned_rates  # noqa: F401
+from l2l_tf.files import strict_json
+
+FLAGS = flags.FLAGS
+
+# Warm-up takes this share of the horizon.
+WARMUP_SHARE = 0.05
+# What is taken of each weight at a step, over the rate. Lion's best rates are about a tenth of the
+# others', so that with ten times as much its decay is the same.
+WEIGHT_DECAY = 0.01
+LION_WEIGHT_DECAY = 0.1
+
+
+class Baseline(NamedTuple):
+    """An optimizer of Keras whose rate is to be tuned.
+
+    Attributes:
+        make: returns it, given a rate and the horizon.
+        middle: where the grid of rates has its middle, in half decades: 10^(middle / 2).
+    """
+
+    make: Callable[[float, int], keras.optimizers.Optimizer]
+    middle: int
+
+
+def warmup_and_cosine(rate: float, num_steps: int) -> optimizers.schedules.LearningRateSchedule:
+    """Returns a schedule that rises linearly to a rate and falls to 0 along a cosine."""
+    num_warmup = _num_warmup(num_steps)
+    return optimizers.schedules.CosineDecay(
+        # With 0, the first step would be none.
+        initial_learning_rate=rate / num_warmup,
+        decay_steps=max(1, num_steps - num_warmup),
+        warmup_target=rate,
+        warmup_steps=num_warmup,
+    )
+
+
+def _num_warmup(num_steps: int) -> int:
+    return max(1, round(WARMUP_SHARE * num_steps))
+
+
+def _nesterov(momentum: float) -> Callable[[float, int], keras.optimizers.Optimizer]:
+    return lambda rate, num_steps: optimizers.SGD(
+        warmup_and_cosine(rate, num_steps), momentum=momentum, nesterov=True
+    )
+
+
+BASELINES = {
+    "adam": Baseline(lambda rate, num_steps: optimizers.Adam(rate), -5),
+    "adamw_cosine": Baseline(
+        lambda rate, num_steps: optimizers.AdamW(
+            warmup_and_cosine(rate, num_steps), weight_decay=WEIGHT_DECAY
+        ),
+        -5,
+    ),
+    "nag_cosine": Baseline(_nesterov(0.9), -2),
+    "nag95_cosine": Baseline(_nesterov(0.95), -2),
+    # Matrices alone are orthogonalised. Embeddings, outputs (as Keras advises), kernels of
+    # convolutions and of attention, and vectors get AdamW's steps at the same rate.
+    "muon_cosine": Baseline(
+        lambda rate, num_steps: optimizers.Muon(
+            warmup_and_cosine(rate, num_steps),
+            weight_decay=WEIGHT_DECAY,
+            adam_weight_decay=WEIGHT_DECAY,
+            exclude_layers=["output"],
+        ),
+        -4,
+    ),
+    "lion_cosine": Baseline(
+        lambda rate, num_steps: optimizers.Lion(
+            warmup_and_cosine(rate, num_steps), weight_decay=LION_WEIGHT_DECAY
+        ),
+        -7,
+    ),
+    # Keras takes its weight decay from other weights than the paper does, so it has none. The paper
+    # evaluates an average of weights, for which Keras 3.15 has no method: as after `fit`, the
+    # weights that are evaluated are those that are trained.
+    "schedule_free_adamw": Baseline(
+        lambda rate, num_steps: optimizers.ScheduleFreeAdamW(
+            rate, warmup_steps=_num_warmup(num_steps)
+        ),
+        -4,
+    ),
+    "adam_cosine": Baseline(
+        lambda rate, num_steps: optimizers.Adam(warmup_and_cosine(rate, num_steps)), -5
+    ),
+}
+# Those that run unless others are named: adam_cosine is too close to adamw_cosine.
+DEFAULT_BASELINES = [name for name in BASELINES if name != "adam_cosine"]
+# The optimizers that people take first.
+FIRST_THREE = ("adam", "adamw_cosine", "nag_cosine")
+
+
+def chosen_baselines() -> list[str]:
+    """Returns the names that `--baselines` holds.
+
+    Raises:
+        ValueError: one of them is unknown.
+    """
+    unknown = sorted(set(FLAGS.baselines) - BASELINES.keys())
+    if unknown:
+        raise ValueError(
+            f"--baselines must be among {sorted(BASELINES)}. Received: {unknown}. "
+            "Check the spelling, or leave the flag out."
+        )
+    return list(dict.fromkeys(FLAGS.baselines))
+
+
+def untuned_optimizer(rule: str, num_steps: int) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a saved rule for a run of `num_steps` steps.
+
+    This is the one place where the suite loads a rule. A rule that is made for a given horizon gets
+    `num_steps` here, as soon as `l2l_tf.load` takes it.
+
+    Args:
+        rule: the name or the folder of a saved rule.
+        num_steps: the number of steps that it will take.
+    """
+    return l2l_tf.load(rule)
+
+
+def fingerprint(optimizer: keras.optimizers.Optimizer) -> str:
+    """Returns a short text that other settings of an optimizer, or other weights, would change."""
+    definition = optimizers.serialize(optimizer)
+    del definition["config"]["name"]
+    return short_hash(strict_json(definition))

@@ -1,0 +1,133 @@
+"""Figures of the suite: a performance profile, and the losses of each task."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.general.contenders import BASELINES
+from experiments.general.scores import Table, contenders_of
+from l2l_tf.files import written_whole
+
+# The largest factor in a profile.
+MAX_FACTOR = 4.0
+_NUM_COLUMNS = 3
+# Colour and dashes of each tuned optimizer. Rules have thick lines.
+_STYLES: dict[str, tuple[str, Any]] = {
+    "adam": ("C0", "-"),
+    "adamw_cosine": ("C0", "--"),
+    "adam_cosine": ("C0", ":"),
+    "nag_cosine": ("C4", "-."),
+    "nag95_cosine": ("C4", ":"),
+    "muon_cosine": ("C2", "-"),
+    "lion_cosine": ("C1", "--"),
+    "schedule_free_adamw": ("C5", (0, (5, 1, 1, 1, 1, 1))),
+}
+_RULE_COLOURS = ("C3", "C6", "C8", "C9")
+
+
+def draw_profile(path: Path, losses: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """Draws on which share of tasks each contender's loss is within a factor of the best, as a PNG.
+
+    The method is that of Dolan and Moré 2002 (arXiv cs/0102001), with losses in place of times.
+
+    Args:
+        path: the file to write.
+        losses: losses by task and contender. Tasks that a contender lacks do not count for it.
+        title: the figure's title.
+    """
+    figure = Figure(figsize=(6.4, 5.4), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    names = list(dict.fromkeys(name for of_task in losses.values() for name in of_task))
+    for name, style in zip(names, _styles(names), strict=True):
+        factors, shares = profile(losses, name)
+        axes.step(factors, shares, where="post", label=name, **style)
+    axes.set(
+        xscale="log",
+        xlim=(1, MAX_FACTOR),
+        ylim=(0, 1.02),
+        xlabel="factor on the best loss of the task",
+        ylabel="share of tasks within the factor",
+        title=title,
+    )
+    ticks = [1, 1.1, 1.25, 1.5, 2, 3, 4]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.grid(alpha=0.2)
+    # Outside of the axes, where it covers no curves.
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize="small", frameon=False
+    )
+    _save(figure, path)
+
+
+def profile(
+    losses: Mapping[str, Mapping[str, float]], name: str
+) -> tuple[list[float], list[float]]:
+    """Returns factors, ascending from 1 to `MAX_FACTOR`, and the share of tasks within each."""
+    factors = sorted(
+        of_task[name] / min(of_task.values()) if math.isfinite(of_task[name]) else math.inf
+        for of_task in losses.values()
+        if name in of_task
+    )
+    edges = [1.0, *(factor for factor in factors if 1 < factor < MAX_FACTOR), MAX_FACTOR]
+    shares = [sum(factor <= edge for factor in factors) / len(factors) for edge in edges]
+    return edges, shares
+
+
+def draw_losses(path: Path, table: Table, title: str) -> None:
+    """Draws each contender's loss on logarithmic axes against the step, for each task, as a PNG.
+
+    Args:
+        path: the file to write.
+        table: the results.
+        title: the figure's title.
+    """
+    num_rows = -(-len(table) // _NUM_COLUMNS)
+    size = (4.2 * _NUM_COLUMNS, 3.1 * num_rows + 1)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    grid = list(figure.subplots(num_rows, _NUM_COLUMNS, squeeze=False).flat)
+    names = contenders_of(table)
+    styles = dict(zip(names, _styles(names), strict=True))
+    handles: dict[str, Any] = {}
+    for axes, (task, results) in zip(grid, table.items(), strict=False):
+        for name, result in results.items():
+            steps, losses = result.curve
+            drawable = np.where(np.isfinite(losses), losses, np.nan)
+            (handles[name],) = axes.plot(steps, drawable, **styles[name])
+        axes.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss", title=task)
+        axes.grid(which="both", alpha=0.2)
+    for axes in grid[len(table) :]:
+        axes.set_axis_off()
+    figure.suptitle(title)
+    labels = [name for name in names if name in handles]
+    # Below all axes, where it covers no curves.
+    figure.legend(
+        [handles[name] for name in labels],
+        labels,
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+    )
+    _save(figure, path)
+
+
+def _styles(names: Sequence[str]) -> list[dict[str, Any]]:
+    rules = [name for name in names if name not in BASELINES]
+    styles = []
+    for name in names:
+        if name in BASELINES:
+            colour, dashes = _STYLES[name]
+            styles.append({"color": colour, "linestyle": dashes, "linewidth": 1.3})
+        else:
+            colour = _RULE_COLOURS[rules.index(name) % len(_RULE_COLOURS)]
+            styles.append({"color": colour, "linewidth": 2.2})
+    return styles
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with written_whole(path) as partial:
+        figure.savefig(partial, format="png")
