@@ -72,7 +72,8 @@ class Task:
 
         Models that were built before are forgotten by Keras, which thus names layers alike.
         """
-        keras.utils.clear_session()
+        # Looking for what can be freed, each time, would take longer than building a model.
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(seed)
         return self.build()
 
