@@ -19,7 +19,7 @@ COMMAND = (
 )
 
 
-def test_a_rule_is_run_once_and_its_files_are_written(tmp_path):
+def test_a_rule_is_run_and_its_files_are_written(tmp_path):
     printed = run("general", *COMMAND, f"--output_dir={tmp_path}")
     assert "friedman_regression: mnist_rnnprop, untuned, seed 0: " in printed
     assert "validation tasks, looked at while rules are made" in printed
@@ -36,7 +36,6 @@ def test_a_rule_is_run_once_and_its_files_are_written(tmp_path):
     assert list(results["tasks"]) == ["friedman_regression"]
     for figure in ("profile_validation.png", "losses_validation.png"):
         assert matplotlib.image.imread(tmp_path / figure).size
-    assert "seed 0" not in run("general", *COMMAND, f"--output_dir={tmp_path}")
 
 
 ARGUMENTS = {
