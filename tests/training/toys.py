@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.problems.problem import Problem
-from l2l_tf.problems.seeds import fold_in, normal
 from l2l_tf.rules import BoundToTensors, CoordinatewiseRule
 from l2l_tf.rules.rule import NO_INFO
 
@@ -80,11 +79,11 @@ class NoisyBowls(Problem):
         return (self.num_functions,)
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
-        start = self._draw(fold_in(seed, 0))
+        start = self._draw(seed)
         return [start[:, :2], start[:, 2]]
 
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        return 0.3 * self._draw(fold_in(fold_in(seed, 1), step))
+        return 0.3 * self._draw(seed + tf.stack([step + 1, 0]))
 
     def loss(self, parameters: list[tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
         pair, single = parameters
@@ -100,8 +99,17 @@ class NoisyBowls(Problem):
         }
 
     def _draw(self, seed: tf.Tensor) -> tf.Tensor:
-        numbers = tf.cast(normal([self.num_functions, 3], seed), self.dtype)
-        return tf.gather(numbers, self.order, axis=1)
+        """Returns uniform numbers of variance 1, in fewer operations than `seeds.uniform` takes."""
+        integers = tf.raw_ops.StatelessRandomUniformIntV2(
+            shape=[self.num_functions, 3],
+            key=tf.reshape(tf.bitcast(seed, tf.uint64), [1]),
+            counter=tf.zeros([2], tf.uint64),
+            alg=1,  # Philox, on every device.
+            minval=0,
+            maxval=2**24,
+        )
+        numbers = tf.cast(tf.gather(integers, self.order, axis=1), self.dtype)
+        return (numbers * 2.0**-24 - 0.5) * 12**0.5
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf_tests")
@@ -121,6 +129,24 @@ class LinearRule(CoordinatewiseRule, keras.layers.Layer):
     def call(self, gradient: tf.Tensor, state: tuple[()]) -> tuple[tf.Tensor, tuple[()]]:
         self.num_calls += 1
         return self.slope * gradient + self.bias, state
+
+
+@keras.saving.register_keras_serializable(package="l2l_tf_tests")
+class LearnedMomentum(CoordinatewiseRule, keras.layers.Layer):
+    """delta = slope * momentum, a mean of the gradients so far: the smallest rule with a state."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments, autocast=False)
+        constant = keras.initializers.Constant(-0.1)
+        self.slope = self.add_weight(name="slope", shape=(), initializer=constant)
+        self.built = True
+
+    def initial_state(self, num_coordinates: int) -> tf.Tensor:
+        return tf.zeros([num_coordinates])
+
+    def call(self, gradient: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        state = 0.5 * state + 0.5 * gradient
+        return self.slope * state, state
 
 
 class NormalizedGradient:
