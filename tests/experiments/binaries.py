@@ -1,67 +1,21 @@
-"""Runs experiment binaries as a user does, or in forks of a process that has imported them."""
+"""Runs experiment binaries as a user does, or in forks of a process with TensorFlow."""
 
 import atexit
 import functools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-
-# Runs in a fork, for each line that it is given, what has imported TensorFlow and not yet used it.
-_FORKS = '''
-import importlib
-import json
-import os
-import sys
-import traceback
-
-from experiments.harness import common
-
-name = sys.argv[1]
-binary = importlib.import_module(f"experiments.{name}")
-if hasattr(binary, "__path__"):
-    binary = importlib.import_module(f"experiments.{name}.__main__")
-
-
-def interrupted(strategy):
-    raise KeyboardInterrupt
-
-
-def status_of(function):
-    """Does what Python does at its end, without the second that TensorFlow takes to close."""
-    try:
-        common.run(function)
-    except SystemExit as end:
-        if not isinstance(end.code, str):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    return 1
-
-
-for line in sys.stdin:
-    order = json.loads(line)
-    child = os.fork()
-    if not child:
-        for descriptor, ending in ((1, "out"), (2, "err")):
-            file = os.open(f"{order['files']}.{ending}", os.O_WRONLY | os.O_CREAT)
-            os.dup2(file, descriptor)
-        os.environ.update(order["environment"])
-        sys.argv = [f"{name}.py", *order["arguments"]]
-        status = status_of(interrupted if order["is_interrupted"] else binary.main)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
-'''
+# Of some seconds: who waits for something for ever should fail a test.
+TIMEOUT = 600
 
 
 class Ended(NamedTuple):
@@ -72,11 +26,77 @@ class Ended(NamedTuple):
     errors: str
 
 
+class Fork:
+    """A program that runs in a fork of a process that has imported TensorFlow.
+
+    Args:
+        what: the program, or the binary's name and whether it gets Ctrl-C in place of running the
+            experiment.
+        *arguments: the program's arguments.
+        **environment: variables to set.
+    """
+
+    def __init__(self, what: str | dict, *arguments: str, **environment: str):
+        self._folder = tempfile.TemporaryDirectory()
+        self._files = f"{self._folder.name}/said"
+        self._status: int | None = None
+        self.pid = _answer(
+            {
+                "program" if isinstance(what, str) else "binary": what,
+                "arguments": arguments,
+                "environment": os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
+                "files": self._files,
+            }
+        )
+
+    def has_ended(self) -> bool:
+        if self._status is None:
+            self._status = _answer({"pid": self.pid, "files": self._files})
+        return self._status is not None
+
+    def end(self, timeout: float = TIMEOUT) -> Ended:
+        """Waits for the end, and kills what has not ended in some seconds."""
+        deadline = time.monotonic() + timeout
+        while not self.has_ended():
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.01)
+        output, errors = (Path(f"{self._files}.{one}").read_text() for one in ("out", "err"))
+        self._folder.cleanup()
+        return Ended(self._status, output, errors)
+
+
+class Program:
+    """A binary as users start it, with what `Fork` has."""
+
+    def __init__(self, binary: str, *arguments: str, **environment: str):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"experiments.{binary}", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def end(self, timeout: float = TIMEOUT) -> Ended:
+        try:
+            output, errors = self._process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+        return Ended(self._process.returncode, output, errors)
+
+
 @functools.cache
-def _forks(binary: str) -> subprocess.Popen:
-    """Returns the process whose forks run a binary; it ends with this one."""
+def _server() -> subprocess.Popen:
+    """Returns the process whose forks run programs; it ends with this one."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _FORKS, binary],
+        [sys.executable, "-m", "tests.experiments.fork_server"],
         cwd=ROOT,
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         stdin=subprocess.PIPE,
@@ -91,30 +111,27 @@ def _forks(binary: str) -> subprocess.Popen:
     return process
 
 
+def _answer(order: dict) -> int | None:
+    process = _server()
+    print(json.dumps(order), file=process.stdin, flush=True)
+    answer = process.stdout.readline()
+    assert answer, "the process that forks has ended: see standard error"
+    return json.loads(answer)
+
+
+def start_fork(
+    binary: str, *arguments: str, is_interrupted: bool = False, **environment: str
+) -> Fork:
+    """Starts a binary in a fork; it may get Ctrl-C in place of running the experiment."""
+    what = {"name": binary, "is_interrupted": is_interrupted}
+    return Fork(what, *arguments, **environment)
+
+
 def run_fork(
     binary: str, *arguments: str, is_interrupted: bool = False, **environment: str
 ) -> Ended:
-    """Runs a binary to its end in a fork of a process that has imported it.
-
-    Args:
-        binary: the binary's name.
-        *arguments: its arguments.
-        is_interrupted: whether it gets Ctrl-C in place of running the experiment.
-        **environment: variables to set.
-    """
-    process = _forks(binary)
-    with tempfile.TemporaryDirectory() as folder:
-        order = {
-            "arguments": arguments,
-            "environment": environment,
-            "files": f"{folder}/said",
-            "is_interrupted": is_interrupted,
-        }
-        print(json.dumps(order), file=process.stdin, flush=True)
-        status = process.stdout.readline()
-        assert status, f"experiments.{binary} can't be imported: see standard error"
-        said = (Path(folder, f"said.{ending}").read_text() for ending in ("out", "err"))
-        return Ended(int(status), *said)
+    """Does what `start_fork` does, and waits for the end."""
+    return start_fork(binary, *arguments, is_interrupted=is_interrupted, **environment).end()
 
 
 class Refusal(NamedTuple):
@@ -133,18 +150,6 @@ class Refusal(NamedTuple):
     unchanged: bool
 
 
-def start(binary: str, *arguments: str, **environment: str) -> subprocess.Popen:
-    """Starts `python -m experiments.<binary>`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{binary}", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def run(binary: str, *arguments: str, **environment: str) -> str:
     """Runs a binary to its end and returns what it printed: nothing on standard error.
 
@@ -155,9 +160,7 @@ def run(binary: str, *arguments: str, **environment: str) -> str:
 
 def run_as_users_do(binary: str, *arguments: str) -> str:
     """Does what `run` does, in a process of its own."""
-    process = start(binary, *arguments)
-    output, errors = process.communicate()
-    return _output(Ended(process.returncode, output, errors))
+    return _output(Program(binary, *arguments).end())
 
 
 def _output(ended: Ended) -> str:

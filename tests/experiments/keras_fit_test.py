@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +9,26 @@ from experiments.keras_fit.workloads import WORKLOADS
 from l2l_tf.data import datasets
 from l2l_tf.delivery.pretrained import PretrainedRule, list_rules
 from l2l_tf.delivery.use import RuleUse
-from tests.experiments.binaries import refusals
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.experiments.binaries import refusals, run, run_as_users_do
 
 
-def _run(output_dir: Path, *flags: str) -> tuple[str, dict]:
-    command = [sys.executable, "-m", "experiments.keras_fit", f"--output_dir={output_dir}", *flags]
-    process = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    return process.stdout, json.loads((output_dir / "results.json").read_text())
+def _results(output_dir: Path) -> dict:
+    return json.loads((output_dir / "results.json").read_text())
 
 
 @pytest.mark.slow
 def test_it_trains_with_each_optimizer_and_writes_results_and_figure(tmp_path):
-    rules = ["--rule=quadratic_lstm", "--baselines=adam"]
-    printed, results = _run(tmp_path, *rules, "--num_epochs=2", "--num_tasks=2")
+    printed = run_as_users_do(
+        "keras_fit",
+        f"--output_dir={tmp_path}",
+        "--rule=quadratic_lstm",
+        "--baselines=adam",
+        "--num_epochs=2",
+        "--num_tasks=2",
+    )
     assert "from Keras's initial weights" in printed
     assert "test accuracy" in printed
-    learned, adam = results["rows"]
+    learned, adam = _results(tmp_path)["rows"]
     assert (learned["rule"], learned["learned"], learned["learning_rate"]) == (
         "quadratic_lstm",
         True,
@@ -48,17 +48,19 @@ def test_it_trains_with_each_optimizer_and_writes_results_and_figure(tmp_path):
 
 @pytest.mark.slow
 def test_other_networks_initial_weights_and_lengths_of_epochs_are_taken(tmp_path):
-    printed, results = _run(
-        tmp_path,
+    printed = run(
+        "keras_fit",
+        f"--output_dir={tmp_path}",
         "--network=autoencoder",
         "--initial_stddev=0",
         "--steps_per_epoch=30",
         "--num_epochs=2",
         "--num_tasks=1",
-        "--rule=mnist_rnnprop",
-        "--baselines=adam",
+        "--rule=mnist_rnnprop,mnist_lstm",
+        "--baselines=",
     )
     assert "`fit` of autoencoder on digits, from weights of N(0, 0^2)" in printed
+    results = _results(tmp_path)
     # Weights of zero give a grey of one half for each pixel.
     images = datasets.load("digits").train.images / 255
     assert results["rows"][0]["curve"][0] == pytest.approx(np.square(images - 0.5).mean(), rel=1e-4)

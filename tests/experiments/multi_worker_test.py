@@ -6,13 +6,10 @@ process that has imported TensorFlow and not yet used it, because the import tak
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +18,10 @@ import numpy as np
 import pytest
 
 from l2l_tf.delivery.export import load_card
+from tests.experiments.binaries import Ended, Fork, Program, run_fork, start_fork
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_META_EPOCHS, NUM_TRAJECTORIES = 5, 10
 # 100 meta-steps, with a checkpoint every few of them, most in the middle of a trajectory. Two
 # workers can't share three validation tasks.
@@ -47,82 +44,7 @@ COMMAND = (
 TIMEOUT = 300
 
 
-@dataclasses.dataclass
-class Run:
-    """How a process of the binary ended, and what it printed."""
-
-    status: int
-    output: str
-    errors: str
-
-
-def _work(files: str, arguments: list[str], environment: dict[str, str]) -> None:
-    """Runs the binary in this process, which is a fork, with its output in files."""
-    for descriptor, ending in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{files}.{ending}", os.O_WRONLY | os.O_CREAT), descriptor)
-    os.environ.pop("TF_CONFIG", None)
-    os.environ.update(environment)
-    sys.argv = ["quadratic.py", *arguments]
-    from experiments import quadratic
-    from experiments.harness import common
-
-    common.run(quadratic.main)
-
-
-class Fork:
-    """The binary in a fork of a process that has imported it."""
-
-    def __init__(self, files: Path, arguments: list[str], environment: dict[str, str]):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["experiments.quadratic"])
-        self._files = files
-        self._process = context.Process(
-            target=_work, args=(str(files), arguments, environment), daemon=True
-        )
-        self._process.start()
-        self.pid = self._process.pid
-
-    def has_ended(self) -> bool:
-        return self._process.exitcode is not None
-
-    def end(self) -> Run:
-        self._process.join(TIMEOUT)
-        status = self._process.exitcode
-        if status is None:
-            self._process.kill()
-            self._process.join()
-        return Run(status, *(Path(f"{self._files}.{e}").read_text() for e in ("out", "err")))
-
-
-class Program:
-    """The binary as users start it."""
-
-    def __init__(self, files: Path, arguments: list[str], environment: dict[str, str]):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.quadratic", *arguments],
-            cwd=ROOT,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self._process.pid
-
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def end(self) -> Run:
-        try:
-            output, errors = self._process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise
-        return Run(self._process.returncode, output, errors)
-
-
-def _start_workers(
-    files: Path, *folders: Path, kind: type[Fork] | type[Program] = Fork
-) -> list[Fork | Program]:
+def _start_workers(*folders: Path, are_forks: bool = True) -> list[Fork | Program]:
     """Starts the command on a worker for each folder; the first is the chief."""
     sockets = [socket.create_server(("localhost", 0)) for _ in folders]
     hosts = [f"localhost:{one.getsockname()[1]}" for one in sockets]
@@ -131,9 +53,10 @@ def _start_workers(
     workers = []
     for index, folder in enumerate(folders):
         task = {"type": "worker", "index": index}
-        environment = {"TF_CONFIG": json.dumps({"cluster": {"worker": hosts}, "task": task})}
+        cluster = json.dumps({"cluster": {"worker": hosts}, "task": task})
         arguments = [*COMMAND, "--strategy=multi_worker", f"--output_dir={folder}"]
-        workers.append(kind(Path(f"{files}_{index}"), arguments, environment))
+        begin = start_fork if are_forks else Program
+        workers.append(begin("quadratic", *arguments, TF_CONFIG=cluster))
     return workers
 
 
@@ -157,22 +80,22 @@ def one_process(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("one_process")
     flags = {"default": [], "mirrored": ["--strategy=mirrored", "--logical_cpus=2"]}
     forks = {
-        name: Fork(root / name, [*COMMAND, *own, f"--output_dir={root / name}"], {})
+        name: start_fork("quadratic", *COMMAND, *own, f"--output_dir={root / name}")
         for name, own in flags.items()
     }
     for fork in forks.values():
-        run = fork.end()
+        run = fork.end(TIMEOUT)
         assert run.status == 0, run.errors
     return {name: root / name for name in flags}
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory) -> tuple[list[Run], list[Path]]:
+def workers(tmp_path_factory) -> tuple[list[Ended], list[Path]]:
     """How two workers ended that nobody stopped, and the folder that each was given."""
     root = tmp_path_factory.mktemp("workers")
     folders = [root / "chief", root / "other"]
-    started = _start_workers(root / "run", *folders, kind=Program)
-    return [worker.end() for worker in started], folders
+    started = _start_workers(*folders, are_forks=False)
+    return [worker.end(TIMEOUT) for worker in started], folders
 
 
 @pytest.mark.parametrize("kind", ["two_devices", "two_workers"])
@@ -218,7 +141,7 @@ def test_the_card_tells_how_many_replicas_there_were(one_process, workers):
 
 def test_workers_that_do_not_see_the_same_folder_are_refused(workers, tmp_path):
     # The chief alone finds the checkpoint of the run that it wrote.
-    runs = [worker.end() for worker in _start_workers(tmp_path / "run", *workers[1])]
+    runs = [worker.end(TIMEOUT) for worker in _start_workers(*workers[1])]
     for run, num_trajectories in zip(runs, (NUM_TRAJECTORIES, 0), strict=True):
         assert run.status == 1
         assert _last_sentence(run.errors) == (
@@ -250,7 +173,7 @@ class Interrupted:
     """
 
     folder: Path
-    runs: dict[str, list[Run]]
+    runs: dict[str, list[Ended]]
     checkpoints: dict[str, int]
 
     def latest(self) -> int:
@@ -263,28 +186,27 @@ class Interrupted:
         )
 
 
-def _wait_until(condition: Callable[[], bool], workers: list[Fork | Program]) -> None:
+def _wait_until(condition: Callable[[], bool], workers: list[Fork]) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert not any(worker.has_ended() for worker in workers), [w.end() for w in workers]
+        assert not any(worker.has_ended() for worker in workers), [w.end(TIMEOUT) for w in workers]
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory) -> Interrupted:
-    root = tmp_path_factory.mktemp("interrupted")
-    folder = root / "run"
+    folder = tmp_path_factory.mktemp("interrupted")
     record = Interrupted(folder, {}, {})
     for name, (number, victim) in INTERRUPTIONS.items():
         before = record.latest()
-        workers = _start_workers(root / name, folder, folder)
+        workers = _start_workers(folder, folder)
         # After some checkpoints of its own, so that each goes on from the one before.
         _wait_until(lambda before=before: record.latest() >= before + 2, workers)
         os.kill(workers[victim].pid, number)
-        record.runs[name] = [worker.end() for worker in workers]
+        record.runs[name] = [worker.end(TIMEOUT) for worker in workers]
         record.checkpoints[name] = record.latest()
-    record.runs["end"] = [worker.end() for worker in _start_workers(root / "end", folder, folder)]
+    record.runs["end"] = [worker.end(TIMEOUT) for worker in _start_workers(folder, folder)]
     record.checkpoints["end"] = record.latest()
     return record
 
@@ -370,7 +292,7 @@ def test_a_cluster_that_is_not_told_whole_is_answered_with_one_sentence(tmp_path
     cluster = BROKEN_CLUSTERS.get(case, "")
     environment = {} if case is None else {"TF_CONFIG": cluster}
     arguments = [*COMMAND, "--strategy=multi_worker", f"--output_dir={tmp_path / 'run'}"]
-    run = Fork(tmp_path / "printed", arguments, environment).end()
+    run = run_fork("quadratic", *arguments, **environment)
     assert run.status == 1
     assert _last_sentence(run.errors) == (
         "error: --strategy=multi_worker must find the cluster in the environment variable "

@@ -30,13 +30,15 @@ from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.hand_designed import BASELINES
 from tests.experiments.binaries import (
     ROOT,
+    Fork,
+    Program,
     Refusal,
     own_lines,
     refusals,
     run,
     run_as_users_do,
     run_fork,
-    start,
+    start_fork,
     strict_json,
 )
 from tests.reference import quadratic as reference
@@ -475,28 +477,33 @@ def uninterrupted(tmp_path_factory) -> Path:
     return folder
 
 
-def _wait_for(path: Path, process: subprocess.Popen) -> None:
+def _wait_for(path: Path, process: Fork | Program) -> None:
     deadline = time.monotonic() + 120
     while not path.exists():
-        assert process.poll() is None, process.communicate()
+        assert not process.has_ended(), process.end()
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+    ("number", "status", "begin"),
+    [
+        (signal.SIGINT, 130, Program),
+        (signal.SIGTERM, 143, start_fork),
+        (signal.SIGKILL, -signal.SIGKILL, start_fork),
+    ],
+    ids=["sigint", "sigterm", "sigkill"],
 )
 def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
-    uninterrupted, tmp_path, number, status
+    uninterrupted, tmp_path, number, status, begin
 ):
     command = (*LONG_TRAINING, f"--output_dir={tmp_path}")
-    process = start("quadratic", *command)
+    process = begin("quadratic", *command)
     _wait_for(tmp_path / "checkpoints" / "checkpoint", process)
     time.sleep(0.3)  # Let it go on from the checkpoint, so that there is something to lose.
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == status
+    os.kill(process.pid, number)
+    ended, output, errors = process.end()
+    assert ended == status
     assert "Traceback" not in errors
     assert not (tmp_path / "rule").exists()
     if number != signal.SIGKILL:

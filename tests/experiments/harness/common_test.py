@@ -1,12 +1,8 @@
 """How an experiment ends when the machine fails it, and how it describes itself."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.experiments.binaries import Ended, Fork
 
 PROGRAM = """
 import tensorflow as tf
@@ -19,9 +15,8 @@ common.run(experiment)
 """
 
 
-def _run(error: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM.format(error=error), "--output_dir=unused"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def _run(error: str) -> Ended:
+    return Fork(PROGRAM.format(error=error), "--output_dir=unused").end()
 
 
 @pytest.mark.slow
@@ -44,21 +39,20 @@ def _run(error: str) -> subprocess.CompletedProcess[str]:
 )
 def test_what_is_not_a_programs_fault_ends_it_with_one_sentence(error, sentence):
     process = _run(error)
-    assert process.returncode == 1
-    assert process.stderr.splitlines()[-1] == sentence
-    assert "Traceback" not in process.stderr
+    assert process.status == 1
+    assert process.errors.splitlines()[-1] == sentence
+    assert "Traceback" not in process.errors
 
 
 @pytest.mark.slow
 def test_a_programs_own_fault_shows_where_it_is():
     process = _run("InvalidArgumentError")
-    assert process.returncode == 1
-    assert "Traceback" in process.stderr
+    assert process.status == 1
+    assert "Traceback" in process.errors
 
 
 def test_the_command_of_a_card_is_without_what_is_drawn_only():
     program = "from experiments.harness import common; print(common.origin('mnist')['command'])"
     flags = ["--rule=mine", "--reference_curves=../elsewhere/curves.json", "--seed=1"]
-    command = [sys.executable, "-c", program, *flags]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert process.stdout.strip() == "python -m experiments.mnist --rule=mine --seed=1"
+    process = Fork(program, *flags).end()
+    assert process.output.strip() == "python -m experiments.mnist --rule=mine --seed=1"

@@ -1,9 +1,6 @@
 """A run of `python -m experiments.quadratic` that trains RNNprop with every option in use."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +8,11 @@ import pytest
 from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import load_rule
 from l2l_tf.rules.rnnprop import RNNprop
+from tests.experiments.binaries import run
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (
-    *(sys.executable, "-m", "experiments.quadratic"),
     *("--num_functions=3", "--num_dimensions=2", "--num_steps=5", "--unroll_length=2"),
     *("--num_tasks=2", "--num_tuning_tasks=2", "--num_validation_tasks=1", "--baselines=sgd"),
     *("--num_meta_epochs=2", "--trajectories_per_meta_epoch=2", "--units=3,4"),
@@ -26,15 +22,7 @@ COMMAND = (
 
 
 def _run(*arguments: str) -> None:
-    result = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    run("quadratic", *COMMAND, *arguments)
 
 
 @pytest.fixture(scope="module")
