@@ -1,7 +1,10 @@
-"""The device set-up of all tests: a CPU split into two devices, the second for strategies.
+"""The set-up of TensorFlow for all tests: a CPU split into two devices, the second for strategies.
 
 TensorFlow accepts this only before it is first used. Without a strategy, everything runs on the
 first device.
+
+Graphs are run as they are traced: improving a graph that runs a few times takes a seventh of what
+it takes to trace and run it. The processes that tests start improve theirs, as users' do.
 """
 
 import pytest
@@ -10,6 +13,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(scope="session")
