@@ -71,6 +71,17 @@ def test_the_dtype_of_a_tag_does_not_change_the_seed(dtype):
     np.testing.assert_array_equal(fold_in(seed, tf.constant(4, dtype)), fold_in(seed, 4))
 
 
+@pytest.mark.parametrize("seed", [[5, 9], [0, 0], [-1, -(2**31)], [2**31 - 1, -7]])
+def test_draws_are_those_of_tensorflows_philox(seed):
+    seed = tf.constant(seed)
+    for tag in (0, 4, -1):
+        expected = tf.random.fold_in(seed, tag, alg="philox")
+        np.testing.assert_array_equal(fold_in(seed, tag), expected)
+    for shape in ([], [5], [3, 4]):
+        expected = tf.random.stateless_uniform(shape, seed, 0, 1000, tf.int32, alg="philox")
+        np.testing.assert_array_equal(integers(shape, 1000, seed), expected)
+
+
 @pytest.mark.parametrize("draw", [uniform, normal])
 @pytest.mark.parametrize("shape", [[], [5], [1000], [3, 4]])
 def test_draws_are_the_same_eagerly_and_by_xla(draw, shape):
