@@ -4,6 +4,8 @@ import tensorflow as tf
 
 # The coefficients of the quintic iteration, steepest at zero (K. Jordan 2024, "Muon").
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+# A matrix that is so many times as wide as high is iterated on by way of its small Gram matrix.
+_WIDE = 2
 
 
 def orthogonalized(matrices: tf.Tensor, num_iterations: int = 5) -> tf.Tensor:
@@ -13,16 +15,40 @@ def orthogonalized(matrices: tf.Tensor, num_iterations: int = 5) -> tf.Tensor:
     between about 0.7 and 1.2. Those far below the largest one stay smaller. A matrix of zeros stays
     zero.
 
+    For oblong matrices, the product of the iteration's polynomials is computed from the smaller
+    Gram matrix alone, and applied at the end. That takes a half to a third of the time. In float32
+    the result differs by up to 4e-4 of its norm if singular values are of many sizes, and by 2e-6
+    otherwise.
+
     Args:
         matrices: float `[..., r, c]`.
         num_iterations: the number of iterations.
     """
     rows, columns = matrices.shape[-2:]
+    # On the smaller side, the products are cheapest.
     x = tf.linalg.matrix_transpose(matrices) if rows > columns else matrices
     x /= tf.norm(x, axis=(-2, -1), keepdims=True) + 1e-7
+    is_wide = max(rows, columns) >= _WIDE * min(rows, columns)
+    x = (_by_gram_matrix if is_wide else _by_steps)(x, num_iterations)
+    return tf.linalg.matrix_transpose(x) if rows > columns else x
+
+
+def _by_steps(x: tf.Tensor, num_iterations: int) -> tf.Tensor:
     a, b, c = _COEFFICIENTS
     for _ in range(num_iterations):
-        # On the smaller side, the products are cheapest.
         gram = tf.matmul(x, x, transpose_b=True)
         x = a * x + tf.matmul(b * gram + c * tf.matmul(gram, gram), x)
-    return tf.linalg.matrix_transpose(x) if rows > columns else x
+    return x
+
+
+def _by_gram_matrix(x: tf.Tensor, num_iterations: int) -> tf.Tensor:
+    a, b, c = _COEFFICIENTS
+    identity = tf.eye(x.shape[-2], dtype=x.dtype)
+    gram = tf.matmul(x, x, transpose_b=True)
+    product = identity
+    for index in range(num_iterations):
+        factor = a * identity + b * gram + c * tf.matmul(gram, gram)
+        product = tf.matmul(factor, product) if index else factor
+        if index < num_iterations - 1:
+            gram = tf.matmul(tf.matmul(factor, gram), factor)
+    return tf.matmul(product, x)

@@ -28,3 +28,19 @@ def test_the_scale_of_a_matrix_does_not_matter():
 
 def test_zeros_stay_zeros():
     np.testing.assert_array_equal(orthogonalized(tf.zeros([3, 2])), np.zeros([3, 2]))
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-6])
+def test_oblong_matrices_are_iterated_on_as_others_are(smallest):
+    draw = np.random.default_rng(0)
+    left, _, right = np.linalg.svd(draw.standard_normal((2, 8, 20)), full_matrices=False)
+    wide = (left * np.geomspace(1, smallest, 8)) @ right
+    expected = wide / np.linalg.norm(wide, axis=(-2, -1), keepdims=True)
+    for _ in range(5):
+        gram = expected @ np.swapaxes(expected, -1, -2)
+        expected = 3.4445 * expected + (-4.7750 * gram + 2.0315 * gram @ gram) @ expected
+    made = orthogonalized(tf.constant(wide, tf.float32)).numpy()
+    # Its values of 1e-6 are below what float32 resolves in their squares.
+    assert np.linalg.norm(made - expected) < 4e-4 * np.linalg.norm(expected)
+    high = orthogonalized(tf.constant(np.swapaxes(wide, -1, -2), tf.float32)).numpy()
+    np.testing.assert_allclose(np.swapaxes(high, -1, -2), made, atol=1e-6)
