@@ -165,7 +165,7 @@ def evaluate_rates(
         steps, last = unroll(rule, stacked, seeds, first, num_steps)
         return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0), last.parameters
 
-    run = tf.function(run_from_start).get_concrete_function(
+    run = tf.function(run_from_start, autograph=False).get_concrete_function(
         tf.TensorSpec([group_size, 2], tf.int32), tf.TensorSpec([group_size], tf.float32)
     )
     rates = np.array(learning_rates, np.float32)

@@ -56,7 +56,7 @@ def accuracy(
     averages = _averages(problem, list(parameters), seed, first_step, num_minibatches)
     trained = list(zip(model.trainable_variables, parameters, strict=True))
 
-    @tf.function
+    @tf.function(autograph=False)
     def count_right(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with keras.StatelessScope(state_mapping=[*trained, *averages]):
             logits = model(tf.cast(images, tf.float32) / 255, training=False)
@@ -88,7 +88,7 @@ def _averages(
         *((variable, tf.zeros(variable.shape, variable.dtype)) for variable in moving),
     ]
 
-    @tf.function
+    @tf.function(autograph=False)
     def statistics(step: tf.Tensor) -> list[tf.Tensor]:
         images, _ = problem.batch(seed, step)
         with keras.StatelessScope(state_mapping=mapping) as scope:

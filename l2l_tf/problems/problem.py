@@ -237,5 +237,9 @@ def _run_apart(function: Callable[[Any], Any], tasks: Any, num_tasks: int) -> An
 
 def _output_specs(function: Callable[..., Any], *input_specs: tf.TensorSpec) -> Any:
     """Returns the specs of a function's outputs, without running it."""
-    outputs = tf.function(function).get_concrete_function(*input_specs).structured_outputs
+    outputs = (
+        tf.function(function, autograph=False)
+        .get_concrete_function(*input_specs)
+        .structured_outputs
+    )
     return tf.nest.map_structure(tf.TensorSpec.from_tensor, outputs)

@@ -36,14 +36,10 @@ class CompiledRun:
         num_tasks = settings.tasks_per_meta_step // replicas.count
         self._run = Run(rule, problem, num_tasks, settings.num_steps, settings.unroll_length)
         estimator.check(self._run)
-        self._begin = tf.function(lambda seeds: replicas.run(self._begin_share, seeds))
-        self._estimate = tf.function(
-            lambda seeds, state, num_steps: replicas.run(
-                self._mean_estimate, seeds, state, num_steps
-            )
-        )
-        self._to_checkpoint = tf.function(lambda state: replicas.run(self._saved, state))
-        self._from_checkpoint = tf.function(lambda state: replicas.run(self._restored, state))
+        self._begin = replicas.compiled(self._begin_share)
+        self._estimate = replicas.compiled(self._mean_estimate)
+        self._to_checkpoint = replicas.compiled(self._saved)
+        self._from_checkpoint = replicas.compiled(self._restored)
 
     def begin(self, seeds: tf.Tensor) -> Any:
         """Returns the estimator's state on each replica, given the seeds of all tasks."""
@@ -60,7 +56,9 @@ class CompiledRun:
     def spread(self, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
         """Restores a state from the first arrays, as made by `collect`; returns it and the rest."""
         seeds = tf.TensorSpec([self._run.num_tasks, 2], tf.int32)
-        begin = tf.function(lambda seeds: self._saved(self._estimator.begin(self._run, seeds)))
+        begin = tf.function(
+            lambda seeds: self._saved(self._estimator.begin(self._run, seeds)), autograph=False
+        )
         structure = begin.get_concrete_function(seeds).structured_outputs
         count = len(tf.nest.flatten(structure))
         state = self._from_checkpoint(self._replicas.spread(arrays[:count], structure))

@@ -147,10 +147,8 @@ class MetaTrainer:
         ]
         self._best_weights = _copies(self._weights)
         self._best_slots = _copies(self._slots)
-        self._apply = tf.function(lambda gradients: replicas.run(self._apply_once, gradients))
-        self._validate = tf.function(
-            lambda seeds, num_steps: replicas.run(self._validation_losses, seeds, num_steps)
-        )
+        self._apply = replicas.compiled(self._apply_once)
+        self._validate = replicas.compiled(self._validation_losses)
         self._refuse_another_run_elsewhere()
         self._checkpoint = None
         if checkpoint_dir is not None:
@@ -466,7 +464,7 @@ def _mean_curve(
     tasks = StackedProblem(problem, groups.shape[1])
     bound = bind(rule, tasks).for_steps()
 
-    @tf.function
+    @tf.function(autograph=False)
     def losses_of_group(seeds):
         first = start(bound, tasks, seeds)
         steps, _ = unroll(bound, tasks, seeds, first, num_steps)

@@ -29,12 +29,20 @@ class Replicas:
         self.is_chief: bool = strategy.extended.should_checkpoint
         ones = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(1))
         self._spans_processes = self.count > len(strategy.experimental_local_results(ones))
-        self._mean_over_all = tf.function(lambda numbers: self.run(self._mean_of_copy, numbers))
-        self._rows_of_all = tf.function(lambda values: self.run(self._gather_rows, values))
+        self._mean_over_all = self.compiled(self._mean_of_copy)
+        self._rows_of_all = self.compiled(self._gather_rows)
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a function on each replica and returns its results."""
         return self._strategy.run(function, arguments)
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a function that runs another one on each replica, compiled.
+
+        As in Keras, TensorFlow traces it without AutoGraph: that takes seconds, and what depends on
+        the value of a tensor says so by `tf.cond` and `tf.where`.
+        """
+        return tf.function(lambda *arguments: self.run(function, *arguments), autograph=False)
 
     def share(self, items: tf.Tensor) -> tf.Tensor:
         """Returns the current replica's part of the first axis; call it within `run`."""

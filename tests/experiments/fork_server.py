@@ -12,12 +12,6 @@ import os
 import pkgutil
 import sys
 import traceback
-import types
-from collections.abc import Iterator
-from pathlib import Path
-
-from tensorflow.python.autograph.core import converter
-from tensorflow.python.autograph.impl import api
 
 import l2l_tf
 
@@ -28,7 +22,6 @@ IMPORTED = (
     "PIL.JpegImagePlugin",
     "sklearn.datasets",
 )
-ROOT = Path(__file__).resolve().parents[2]
 BINARY = """
 import importlib
 import sys
@@ -68,9 +61,6 @@ def _status(order: dict) -> int | None:
     pid, status = os.waitpid(order["pid"], os.WNOHANG)
     if not pid:
         return None
-    converted = Path(f"{order['files']}.converted")
-    if converted.exists():
-        _convert(converted.read_text())
     return os.waitstatus_to_exitcode(status)
 
 
@@ -83,7 +73,6 @@ def _run(order: dict) -> None:
     os.environ.clear()
     os.environ.update(order["environment"])
     sys.argv = ["-c", *order["arguments"]]
-    known = _converted()
     status = 1
     try:
         program = order.get("program") or BINARY.format(**order["binary"])
@@ -96,57 +85,9 @@ def _run(order: dict) -> None:
             status = end.code or 0
     except BaseException:
         traceback.print_exc()
-    Path(f"{order['files']}.converted").write_text(json.dumps(list(_converted() - known)))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-# Before it traces a function, TensorFlow converts it to another one, which takes longer than the
-# tracing. What one fork has converted, this process converts for those after it.
-
-_SEEN: set[tuple] = set()
-
-
-def _converted() -> set[tuple]:
-    """Returns by name what the autograph of this process has converted, and how."""
-    return {
-        (*_name(code), options.user_requested)
-        for code, converted in api._TRANSPILER._cache._cache.items()
-        for options in converted
-    }
-
-
-def _convert(names: str) -> None:
-    wanted = {tuple(name) for name in json.loads(names)} - _SEEN
-    if not wanted:
-        return
-    _SEEN.update(wanted)
-    gc.unfreeze()
-    for function in [one for one in gc.get_objects() if isinstance(one, types.FunctionType)]:
-        if function.__code__.co_filename.startswith(f"{ROOT}/"):
-            for inner in _with_inner_ones(function):
-                for is_requested in (False, True):
-                    if (*_name(inner.__code__), is_requested) in wanted:
-                        options = converter.ConversionOptions(
-                            recursive=True, user_requested=is_requested, optional_features=None
-                        )
-                        api._convert_actual(inner, converter.ProgramContext(options))
-    gc.freeze()
-
-
-def _with_inner_ones(function: types.FunctionType) -> Iterator[types.FunctionType]:
-    """Yields a function and those that it makes, which need not work to be converted."""
-    yield function
-    for code in function.__code__.co_consts:
-        if isinstance(code, types.CodeType):
-            cells = tuple(types.CellType() for _ in code.co_freevars)
-            inner = types.FunctionType(code, function.__globals__, closure=cells)
-            yield from _with_inner_ones(inner)
-
-
-def _name(code: types.CodeType) -> tuple[str, str, int]:
-    return code.co_filename, code.co_qualname, code.co_firstlineno
 
 
 if __name__ == "__main__":
