@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any
 from l2l_tf.startup import prepare_imports
 
 if TYPE_CHECKING:
-    from l2l_tf.delivery import LearnedOptimizer, export_rule, list_rules, load, load_rule
+    from l2l_tf.delivery import (
+        LearnedOptimizer,
+        NumStepsFromFit,
+        export_rule,
+        list_rules,
+        load,
+        load_rule,
+    )
     from l2l_tf.evaluation import evaluate, tune
     from l2l_tf.training import MetaTrainer, MetaTrainingSettings
 
@@ -31,6 +38,7 @@ __all__ = [
     "LearnedOptimizer",
     "MetaTrainer",
     "MetaTrainingSettings",
+    "NumStepsFromFit",
     "evaluate",
     "export_rule",
     "list_rules",
@@ -44,6 +52,7 @@ _HOMES = {
     "LearnedOptimizer": "l2l_tf.delivery",
     "MetaTrainer": "l2l_tf.training",
     "MetaTrainingSettings": "l2l_tf.training",
+    "NumStepsFromFit": "l2l_tf.delivery",
     "evaluate": "l2l_tf.evaluation",
     "export_rule": "l2l_tf.delivery",
     "list_rules": "l2l_tf.delivery",

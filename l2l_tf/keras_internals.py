@@ -62,7 +62,7 @@ class JointOptimizer(keras.optimizers.Optimizer, abc.ABC):
         return self._trainable_variables
 
     @property
-    def num_steps(self) -> tf.Variable:
+    def step_count(self) -> tf.Variable:
         """The number of steps, including skipped ones, int64 `[]`."""
         return self._iterations.value
 

@@ -10,13 +10,12 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from experiments.general.contenders import DEFAULT_BASELINES, chosen_baselines
+from experiments.general.contenders import DEFAULT_BASELINES, check_rule, chosen_baselines
 from experiments.general.evaluation import evaluate
 from experiments.general.report import write_report
 from experiments.general.runs import RUNS_FILE, Runs
 from experiments.general.tasks import chosen_tasks
 from experiments.harness import common, images, tuned_rates
-from l2l_tf.delivery import find_rule
 
 FLAGS = flags.FLAGS
 # Redefines --mode: rules are trained elsewhere.
@@ -37,7 +36,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
     tasks, baselines = chosen_tasks(), chosen_baselines()
     rules = list(dict.fromkeys(FLAGS.rule))
     for rule in rules:
-        find_rule(rule)
+        check_rule(rule)
     output_dir = Path(FLAGS.output_dir)
     runs = Runs(output_dir / RUNS_FILE, FLAGS.kept_runs)
     common.write_flags(output_dir / "flags.txt")

@@ -12,7 +12,9 @@ from experiments.general.tasks import short_hash
 
 # Defines --baselines, for experiments of other rules too.
 from experiments.harness import tuned_rates  # noqa: F401
+from l2l_tf.delivery import find_rule
 from l2l_tf.files import strict_json
+from l2l_tf.rules import GeneralRule
 
 FLAGS = flags.FLAGS
 
@@ -100,6 +102,10 @@ BASELINES = {
 }
 # Those that run unless others are named: adam_cosine is too close to adamw_cosine.
 DEFAULT_BASELINES = [name for name in BASELINES if name != "adam_cosine"]
+# Learned rules before anything is learned, by name. They show what learning adds.
+UNTRAINED: dict[str, Callable[[], keras.layers.Layer]] = {
+    "general_untrained": lambda: GeneralRule(seed=0),
+}
 # The optimizers that people take first.
 FIRST_THREE = ("adam", "adamw_cosine", "nag_cosine")
 
@@ -119,17 +125,22 @@ def chosen_baselines() -> list[str]:
     return list(dict.fromkeys(FLAGS.baselines))
 
 
-def untuned_optimizer(rule: str, num_steps: int) -> keras.optimizers.Optimizer:
-    """Returns the optimizer of a saved rule for a run of `num_steps` steps.
+def check_rule(rule: str) -> None:
+    """Raises FileNotFoundError unless `untuned_optimizer` knows a rule."""
+    if rule not in UNTRAINED:
+        find_rule(rule)
 
-    This is the one place where the suite loads a rule. A rule that is made for a given horizon gets
-    `num_steps` here, as soon as `l2l_tf.load` takes it.
+
+def untuned_optimizer(rule: str, num_steps: int) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a rule for a run of `num_steps` steps.
 
     Args:
-        rule: the name or the folder of a saved rule.
+        rule: a key of `UNTRAINED`, or the name or the folder of a saved rule.
         num_steps: the number of steps that it will take.
     """
-    return l2l_tf.load(rule)
+    if rule in UNTRAINED:
+        return l2l_tf.LearnedOptimizer(UNTRAINED[rule](), num_steps=num_steps)
+    return l2l_tf.load(rule, num_steps=num_steps)
 
 
 def fingerprint(optimizer: keras.optimizers.Optimizer) -> str:

@@ -94,8 +94,9 @@ def _train(
     inputs, targets = (tf.constant(array) for array in examples)
     loss = task.loss()
 
+    # Graphs outlive a run; what they captured, all examples, would too.
     @tf.function
-    def take_steps(minibatches: tf.Tensor) -> tf.Tensor:
+    def take_steps(inputs: tf.Tensor, targets: tf.Tensor, minibatches: tf.Tensor) -> tf.Tensor:
         num_steps = tf.shape(minibatches)[0]
         losses = tf.TensorArray(tf.float32, num_steps)
         for step in tf.range(num_steps):
@@ -112,7 +113,7 @@ def _train(
     minibatches = task.minibatches(len(examples.inputs), seed)
     for start in range(0, task.num_steps, _STEPS_PER_CALL):
         part = slice(start, start + _STEPS_PER_CALL)
-        losses[part] = take_steps(minibatches[part]).numpy()
+        losses[part] = take_steps(inputs, targets, minibatches[part]).numpy()
         if not np.isfinite(losses[part]).all():
             break
     return losses

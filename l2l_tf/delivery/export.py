@@ -65,8 +65,8 @@ def export_rule(
     If a rule is not coordinatewise, its SavedModel is for given tensors. Its signatures are
     `initial_state()` and `update(gradient_<tensor>, ..., state_0, ...)`, which returns
     `delta_<tensor>`. `<tensor>` stands for a name made from the tensor's path. If the rule needs
-    them, `update` also takes `step`, `losses` and `parameter_<tensor>`. The Keras layer has no such
-    limit.
+    them, `update` also takes `step`, `losses`, `num_steps` and `parameter_<tensor>`. The Keras
+    layer has no such limit.
 
     For a rule with parts (`l2l_tf.rules.RoutedRule`), the signatures take `num_coordinates_<part>`
     and `gradient_<part>` for each part, and return `delta_<part>`. The functions take and return

@@ -117,7 +117,8 @@ class OfTensors(tf.Module):
         )
         dtype = rule.compute_dtype
         specs = [tf.TensorSpec(variable.shape, dtype) for variable in variables]
-        own = {"step": tf.TensorSpec([], tf.int32), "losses": tf.TensorSpec([1], dtype)}
+        count = tf.TensorSpec([], tf.int32)
+        own = {"step": count, "losses": tf.TensorSpec([1], dtype), "num_steps": count}
         self._info_specs = {
             name: specs if name == "parameters" else own[name] for name in self._needs
         }

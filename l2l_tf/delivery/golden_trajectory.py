@@ -136,7 +136,10 @@ def _deltas_of_tensors(rule: keras.layers.Layer, gradients: np.ndarray) -> np.nd
     state, deltas = bound.initial_state(), []
     for step, row in enumerate(gradients):
         info = StepInfo(
-            tf.constant(step), tf.fill([1], tf.constant(1 / (1 + step), dtype)), parameters
+            tf.constant(step),
+            tf.fill([1], tf.constant(1 / (1 + step), dtype)),
+            parameters,
+            tf.constant(len(gradients)),
         )
         delta, state = bound(tf.constant(row, dtype), state, info)
         parameters += delta

@@ -17,6 +17,8 @@ class Request(NamedTuple):
         values: each variable that has a gradient, on the device of this step. None for the others.
         learning_rate: float `[]`.
         num_taken: int32 `[]`, the number of steps taken before.
+        num_steps: int32 `[]`, the number of steps of the whole training, or zero if it is not
+            known.
         seed: int32 `[2]`, the seed of this step and group for random rounding.
     """
 
@@ -24,6 +26,7 @@ class Request(NamedTuple):
     values: Sequence[tf.Variable | None]
     learning_rate: Any
     num_taken: tf.Tensor
+    num_steps: tf.Tensor
     seed: tf.Tensor
 
 
@@ -53,9 +56,11 @@ class Group(abc.ABC):
 
     Attributes:
         positions: the positions of the variables among those of the optimizer.
+        needs_num_steps: whether the rule must know the number of steps of the whole training.
     """
 
     positions: list[int]
+    needs_num_steps: bool = False
 
     @abc.abstractmethod
     def state_shapes(self, name: str) -> list[tuple[str, tuple[int, ...]]]:

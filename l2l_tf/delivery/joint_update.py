@@ -61,6 +61,7 @@ def update_jointly(
     learning_rate: Any,
     limit: tf.Tensor,
     num_taken: tf.Tensor,
+    num_steps: tf.Tensor,
 ) -> Outcome:
     """Updates the variables and states of all groups, if all values involved are valid.
 
@@ -72,6 +73,7 @@ def update_jointly(
         limit: float32 `[]`, the largest allowed absolute value of a gradient.
         num_taken: int32 `[]`, the number of steps taken before. It seeds the rounding of states, so
             that a skipped step has no effect on it.
+        num_steps: int32 `[]`, the number of steps of the whole training. Zero if it is not known.
 
     Returns:
         The outcome. The step is taken if all gradients, deltas times the learning rate, next states
@@ -91,6 +93,7 @@ def update_jointly(
             values=[None if part is None else part.variable for part in own],
             learning_rate=learning_rate,
             num_taken=num_taken,
+            num_steps=num_steps,
             seed=tf.stack([num_taken, 1000 * index]),
         )
         step = group.step(request, state)

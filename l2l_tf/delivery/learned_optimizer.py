@@ -15,6 +15,7 @@ from l2l_tf.checks import check_count, check_one_of
 from l2l_tf.delivery.assignment import Assignment, assign
 from l2l_tf.delivery.gradient_history import GradientHistory, limit_after, note_step
 from l2l_tf.delivery.group import Group
+from l2l_tf.delivery.horizon import Horizon
 from l2l_tf.delivery.joint_update import Part, dense, update_jointly
 from l2l_tf.delivery.optimizer_arguments import (
     check_backend,
@@ -37,6 +38,7 @@ from l2l_tf.delivery.saved_state import (
     ASSIGNMENT,
     HISTORY,
     LAYOUT,
+    NUM_STEPS,
     RULES,
     PendingState,
     SavedState,
@@ -133,6 +135,10 @@ class LearnedOptimizer(JointOptimizer):
         chunk_size: the number of coordinates that a learned rule processes at once on large models.
             It bounds the memory that a step needs in addition to the state. None chooses it; 0
             processes all at once.
+        num_steps: the number of steps of the whole training, epochs times steps per epoch, for
+            rules that must know it, such as `l2l_tf.rules.GeneralRule`. Skipped steps don't count.
+            It is part of the saved state. Other rules ignore it. None leaves it to
+            `l2l_tf.NumStepsFromFit`, or to the attribute of the same name.
         **keras_arguments: the arguments of every Keras optimizer: `name`, `weight_decay`,
             `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`,
             `ema_overwrite_frequency`, `loss_scale_factor`, `gradient_accumulation_steps`. As in
@@ -141,6 +147,7 @@ class LearnedOptimizer(JointOptimizer):
             0.001.
 
     Attributes:
+        num_steps: as given, or None if it is not known. It may be set at any time.
         num_skipped_steps: int64 variable `[]`: the number of steps skipped so far, either because
             something was not finite or because a gradient was far beyond earlier ones.
         num_outlier_steps: int64 variable `[]`: the number of those skipped for the latter reason.
@@ -161,6 +168,7 @@ class LearnedOptimizer(JointOptimizer):
         nan_policy: str = "skip",
         state_dtype: str = "float32",
         chunk_size: int | None = None,
+        num_steps: int | None = None,
         **keras_arguments: Any,
     ):
         check_backend()
@@ -183,6 +191,7 @@ class LearnedOptimizer(JointOptimizer):
         # An attribute, so that tf.train.Checkpoint saves it.
         self._rule_layers = RuleLayers([own_rule, *(one.rule for one in own_routes)])
         self._gradient_history = GradientHistory()
+        self._horizon = Horizon(num_steps)
         self.num_skipped_steps = self.add_variable(
             shape=(), dtype="int64", aggregation="only_first_replica", name="num_skipped_steps"
         )
@@ -309,6 +318,9 @@ class LearnedOptimizer(JointOptimizer):
             self.weight_decay if self.is_decayed(variable) else None for variable in variables
         ]
 
+        needs_num_steps = any(group.needs_num_steps for group in self._groups())
+        if needs_num_steps:
+            self._horizon.check()
         states = [group.state for group in self._groups()]
         of_devices = strategy.experimental_local_results(variables[0])
 
@@ -320,17 +332,20 @@ class LearnedOptimizer(JointOptimizer):
                 (
                     variables,
                     states,
-                    (self.num_steps, self.num_skipped_steps.value),
+                    (self.step_count, self.num_skipped_steps.value, self._horizon.variable.value),
                     self._gradient_history.values,
                 ),
             )
-            num_steps, num_skipped_steps = counts
-            num_taken = tf.cast(num_steps - num_skipped_steps, tf.int32)
+            step_count, num_skipped_steps, num_steps = counts
+            num_taken = tf.cast(step_count - num_skipped_steps, tf.int32)
+            num_steps = tf.cast(num_steps, tf.int32)
+            if needs_num_steps and device == 0:
+                self._horizon.tell_at_the_end(num_taken, num_steps)
             given = zip(positions, own_variables, gradients, decays, strict=True)
             parts = {position: Part(*part) for position, *part in given}
             groups = list(zip(self._groups(), own_states, strict=True))
             limit = limit_after(history)
-            outcome = update_jointly(groups, parts, learning_rate, limit, num_taken)
+            outcome = update_jointly(groups, parts, learning_rate, limit, num_taken, num_steps)
             note_step(history, outcome.size, outcome.is_taken, outcome.is_outlier)
             must_hold = []
             if self.nan_policy == "raise":
@@ -346,6 +361,9 @@ class LearnedOptimizer(JointOptimizer):
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         super().finalize_variable_values(var_list)
+        if any(group.needs_num_steps for group in self._groups()):
+            num_skipped = int(self.num_skipped_steps.numpy())
+            self._horizon.warn_after(int(self.iterations.numpy()) - num_skipped)
         if self.nan_policy != "raise":
             return
         num_new = self._num_not_finite() - self._hidden.num_reported
@@ -368,6 +386,15 @@ class LearnedOptimizer(JointOptimizer):
         """The number of steps skipped because of a finite gradient far beyond earlier ones."""
         return self._gradient_history.num_outliers
 
+    @property
+    def num_steps(self) -> int | None:
+        """The number of steps of the whole training, or None if it is not known."""
+        return self._horizon.num_steps
+
+    @num_steps.setter
+    def num_steps(self, num_steps: int) -> None:
+        self._horizon.num_steps = num_steps
+
     # Configuration and state
 
     def get_config(self) -> dict[str, Any]:
@@ -377,6 +404,7 @@ class LearnedOptimizer(JointOptimizer):
             "nan_policy": self.nan_policy,
             "state_dtype": self.state_dtype,
             "chunk_size": self.chunk_size,
+            "num_steps": self.num_steps,
         }
         plan = self._hidden.plan
         assignment = plan.assignment if plan else self._hidden.remembered
@@ -407,6 +435,8 @@ class LearnedOptimizer(JointOptimizer):
         for name, weight in self._rule_layers.named_weights().items():
             store[name] = weight.numpy()
         store[HISTORY] = self._gradient_history.numbers()
+        if self.num_steps is not None:
+            store[NUM_STEPS] = np.array(self.num_steps)
         store[RULES] = rules_to_bytes(self._hidden.rules)
         plan = self._hidden.plan
         store[LAYOUT] = plan.layout if plan else np.zeros([0], np.int64)
@@ -434,7 +464,7 @@ class LearnedOptimizer(JointOptimizer):
             return
         weights = self._rule_layers.named_weights()
         saved.check_rules(rules_to_bytes(self._hidden.rules), weights)
-        history = saved.history
+        history, num_steps = saved.history, saved.num_steps
         pending = PendingState(saved, None, self._hidden.num_reported)
         if not saved.was_built:
             own = [variable is self.num_skipped_steps for variable in self.variables].index(True)
@@ -465,6 +495,8 @@ class LearnedOptimizer(JointOptimizer):
             pending.replace(weight, saved.values[name])
         for variable, number in zip(self._gradient_history.keras_variables, history, strict=True):
             pending.replace(variable, number)
+        if num_steps is not None:
+            pending.replace(self._horizon.variable, num_steps)
         self._note_reported_steps()
         if saved.was_built and not self.built:
             self._hidden.pending = pending

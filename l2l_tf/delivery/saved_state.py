@@ -19,6 +19,8 @@ RULES = "rules"
 ASSIGNMENT = "assignment"
 # The entry for the size of past gradients (`GradientHistory.numbers`).
 HISTORY = "gradient_history"
+# The entry for the number of steps of the whole training, if it was known.
+NUM_STEPS = "num_steps"
 
 
 class SavedState:
@@ -53,6 +55,18 @@ class SavedState:
         if not is_one or not np.isfinite(history).all() or (history < 0).any():
             raise mismatch(self._owner, "has an invalid history of gradients")
         return history
+
+    @property
+    def num_steps(self) -> np.ndarray | None:
+        """The number of steps of the whole training, int64 `[]`, or None if it is not known.
+
+        Raises:
+            ValueError: the entry is not such a number.
+        """
+        number = self.values.get(NUM_STEPS)
+        if number is not None and (number.shape or number.dtype.kind not in "iu" or number < 1):
+            raise mismatch(self._owner, "has an invalid number of steps")
+        return number
 
     def check_rules(self, rules: np.ndarray, weights: dict[str, Any]) -> None:
         """Raises ValueError if the state is not for these rules.

@@ -28,6 +28,7 @@ class TensorGroup(Group):
     def __init__(self, rule: Rule, positions: Sequence[int], specs: Sequence[ParameterSpec]):
         self.positions = list(positions)
         self._bound = rule.bind(specs)
+        self.needs_num_steps = "num_steps" in self._bound.needs
         self._dtype = tf.as_dtype(getattr(rule, "compute_dtype", "float32"))
         if "losses" in self._bound.needs:
             raise ValueError(
@@ -99,7 +100,7 @@ class TensorGroup(Group):
                 else tf.cast(one.read_value(), self._dtype)
                 for one, shape in zip(request.values, self._bound.layout.shapes, strict=True)
             ]
-        return StepInfo(request.num_taken, None, parameters)
+        return StepInfo(request.num_taken, None, parameters, request.num_steps)
 
     def _kept(self, request: Request, before: list[tf.Tensor], after: TensorState) -> TensorState:
         """Returns the next state, with the old one for tensors without a gradient."""

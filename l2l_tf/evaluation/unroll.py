@@ -76,6 +76,7 @@ def unroll(
     record: Collection[str] = (),
     second_derivatives: float = 0.0,
     backpropagation_steps: int | None = None,
+    horizon: Any = None,
 ) -> tuple[Unroll, Iterate]:
     """Takes T steps from an iterate; returns their results and the iterate after them.
 
@@ -99,6 +100,8 @@ def unroll(
             the deltas' derivatives.
         backpropagation_steps: the interval, in steps, at which the rule's state is detached from a
             tape. None never detaches it.
+        horizon: the number of steps of the whole trajectory, for rules that need it: an integer or
+            int32 `[]`. None means that the unroll is the whole.
     """
     bound = bind(rule, problem)
     layout = FlatLayout(problem.parameter_shapes)
@@ -107,6 +110,8 @@ def unroll(
     def body(index, iterate, records):
         state = cut_off(iterate.rule_state, index, backpropagation_steps)
         info = _info(bound, iterate, second_derivatives)
+        if "num_steps" in bound.needs:
+            info = info._replace(num_steps=num_steps if horizon is None else horizon)
         delta, state = bound(iterate.gradient, state, info)
         parameters = iterate.parameters + delta
         step = iterate.step + 1

@@ -5,6 +5,7 @@ import keras  # noqa: F401
 
 from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
+from l2l_tf.rules.general import GeneralRule
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop, with_nesterov
 from l2l_tf.rules.rnnprop import RNNprop
@@ -26,6 +27,7 @@ __all__ = [
     "CoordinatewiseLSTM",
     "CoordinatewiseRule",
     "FlatLayout",
+    "GeneralRule",
     "Muon",
     "NAdam",
     "NesterovRNNprop",

@@ -18,11 +18,13 @@ class StepInfo(NamedTuple):
         losses: the losses of all functions at the point where the gradient was taken: float `[R]`,
             where R is the product of the rule's batch axes, or 1 if it has none.
         parameters: that point, in the same form as the gradient.
+        num_steps: the number of steps of the whole trajectory: int32 `[]`, or an integer.
     """
 
     step: Any = None
     losses: Any = None
     parameters: Any = None
+    num_steps: Any = None
 
 
 NO_INFO = StepInfo()

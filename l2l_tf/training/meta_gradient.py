@@ -1,6 +1,6 @@
 """The gradient of an unroll's loss with respect to a rule's weights."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -34,6 +34,7 @@ def meta_gradient(
     step_weights: tf.Tensor | None = None,
     second_derivatives: float = 0.0,
     backpropagation_steps: int | None = None,
+    horizon: Any = None,
 ) -> MetaGradient:
     """Returns the meta-loss L = sum over t of w_t f(theta_t) of an unroll, and its gradient.
 
@@ -69,6 +70,7 @@ def meta_gradient(
             but its derivative holds the rule's state constant at every K-th step. An unroll can
             then be long, to capture long-term effects of a delta, without derivatives through as
             many steps of the rule. None means the length of the unroll.
+        horizon: the number of steps of the whole trajectory, as in `unroll`.
 
     Raises:
         ValueError: second derivatives are requested for a rule in chunks.
@@ -96,6 +98,7 @@ def meta_gradient(
             [] if second_derivatives else record,
             second_derivatives,
             backpropagation_steps,
+            horizon,
         )
         meta_loss = tf.reduce_sum(step_weights[:, tf.newaxis] * steps.losses)
     if bound.is_replayed:

@@ -47,7 +47,7 @@ def _run(rule: BoundRule, gradients: list[list[tf.Tensor]]) -> list[list[tf.Tens
     parameters = [tf.ones_like(one) for one in gradients[0]]
     for step, of_step in enumerate(gradients):
         of_tensors, state = rule.update(
-            of_step, state, StepInfo(tf.constant(step), None, parameters)
+            of_step, state, StepInfo(tf.constant(step), None, parameters, NUM_STEPS)
         )
         deltas.append(of_tensors)
         parameters = [one + delta for one, delta in zip(parameters, of_tensors, strict=True)]
@@ -85,7 +85,7 @@ def test_tensors_and_one_flat_vector_of_them_are_answered_alike(name):
     by_tensors, state, deltas = _run(bound, _gradients()), bound.initial_state(), []
     parameters = tf.ones([bound.num_coordinates])
     for step, gradients in enumerate(_gradients()):
-        info = StepInfo(tf.constant(step), None, parameters)
+        info = StepInfo(tf.constant(step), None, parameters, NUM_STEPS)
         delta, state = bound(bound.layout.flatten(gradients), state, info)
         parameters += delta
         deltas.append(bound.layout.unflatten(delta))
@@ -163,8 +163,8 @@ def test_two_unrolls_are_exactly_one_of_their_length(name):
     rule = bind(make(name), problem)
     first = start(rule, problem, SEED)
     whole, end = unroll(rule, problem, SEED, first, 4)
-    half, middle = unroll(rule, problem, SEED, first, 2)
-    other_half, same_end = unroll(rule, problem, SEED, middle, 2)
+    half, middle = unroll(rule, problem, SEED, first, 2, horizon=4)
+    other_half, same_end = unroll(rule, problem, SEED, middle, 2, horizon=4)
     np.testing.assert_array_equal(whole.losses, [*half.losses, *other_half.losses])
     np.testing.assert_array_equal(end.parameters, same_end.parameters)
 
@@ -195,7 +195,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(name, second_derivative
         state, total = first.rule_state, 0.0
         for step in range(3):
             gradient, parameters, later = constants[step]
-            info = StepInfo(first.step + step, None, parameters)
+            info = StepInfo(first.step + step, None, parameters, 3)
             delta, state = bound(gradient, state, info)
             total += float(tf.tensordot(later, delta, 1))
         return total
@@ -286,7 +286,10 @@ def test_an_export_is_the_rule_for_keras_and_for_tensorflow_alone(name, tmp_path
     parameters = {f"parameter_{one}": tf.ones(VARIABLES[i].shape) for i, one in enumerate(names)}
     for step, gradients in enumerate(_gradients()):
         given = {f"gradient_{one}": two for one, two in zip(names, gradients, strict=True)}
-        answer = module.signatures["update"](**given, **state, **parameters)
+        update = module.signatures["update"]
+        counts = {"step": tf.constant(step), "num_steps": tf.constant(NUM_STEPS)}
+        counts = {one: counts[one] for one in counts if one in update.structured_input_signature[1]}
+        answer = update(**given, **state, **parameters, **counts)
         deltas = [answer.pop(f"delta_{one}") for one in names]
         _assert_close(deltas, expected[step])
         state = answer
@@ -318,7 +321,7 @@ def test_as_a_keras_optimizer_it_takes_the_steps_of_the_unroll(name, jit_compile
     first = start(bound, problem, SEED)
     _, last = unroll(bound, problem, SEED, first, NUM_STEPS)
     model = _Model(problem.initial_parameters(SEED))
-    optimizer = l2l_tf.LearnedOptimizer(rule)
+    optimizer = l2l_tf.LearnedOptimizer(rule, num_steps=NUM_STEPS)
     variables = [model.pair, model.single]
     optimizer.build(variables)
 
@@ -341,7 +344,7 @@ def test_as_a_keras_optimizer_it_takes_the_steps_of_the_unroll(name, jit_compile
 def test_a_keras_model_that_it_trains_is_saved_and_goes_on(name, tmp_path):
     x = np.random.default_rng(0).standard_normal((16, 3)).astype(np.float32)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)])
-    model.compile(l2l_tf.LearnedOptimizer(make(name)), "mse")
+    model.compile(l2l_tf.LearnedOptimizer(make(name), num_steps=9), "mse")
     model.fit(x, x[:, :1], batch_size=8, verbose=0, shuffle=False)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -355,7 +358,7 @@ def test_a_keras_model_that_it_trains_is_saved_and_goes_on(name, tmp_path):
 def test_a_variable_without_a_gradient_stays_and_so_does_its_state(name):
     kernel = keras.Variable(np.ones((3, 2), np.float32), name="kernel")
     bias = keras.Variable(np.ones(2, np.float32), name="bias")
-    together, apart = (l2l_tf.LearnedOptimizer(make(name)) for _ in range(2))
+    together, apart = (l2l_tf.LearnedOptimizer(make(name), num_steps=9) for _ in range(2))
     for optimizer in (together, apart):
         optimizer.build([kernel, bias])
     gradient = tf.ones([3, 2])

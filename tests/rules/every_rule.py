@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from l2l_tf.rules import (
     BASELINES,
     NAG,
     AdamW,
     CoordinatewiseLSTM,
+    GeneralRule,
     Muon,
     NAdam,
     NesterovRNNprop,
@@ -22,6 +24,14 @@ from tests.rules.tensor_rule import TensorRule
 
 def _lstm(seed: int, dtype: str) -> CoordinatewiseLSTM:
     return CoordinatewiseLSTM((4, 3), output_stddev=0.3, seed=seed, dtype=dtype)
+
+
+def _general(seed: int, dtype: str) -> GeneralRule:
+    """Returns a rule whose controller does something, unlike that of an untrained one."""
+    rule = GeneralRule(num_hidden=3, seed=seed, dtype=dtype)
+    draw = np.random.default_rng(seed)
+    rule.set_weights([one + 0.1 * draw.standard_normal(one.shape) for one in rule.get_weights()])
+    return rule
 
 
 def _cosine() -> keras.optimizers.schedules.LearningRateSchedule:
@@ -44,6 +54,7 @@ LEARNED: dict[str, Callable[[int, str], Any]] = {
         _lstm(seed, dtype), [Route(_lstm(seed + 1, dtype), name="kernel|parameter_0|pair")]
     ),
     "tensor": lambda seed, dtype: TensorRule(dtype=dtype),
+    "general": _general,
     "routed_to_tensors": lambda seed, dtype: RoutedRule(
         _lstm(seed, dtype), [Route(TensorRule(dtype=dtype), name="kernel|parameter_0|pair")]
     ),

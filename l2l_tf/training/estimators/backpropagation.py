@@ -90,6 +90,7 @@ class TruncatedBackpropagation(GradientEstimator):
             step_weights,
             self.second_derivatives,
             self.backpropagation_steps,
+            run.horizon,
         )
         return Estimate(result.meta_loss, result.gradients, result.iterate)
 

@@ -163,7 +163,7 @@ class EvolutionStrategies(GradientEstimator):
             sums = [old + new for old, new in zip(state.noise, drawn, strict=True)]
         losses, iterates = tf.map_fn(
             lambda one: pair.unroll(*one),
-            (state.seeds, steps, state.iterates),
+            (state.seeds, steps, state.iterates, state.horizons),
             fn_output_signature=(tf.TensorSpec([2], pair.dtype), pair.iterates_spec),
             parallel_iterations=seeds.shape[0],
         )
@@ -229,7 +229,9 @@ class _Pair:
     def iterates_spec(self) -> Any:
         """The specs of a pair's two iterates."""
         seed = tf.TensorSpec([2], tf.int32)
-        outputs = tf.function(self.start).get_concrete_function(seed).structured_outputs
+        outputs = (
+            tf.function(self.start, autograph=False).get_concrete_function(seed).structured_outputs
+        )
         return tf.nest.map_structure(lambda one: tf.TensorSpec(one.shape, one.dtype), outputs)
 
     @property
@@ -262,7 +264,7 @@ class _Pair:
         ]
 
     def unroll(
-        self, seed: tf.Tensor, noise: Sequence[tf.Tensor], iterates: Iterate
+        self, seed: tf.Tensor, noise: Sequence[tf.Tensor], iterates: Iterate, horizon: tf.Tensor
     ) -> tuple[tf.Tensor, Iterate]:
         """Returns the losses `[2]` of one unroll and the iterates after it."""
 
@@ -276,7 +278,12 @@ class _Pair:
             ]
             with keras.StatelessScope(state_mapping=moved):
                 steps, last = unroll(
-                    self._rule, self._task, seed[tf.newaxis], iterate, self._run.unroll_length
+                    self._rule,
+                    self._task,
+                    seed[tf.newaxis],
+                    iterate,
+                    self._run.unroll_length,
+                    horizon=horizon,
                 )
             last = last._replace(rule_state=self._rule.whole_state(last.rule_state))
             return self._loss(steps.losses), last

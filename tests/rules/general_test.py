@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_tf.parameter_spec import ParameterSpec
+from l2l_tf.rules import GeneralRule, StepInfo
+from l2l_tf.rules.general import INPUTS, OUTPUTS
+from tests.reference.general import General
+
+SHAPES = [(7, 5), (5,), (3, 3, 2, 4), (4,), (6, 11), ()]
+NUM_STEPS = 12
+
+
+def _specs(shapes):
+    return [ParameterSpec(f"tensor_{index}", shape) for index, shape in enumerate(shapes)]
+
+
+def _trained(seed: int = 0, dtype: str = "float32") -> GeneralRule:
+    rule = GeneralRule(num_hidden=4, seed=seed, dtype=dtype)
+    draw = np.random.default_rng(seed)
+    rule.set_weights([one + 0.1 * draw.standard_normal(one.shape) for one in rule.get_weights()])
+    return rule
+
+
+def _gradients(shapes, num_steps=NUM_STEPS, scale=1.0):
+    draw = np.random.default_rng(1)
+    return [
+        [
+            scale * draw.standard_normal(shape) * 10.0 ** (index - 3)
+            for index, shape in enumerate(shapes)
+        ]
+        for _ in range(num_steps)
+    ]
+
+
+def _run(rule, gradients, parameters, num_steps=NUM_STEPS):
+    """Returns the deltas of each step, from given parameters."""
+    dtype = rule.compute_dtype
+    bound = rule.bind(_specs([np.shape(one) for one in parameters]))
+    state, deltas = bound.initial_state(), []
+    parameters = [tf.constant(one, dtype) for one in parameters]
+
+    @tf.function(autograph=False)
+    def update(gradients, state, step, parameters):
+        return bound.update(gradients, state, StepInfo(step, None, parameters, num_steps))
+
+    for step, of_step in enumerate(gradients):
+        given = [tf.constant(one, dtype) for one in of_step]
+        of_tensors, state = update(given, state, tf.constant(step), parameters)
+        parameters = [one + delta for one, delta in zip(parameters, of_tensors, strict=True)]
+        deltas.append([one.numpy() for one in of_tensors])
+    return deltas
+
+
+def _parameters(shapes):
+    draw = np.random.default_rng(2)
+    return [0.3 * draw.standard_normal(shape) for shape in shapes]
+
+
+def test_it_takes_the_steps_of_its_twin():
+    rule, parameters = _trained(dtype="float64"), _parameters(SHAPES)
+    twin = General([one.numpy() for one in rule.weights], SHAPES, NUM_STEPS)
+    gradients = _gradients(SHAPES)
+    for of_step, deltas in zip(gradients, _run(rule, gradients, parameters), strict=True):
+        expected = twin.step(parameters, of_step)
+        for one, other in zip(deltas, expected, strict=True):
+            # The twin adds no tiny numbers to means.
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+        parameters = [one + delta for one, delta in zip(parameters, expected, strict=True)]
+
+
+def test_untrained_it_moves_a_matrix_along_its_orthogonalised_momentum():
+    (delta,) = _run(GeneralRule(seed=0), _gradients([(6, 6)], 1), [np.zeros((6, 6))])[0]
+    (gradient,) = _gradients([(6, 6)], 1)[0]
+    left, _, right = np.linalg.svd(gradient)
+    # Newton and Schulz's iteration is not exact: singular values come out between .7 and 1.2.
+    cosine = -np.sum(delta * (left @ right)) / np.linalg.norm(delta) / np.sqrt(6)
+    assert cosine > 0.95
+
+
+def test_the_scale_of_the_loss_changes_nothing():
+    rule, shapes = _trained(), SHAPES[:2]
+    parameters = _parameters(shapes)
+    expected = _run(rule, _gradients(shapes), parameters)
+    for scale in (1e-6, 1e6):
+        deltas = _run(rule, _gradients(shapes, scale=scale), parameters)
+        for one, other in zip(tf.nest.flatten(deltas), tf.nest.flatten(expected), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_the_rate_of_an_untrained_rule_warms_up_and_falls_to_zero():
+    num_steps = 100
+    deltas = _run(
+        GeneralRule(seed=0), _gradients([(4, 4)], num_steps), [np.zeros((4, 4))], num_steps
+    )
+    rates = [float(np.sqrt(np.mean(np.square(one)))) for (one,) in deltas]
+    # 3e-3 for 1,000 steps, times the root of ten.
+    assert max(rates) == pytest.approx(3e-3 * 10**0.5, rel=0.02)
+    assert rates[0] == pytest.approx(max(rates) / 6, rel=0.02)
+    assert int(np.argmax(rates)) == 5
+    assert rates[-1] < 1e-3 * max(rates)
+    assert (np.diff(rates[6:]) < 0).all()
+
+
+def test_after_the_last_step_it_stands_still():
+    shapes = SHAPES[:2]
+    deltas = _run(_trained(), _gradients(shapes, 6), _parameters(shapes), num_steps=4)
+    assert all(np.abs(one).max() > 0 for one in deltas[3])
+    for of_tensors in deltas[4:]:
+        for one in of_tensors:
+            np.testing.assert_array_equal(one, 0)
+
+
+def test_a_tensor_without_gradients_moves_by_its_decay_alone():
+    shapes = [(4, 3), (3,)]
+    parameters = _parameters(shapes)
+    gradients = [[np.zeros((4, 3)), one[1]] for one in _gradients(shapes)]
+    deltas = _run(GeneralRule(seed=0), gradients, parameters)
+    moved = sum(one[0] for one in deltas)
+    # Before anything is learned, 3e-3 softplus(-5) of the parameters a step at most.
+    assert np.abs(moved).max() < 3e-3 * 0.0068 * NUM_STEPS * np.abs(parameters[0]).max()
+    assert np.abs(sum(one[1] for one in deltas)).max() > 1e-2
+
+
+def test_it_recovers_from_a_huge_gradient():
+    shapes = [(4, 3)]
+    gradients = _gradients(shapes, 60)
+    gradients[5] = [np.full((4, 3), 1e15)]
+    deltas = _run(_trained(), gradients, _parameters(shapes), num_steps=60)
+    assert np.isfinite(deltas).all()
+    # Every step has the size that the controller decides on.
+    sizes = [np.sqrt(np.mean(np.square(one))) for (one,) in deltas]
+    assert min(sizes[6:50]) > 0.1 * np.median(sizes)
+    assert max(sizes) < 10 * np.median(sizes)
+
+
+def test_it_names_what_its_controller_sees_and_says():
+    rule = GeneralRule(num_hidden=3, seed=0)
+    assert {one.name: tuple(one.shape) for one in rule.weights} == {
+        "hidden_kernel": (20, 3),
+        "mix_kernel": (23, 8),
+        "mix_bias": (8,),
+        "rate_kernel": (23, 2),
+        "rate_bias": (2,),
+    }
+    assert (len(INPUTS), len(OUTPUTS)) == (20, 10)
+
+
+def test_its_state_is_three_numbers_for_each_coordinate():
+    state = GeneralRule(seed=0).bind(_specs([(30, 40), (40,)])).initial_state()
+    assert sum(int(tf.size(one)) for one in tf.nest.flatten(state)) == 3 * 31 * 40 + 2
+
+
+def test_without_the_number_of_steps_it_says_so():
+    bound = GeneralRule(seed=0).bind(_specs([(2,)]))
+    with pytest.raises(ValueError, match="num_steps=None"):
+        bound.update([tf.ones([2])], bound.initial_state(), StepInfo(0, None, [tf.ones([2])]))
+
+
+def test_num_hidden_must_be_a_count():
+    with pytest.raises(ValueError, match="num_hidden"):
+        GeneralRule(num_hidden=0)
