@@ -188,7 +188,9 @@ def test_averages_of_weights_take_their_place_after_fit(make):
     model = keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(2, kernel_initializer="ones", use_bias=False)]
     )
-    model.compile(make(learning_rate=0.1, use_ema=True, ema_momentum=0.9), loss="mse")
+    model.compile(
+        make(learning_rate=0.1, use_ema=True, ema_momentum=0.9), loss="mse", jit_compile=False
+    )
     model.fit(np.ones([1, 1]), np.zeros([1, 1]), epochs=2, verbose=0)
     # Weights go from 1 to .9 and .81, averages from .9 to .891.
     _equal(model.trainable_variables[0], [[0.891, 0.891]])
@@ -308,7 +310,7 @@ def test_a_checkpoint_of_tensorflow_restores_model_and_optimizer(make, tmp_path)
     keras.utils.set_random_seed(0)
     model, optimizer = keras.Sequential([keras.layers.Dense(2)]), make(learning_rate=0.1)
     x, y = np.random.default_rng(0).random([2, 3, 2])
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     model.train_on_batch(x, y)
     before = model.predict(x, verbose=0)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)

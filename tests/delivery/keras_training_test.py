@@ -46,7 +46,8 @@ def _lstm(**arguments) -> CoordinatewiseLSTM:
 
 def _fit(optimizer, model=None, epochs=2, callbacks=(), **compile_arguments) -> keras.Model:
     model = model or _model()
-    model.compile(optimizer, loss="mse", **compile_arguments)
+    # Unless a test is about it, XLA would only take its time.
+    model.compile(optimizer, loss="mse", **{"jit_compile": False} | compile_arguments)
     return _go_on(model, epochs, callbacks)
 
 
@@ -306,7 +307,7 @@ def test_a_loaded_model_goes_on_bit_for_bit(optimizer, tmp_path):
 
 def test_a_model_that_was_saved_before_its_first_step_is_trained_as_the_original(tmp_path):
     model = _model()
-    model.compile(LearnedOptimizer(_lstm(), use_ema=True), loss="mse")
+    model.compile(LearnedOptimizer(_lstm(), use_ema=True), loss="mse", jit_compile=False)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     _same_weights(_go_on(loaded), _go_on(model))
@@ -352,7 +353,7 @@ def test_a_checkpoint_goes_on_bit_for_bit_with_the_rule_it_was_made_with(tmp_pat
     path = checkpoint.save(str(tmp_path / "checkpoint"))
     # Another rule of the same form: the checkpoint's takes its place.
     other = _model()
-    other.compile(LearnedOptimizer(_lstm(seed=7)), loss="mse")
+    other.compile(LearnedOptimizer(_lstm(seed=7)), loss="mse", jit_compile=False)
     if not restore_first:
         other.optimizer.build(other.trainable_variables)
     status = tf.train.Checkpoint(model=other, optimizer=other.optimizer).restore(path)
@@ -368,7 +369,7 @@ def test_a_weights_file_goes_on_bit_for_bit(tmp_path, built):
     model.save_weights(tmp_path / "of.weights.h5")
     other = _model()
     routes = [Route(_lstm(seed=3), kind="vector")]
-    other.compile(LearnedOptimizer(_lstm(seed=2), routes), loss="mse")
+    other.compile(LearnedOptimizer(_lstm(seed=2), routes), loss="mse", jit_compile=False)
     if built:
         other.optimizer.build(other.trainable_variables)
     other.load_weights(tmp_path / "of.weights.h5")

@@ -486,7 +486,7 @@ def test_the_state_of_another_kind_of_optimizer_is_refused():
 def test_a_model_file_with_a_state_that_does_not_fit_is_refused(tmp_path):
     models = [_conv_net() for _ in range(2)]
     for model, arguments in zip(models, ({}, {"use_ema": True}), strict=True):
-        model.compile(LearnedOptimizer(_lstm(), **arguments), loss="mse")
+        model.compile(LearnedOptimizer(_lstm(), **arguments), loss="mse", jit_compile=False)
         model.optimizer.build(model.trainable_variables)
     models[0].save_weights(tmp_path / "of.weights.h5")
     with pytest.raises(ValueError, match="An optimizer's state must be of the same rules"):
@@ -496,7 +496,7 @@ def test_a_model_file_with_a_state_that_does_not_fit_is_refused(tmp_path):
 def test_weights_without_any_state_are_loaded_with_a_warning(tmp_path):
     model, other = _conv_net(), _conv_net()
     model.save_weights(tmp_path / "of.weights.h5")
-    other.compile(LearnedOptimizer(_lstm(), name="mine"), loss="mse")
+    other.compile(LearnedOptimizer(_lstm(), name="mine"), loss="mse", jit_compile=False)
     with pytest.warns(UserWarning, match="The file holds no state of the optimizer 'mine'"):
         other.load_weights(tmp_path / "of.weights.h5")
     for one, wanted in zip(other.get_weights(), model.get_weights(), strict=True):
