@@ -9,18 +9,33 @@ from sklearn.datasets import load_digits
 from l2l_tf.delivery.gradient_history import GradientHistory, limit_after, note_step
 from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load
 from l2l_tf.delivery.pretrained import list_rules, load_rule
-from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, NesterovRNNprop, RNNprop, Route
+from l2l_tf.rules import (
+    SGD,
+    Adam,
+    CoordinatewiseLSTM,
+    GeneralRule,
+    NesterovRNNprop,
+    RNNprop,
+    Route,
+)
 from tests.delivery.linear_rule import LinearRule
 
-HAND_DESIGNED = {"adam": lambda: Adam(1e-3), "momentum": lambda: SGD(1e-2, 0.9)}
-EVERY_RULE = [*list_rules(), *HAND_DESIGNED]
+NOT_SHIPPED = {
+    "adam": lambda: Adam(1e-3),
+    "momentum": lambda: SGD(1e-2, 0.9),
+    "general": lambda: GeneralRule(seed=0),
+}
+EVERY_RULE = [*list_rules(), *NOT_SHIPPED]
 
 NUM_COORDINATES = 5
+# Of long runs.
+NUM_STEPS = 10_000
 
 
 def _optimizer(name: str, **arguments) -> LearnedOptimizer:
-    if name in HAND_DESIGNED:
-        return LearnedOptimizer(HAND_DESIGNED[name](), **arguments)
+    arguments = {"num_steps": NUM_STEPS} | arguments
+    if name in NOT_SHIPPED:
+        return LearnedOptimizer(NOT_SHIPPED[name](), **arguments)
     return load(name, replay=False, **arguments)
 
 
@@ -319,8 +334,6 @@ def test_a_history_that_is_none_is_refused(history):
 
 
 # Long runs
-
-NUM_STEPS = 10_000
 
 
 def _digits(parameters: tf.Tensor) -> tf.Tensor:
