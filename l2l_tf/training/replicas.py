@@ -1,6 +1,7 @@
 """The replicas of a distribution strategy: sharing tasks and reaching agreement."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ class Replicas:
         As in Keras, TensorFlow traces it without AutoGraph: that takes seconds, and what depends on
         the value of a tensor says so by `tf.cond` and `tf.where`.
         """
-        return tf.function(lambda *arguments: self.run(function, *arguments), autograph=False)
+        # TensorFlow counts how often functions are traced by their code, which lambdas would share.
+        return tf.function(functools.partial(self.run, function), autograph=False)
 
     def share(self, items: tf.Tensor) -> tf.Tensor:
         """Returns the current replica's part of the first axis; call it within `run`."""

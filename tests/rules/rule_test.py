@@ -165,6 +165,6 @@ def test_what_a_rule_needs_must_be_known():
             needs = frozenset({"step", "loss"})
 
     assert str(raised.value) == (
-        "needs must name what a step tells: ['step', 'losses', 'parameters']. "
+        "needs must name what a step tells: ['step', 'losses', 'parameters', 'num_steps']. "
         "Received: ['loss'] in Misspelt. Correct the names."
     )
