@@ -63,7 +63,7 @@ class JointOptimizer(keras.optimizers.Optimizer, abc.ABC):
 
     @property
     def step_count(self) -> tf.Variable:
-        """The number of steps, including skipped ones, int64 `[]`."""
+        """The number of calls, int64 `[]`, each with the gradients of one minibatch."""
         return self._iterations.value
 
     @property

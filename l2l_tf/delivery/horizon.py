@@ -14,12 +14,12 @@ from l2l_tf.keras_internals import is_compiled_by_xla
 _MISSING = (
     "num_steps must be the number of steps of the whole training, which this rule must know. "
     "Received: num_steps=None. Give epochs times steps per epoch, as in "
-    'l2l_tf.load("general", num_steps=10 * 938), or pass callbacks=[l2l_tf.NumStepsFromFit()] to '
+    "LearnedOptimizer(rule, num_steps=10 * 938), or pass callbacks=[l2l_tf.NumStepsFromFit()] to "
     "fit."
 )
 
 
-class Horizon(tf.Module):
+class Horizon:
     """The number of steps for which an optimizer trains.
 
     Attributes:
@@ -27,15 +27,11 @@ class Horizon(tf.Module):
     """
 
     def __init__(self, num_steps: int | None):
-        super().__init__()
-        self.variable = keras.Variable(
-            0 if num_steps is None else checked(num_steps),
-            dtype="int64",
-            trainable=False,
-            aggregation="only_first_replica",
-            name="num_steps",
-        )
-        self._is_told = False
+        self.variable = _count("num_steps")
+        # The number for which it was last said that training went on after its end.
+        self._told = _count("told_num_steps")
+        self._can_print = False
+        self.num_steps = num_steps
 
     @property
     def num_steps(self) -> int | None:
@@ -43,14 +39,13 @@ class Horizon(tf.Module):
         return int(self.variable.numpy()) or None
 
     @num_steps.setter
-    def num_steps(self, num_steps: int) -> None:
-        self.variable.assign(checked(num_steps))
-        self._is_told = False
+    def num_steps(self, num_steps: int | None) -> None:
+        self.variable.assign(0 if num_steps is None else _checked(num_steps))
 
     def check(self) -> None:
         """Raises ValueError if the number is not known. Works while a step is traced, too."""
         with tf.init_scope():
-            # What is traced for an export has no values.
+            # An export is traced in a graph, where variables have no values.
             is_missing = tf.executing_eagerly() and self.num_steps is None
         if is_missing:
             raise ValueError(_MISSING)
@@ -64,51 +59,66 @@ class Horizon(tf.Module):
             num_taken: int32 `[]`, the number of steps taken before this one.
             num_steps: int32 `[]`, the variable's value on the device of this step.
         """
-        if is_compiled_by_xla():
+        self._can_print = not is_compiled_by_xla()
+        if not self._can_print:
             return
-        self._is_told = True
-        tf.cond(
-            tf.equal(num_taken, num_steps),
-            lambda: tf.print(_past(num_steps), output_stream=sys.stderr),
-            lambda: tf.no_op(),
-        )
+        told = self._told.value
+
+        def tell() -> tf.Operation:
+            told.assign(tf.cast(num_steps, tf.int64))
+            return tf.print(_past(num_steps), output_stream=sys.stderr)
+
+        is_new = tf.not_equal(told.read_value(), tf.cast(num_steps, tf.int64))
+        tf.cond(is_new & (num_taken >= num_steps), tell, tf.no_op)
 
     def warn_after(self, num_taken: int) -> None:
-        """Warns once that the last step was passed, unless a step has printed it."""
+        """Warns once that training went on after the last step, if steps can't print."""
         num_steps = self.num_steps
-        if num_steps is not None and num_taken > num_steps and not self._is_told:
-            self._is_told = True
+        if num_steps is None or self._can_print or num_taken <= num_steps:
+            return
+        if int(self._told.numpy()) != num_steps:
+            self._told.assign(num_steps)
             warnings.warn(_past(num_steps), stacklevel=3)
 
 
-def checked(num_steps: Any) -> int:
+def _count(name: str) -> keras.Variable:
+    return keras.Variable(
+        0, dtype="int64", trainable=False, aggregation="only_first_replica", name=name
+    )
+
+
+def _checked(num_steps: Any) -> int:
     """Returns a number of steps, checked.
 
     Raises:
-        ValueError: it is not a positive integer.
+        ValueError: it is not a positive integer, or above the largest int32.
     """
     if isinstance(num_steps, np.integer):
         num_steps = int(num_steps)
     check_count("num_steps", num_steps, "Give epochs times steps per epoch.")
+    if num_steps > tf.int32.max:
+        raise ValueError(
+            f"num_steps must be at most {tf.int32.max}. Received: num_steps={num_steps}. "
+            "Give epochs times steps per epoch."
+        )
     return num_steps
 
 
 def _past(num_steps: Any) -> Any:
-    parts = (
-        "The rule was told to train for",
-        num_steps,
+    before = "The rule was told to train for"
+    after = (
         "steps, which have been taken. It stands still from now on. To train longer, set "
-        "num_steps of the optimizer.",
+        "num_steps of the optimizer."
     )
     if isinstance(num_steps, int):
-        return " ".join(str(part) for part in parts)
-    return tf.strings.join([parts[0], tf.strings.as_string(num_steps), parts[2]], " ")
+        return f"{before} {num_steps} {after}"
+    return tf.strings.join([before, tf.strings.as_string(num_steps), after], " ")
 
 
 class NumStepsFromFit(keras.callbacks.Callback):
     """Tells a `LearnedOptimizer` how many steps `fit` will take.
 
-        model.compile(l2l_tf.load("general"), "mse")
+        model.compile(l2l_tf.LearnedOptimizer(l2l_tf.rules.GeneralRule()), "mse")
         model.fit(x, y, epochs=10, callbacks=[l2l_tf.NumStepsFromFit()])
 
     When training begins, it sets the optimizer's `num_steps` to the steps taken before plus those
@@ -129,6 +139,11 @@ class NumStepsFromFit(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         # With mixed precision in float16, Keras wraps the optimizer.
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if not hasattr(optimizer, "num_taken_steps"):
+            raise ValueError(
+                "NumStepsFromFit must be used with a LearnedOptimizer. "
+                f"Received: a model that is trained by {optimizer!r}. Leave the callback out."
+            )
         num_epochs, num_batches = self.params.get("epochs"), self.params.get("steps")
         if not num_batches:
             raise ValueError(
@@ -138,4 +153,4 @@ class NumStepsFromFit(keras.callbacks.Callback):
             )
         accumulated = optimizer.gradient_accumulation_steps or 1
         left = (num_epochs - epoch) * num_batches // accumulated
-        optimizer.num_steps = max(1, int(optimizer.iterations.numpy()) + left)
+        optimizer.num_steps = max(1, optimizer.num_taken_steps + left)

@@ -128,8 +128,8 @@ class LearnedOptimizer(JointOptimizer):
             training ends with `tf.errors.InvalidArgumentError`. It is raised at once, except under
             XLA, whose programs can't raise: there it is raised at the end of `fit`
             (`finalize_variable_values`).
-        state_dtype: "float32", or "bfloat16" to store the rule's state for each coordinate in half
-            the memory. Values are then rounded at random, seeded by the number of steps taken, so
+        state_dtype: "float32", or "bfloat16" to store the state of coordinatewise rules in half the
+            memory. Values are then rounded at random, seeded by the number of steps taken, so
             that a resumed run continues bit for bit as if it had not stopped. The rule always
             computes in its own dtype.
         chunk_size: the number of coordinates that a learned rule processes at once on large models.
@@ -148,6 +148,7 @@ class LearnedOptimizer(JointOptimizer):
 
     Attributes:
         num_steps: as given, or None if it is not known. It may be set at any time.
+        num_taken_steps: the number of updates so far that were not skipped.
         num_skipped_steps: int64 variable `[]`: the number of steps skipped so far, either because
             something was not finite or because a gradient was far beyond earlier ones.
         num_outlier_steps: int64 variable `[]`: the number of those skipped for the latter reason.
@@ -187,11 +188,10 @@ class LearnedOptimizer(JointOptimizer):
         self.chunk_size = chunk_size
         own_rule = copy_rule(rule)
         own_routes = [dataclasses.replace(one, rule=copy_rule(one.rule)) for one in routes]
-        self._hidden = _Hidden(own_rule, own_routes)
+        self._hidden = _Hidden(own_rule, own_routes, Horizon(num_steps))
         # An attribute, so that tf.train.Checkpoint saves it.
         self._rule_layers = RuleLayers([own_rule, *(one.rule for one in own_routes)])
         self._gradient_history = GradientHistory()
-        self._horizon = Horizon(num_steps)
         self.num_skipped_steps = self.add_variable(
             shape=(), dtype="int64", aggregation="only_first_replica", name="num_skipped_steps"
         )
@@ -225,6 +225,9 @@ class LearnedOptimizer(JointOptimizer):
             hidden.failure, hidden.plan = error, None
             raise
         hidden.pending = None
+        if self._needs_num_steps:
+            # An attribute, so that tf.train.Checkpoint saves it.
+            self._num_steps_variable = hidden.horizon.variable
         if is_new:
             self._warn_outside_use(variables)
 
@@ -318,9 +321,10 @@ class LearnedOptimizer(JointOptimizer):
             self.weight_decay if self.is_decayed(variable) else None for variable in variables
         ]
 
-        needs_num_steps = any(group.needs_num_steps for group in self._groups())
-        if needs_num_steps:
-            self._horizon.check()
+        horizon = self._hidden.horizon
+        if self._needs_num_steps:
+            horizon.check()
+        num_accumulated = self.gradient_accumulation_steps or 1
         states = [group.state for group in self._groups()]
         of_devices = strategy.experimental_local_results(variables[0])
 
@@ -332,15 +336,15 @@ class LearnedOptimizer(JointOptimizer):
                 (
                     variables,
                     states,
-                    (self.step_count, self.num_skipped_steps.value, self._horizon.variable.value),
+                    (self.step_count, self.num_skipped_steps.value, horizon.variable.value),
                     self._gradient_history.values,
                 ),
             )
             step_count, num_skipped_steps, num_steps = counts
-            num_taken = tf.cast(step_count - num_skipped_steps, tf.int32)
+            num_taken = tf.cast(step_count // num_accumulated - num_skipped_steps, tf.int32)
             num_steps = tf.cast(num_steps, tf.int32)
-            if needs_num_steps and device == 0:
-                self._horizon.tell_at_the_end(num_taken, num_steps)
+            if self._needs_num_steps and device == 0:
+                horizon.tell_at_the_end(num_taken, num_steps)
             given = zip(positions, own_variables, gradients, decays, strict=True)
             parts = {position: Part(*part) for position, *part in given}
             groups = list(zip(self._groups(), own_states, strict=True))
@@ -361,9 +365,8 @@ class LearnedOptimizer(JointOptimizer):
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         super().finalize_variable_values(var_list)
-        if any(group.needs_num_steps for group in self._groups()):
-            num_skipped = int(self.num_skipped_steps.numpy())
-            self._horizon.warn_after(int(self.iterations.numpy()) - num_skipped)
+        if self._needs_num_steps:
+            self._hidden.horizon.warn_after(self.num_taken_steps)
         if self.nan_policy != "raise":
             return
         num_new = self._num_not_finite() - self._hidden.num_reported
@@ -389,11 +392,20 @@ class LearnedOptimizer(JointOptimizer):
     @property
     def num_steps(self) -> int | None:
         """The number of steps of the whole training, or None if it is not known."""
-        return self._horizon.num_steps
+        return self._hidden.horizon.num_steps
 
     @num_steps.setter
-    def num_steps(self, num_steps: int) -> None:
-        self._horizon.num_steps = num_steps
+    def num_steps(self, num_steps: int | None) -> None:
+        self._hidden.horizon.num_steps = num_steps
+
+    @property
+    def num_taken_steps(self) -> int:
+        """The number of updates so far that were not skipped."""
+        return int(self.iterations) - int(self.num_skipped_steps.numpy())
+
+    @property
+    def _needs_num_steps(self) -> bool:
+        return any(group.needs_num_steps for group in self._groups())
 
     # Configuration and state
 
@@ -496,7 +508,7 @@ class LearnedOptimizer(JointOptimizer):
         for variable, number in zip(self._gradient_history.keras_variables, history, strict=True):
             pending.replace(variable, number)
         if num_steps is not None:
-            pending.replace(self._horizon.variable, num_steps)
+            pending.replace(self._hidden.horizon.variable, num_steps)
         self._note_reported_steps()
         if saved.was_built and not self.built:
             self._hidden.pending = pending
@@ -527,6 +539,7 @@ class _Hidden:
         rule: the optimizer's own copy of its rule.
         routes: the routes, with the optimizer's own copies of their rules.
         rules: the rule, followed by those of the routes.
+        horizon: the number of steps of the whole training.
         remembered: the assignment of variables to routes taken over from the optimizer of which
             this one is a copy.
         plan: the plan for the model's variables, once they are known.
@@ -538,8 +551,9 @@ class _Hidden:
             was loaded.
     """
 
-    def __init__(self, rule: Rule, routes: list[Route]):
+    def __init__(self, rule: Rule, routes: list[Route], horizon: Horizon):
         self.rule = rule
+        self.horizon = horizon
         self.routes = routes
         self.rules = [rule, *(one.rule for one in routes)]
         self.remembered: Assignment | None = None

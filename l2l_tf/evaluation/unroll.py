@@ -83,7 +83,7 @@ def unroll(
     In each step, the rule turns the gradient at the iterate into a delta, and the delta is added.
     The losses and the gradient are then computed at the new iterate, on the minibatch of its step.
     Each iterate is thus evaluated only once, even between two unrolls. Five unrolls of 20 are
-    exactly one of 100.
+    exactly one of 100, if a rule that must know the horizon is told 100.
 
     Args:
         rule: a rule, or one already bound to the problem's parameters (`bind`).

@@ -16,8 +16,10 @@ from l2l_tf.rules.tensors import BoundToTensors, TensorState
 _MEAN_DECAY, _SLOW_MEAN_DECAY, _SQUARE_DECAY, _AGREEMENT_DECAY = 0.9, 0.98, 0.999, 0.95
 # Added to squares relative to their mean over the tensor, before the root.
 _EPSILON = 1e-4
-# Added to means over a tensor, so that a tensor without gradients stays where it is.
-_TINY = 1e-30
+# Added to means over a tensor, so that a tensor without gradients stays where it is. The first is
+# for means in the loss's own scale, the others are for relative ones: of what the controller sees,
+# and of directions. They are large enough for derivatives at zero to be finite float32 numbers.
+_TINY, _TINY_SHARE, _TINY_DIRECTION = 1e-24, 1e-12, 1e-8
 # The directions that are mixed.
 DIRECTIONS = ("gradient", "adam", "slow_adam", "orthogonal")
 # What is orthogonalised: a mixture of these.
@@ -67,7 +69,8 @@ class GeneralRule(keras.layers.Layer):
 
     With its initial weights the controller changes nothing. The rule is then Muon's direction for
     all tensors with two axes or more, and nearly Adam's for the others, with a warm-up over 5 % of
-    the steps, a cosine decay, and a rate that falls with the root of the number of steps.
+    the steps, a cosine decay, and a rate that falls with the root of the number of steps. It also
+    takes up to 2e-5 of each parameter away at a step, vectors and rows without gradients included.
 
     The rule must know how long training is (`StepInfo.num_steps`). After the last step it stands
     still.
@@ -216,7 +219,8 @@ class BoundGeneral(BoundToTensors):
                 "Received: num_steps=None. Give it in StepInfo, or to LearnedOptimizer."
             )
         dtype = self.rule.compute_dtype
-        time = _Time(tf.cast(info.step, dtype), tf.cast(info.num_steps, dtype))
+        num_steps = tf.maximum(tf.cast(info.num_steps, dtype), 1)
+        time = _Time(tf.cast(info.step, dtype), num_steps)
         deltas = [tf.zeros_like(one) for one in gradients]
         averages = list(state.tensors)
         if not self._families:
@@ -245,7 +249,7 @@ class BoundGeneral(BoundToTensors):
 
     def _inputs(self, statistics: tf.Tensor, time: "_Time") -> tf.Tensor:
         """Returns what the controller sees, `[..., tensors, 20]`, of statistics `[..., 8]`."""
-        sizes = tf.sqrt(statistics[..., :4] + _TINY)
+        sizes = tf.sqrt(statistics[..., :4] + _TINY_SHARE)
         parameters, mean, slow_mean, gradient = tf.unstack(sizes, axis=-1)
         spread, of_gradient, of_means, agreement = tf.unstack(statistics[..., 4:], axis=-1)
         log_mean = tf.math.log(mean + 1e-4) / 2 + 0.5
@@ -307,7 +311,7 @@ class _Family:
 
     def inverse_size(self, values: tf.Tensor) -> tf.Tensor:
         """Returns the inverse root mean square of each tensor, which is finite for zeros."""
-        return tf.math.rsqrt(self.mean(tf.square(values)) + 1e-16)
+        return tf.math.rsqrt(self.mean(tf.square(values)) + _TINY_DIRECTION)
 
     def as_statistics(self, values: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns numbers of each tensor as one tensor `[..., n, numbers]`."""
@@ -324,7 +328,7 @@ class _Family:
         )
 
     def orthogonalized(self, values: tf.Tensor) -> tf.Tensor:
-        """Orthogonalises matrices. A kernel counts as one of `[all other axes, outputs]`."""
+        """Orthogonalises matrices. A kernel counts as one of `[all other axes, last axis]`."""
         matrices = [*self._leading, math.prod(self.shape[:-1]), self.shape[-1]]
         return tf.reshape(orthogonalized(tf.reshape(values, matrices)), values.shape)
 
@@ -367,7 +371,7 @@ def _moments(
         family.mean(tf.square(mean)),
         family.mean(tf.square(slow_mean)),
         family.mean(tf.square(gradient)),
-        family.mean(tf.sqrt(relative + _TINY)),
+        family.mean(tf.sqrt(relative + _TINY_SHARE)),
         family.mean(gradient * mean),
         family.mean(mean * slow_mean),
         averages.agreement / (1 - _AGREEMENT_DECAY**number),

@@ -4,11 +4,13 @@ import tensorflow as tf
 
 # The coefficients of the quintic iteration, steepest at zero (K. Jordan 2024, "Muon").
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+# With more, errors of the Gram matrix would grow.
+_NUM_ITERATIONS = 5
 # A matrix that is so many times as wide as high is iterated on by way of its small Gram matrix.
 _WIDE = 2
 
 
-def orthogonalized(matrices: tf.Tensor, num_iterations: int = 5) -> tf.Tensor:
+def orthogonalized(matrices: tf.Tensor) -> tf.Tensor:
     """Returns matrices with the same singular vectors, and singular values near 1.
 
     This is the Newton-Schulz iteration of Muon (`keras.optimizers.Muon`). It leaves singular values
@@ -22,33 +24,34 @@ def orthogonalized(matrices: tf.Tensor, num_iterations: int = 5) -> tf.Tensor:
 
     Args:
         matrices: float `[..., r, c]`.
-        num_iterations: the number of iterations.
     """
     rows, columns = matrices.shape[-2:]
     # On the smaller side, the products are cheapest.
     x = tf.linalg.matrix_transpose(matrices) if rows > columns else matrices
-    x /= tf.norm(x, axis=(-2, -1), keepdims=True) + 1e-7
+    # Unlike that of `tf.norm`, the derivative is finite for a matrix of zeros.
+    square = tf.reduce_sum(tf.square(x), axis=(-2, -1), keepdims=True)
+    x /= tf.sqrt(square + 1e-30) + 1e-7
     is_wide = max(rows, columns) >= _WIDE * min(rows, columns)
-    x = (_by_gram_matrix if is_wide else _by_steps)(x, num_iterations)
+    x = _by_gram_matrix(x) if is_wide else _by_steps(x)
     return tf.linalg.matrix_transpose(x) if rows > columns else x
 
 
-def _by_steps(x: tf.Tensor, num_iterations: int) -> tf.Tensor:
+def _by_steps(x: tf.Tensor) -> tf.Tensor:
     a, b, c = _COEFFICIENTS
-    for _ in range(num_iterations):
+    for _ in range(_NUM_ITERATIONS):
         gram = tf.matmul(x, x, transpose_b=True)
         x = a * x + tf.matmul(b * gram + c * tf.matmul(gram, gram), x)
     return x
 
 
-def _by_gram_matrix(x: tf.Tensor, num_iterations: int) -> tf.Tensor:
+def _by_gram_matrix(x: tf.Tensor) -> tf.Tensor:
     a, b, c = _COEFFICIENTS
     identity = tf.eye(x.shape[-2], dtype=x.dtype)
     gram = tf.matmul(x, x, transpose_b=True)
     product = identity
-    for index in range(num_iterations):
+    for index in range(_NUM_ITERATIONS):
         factor = a * identity + b * gram + c * tf.matmul(gram, gram)
         product = tf.matmul(factor, product) if index else factor
-        if index < num_iterations - 1:
+        if index < _NUM_ITERATIONS - 1:
             gram = tf.matmul(tf.matmul(factor, gram), factor)
     return tf.matmul(product, x)

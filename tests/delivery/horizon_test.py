@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import l2l_tf
-from l2l_tf.rules import SGD, GeneralRule, Route
+from l2l_tf.rules import SGD, GeneralRule, Muon, NAdam, Route
 from tests.delivery.linear_rule import LinearRule
 
 X = np.random.default_rng(0).standard_normal((32, 3)).astype(np.float32)
@@ -43,7 +43,7 @@ def test_so_does_a_loop_of_ones_own():
         _optimizer().apply([tf.ones([2])], [variable])
 
 
-@pytest.mark.parametrize("num_steps", [0, -1, 2.5, True, "10"])
+@pytest.mark.parametrize("num_steps", [0, -1, 2.5, True, "10", 2**31])
 def test_num_steps_must_be_a_count(num_steps):
     with pytest.raises(ValueError, match="num_steps"):
         _optimizer(num_steps)
@@ -93,6 +93,36 @@ def test_it_counts_updates_where_gradients_are_accumulated():
     assert model.optimizer.num_steps == 6
 
 
+@pytest.mark.parametrize("rule", [GeneralRule(seed=0), NAdam(0.1), Muon(0.1)])
+def test_accumulated_gradients_are_one_step_of_a_rule(rule):
+    draw = np.random.default_rng(0)
+    gradients = [tf.constant(draw.standard_normal((3, 2)), tf.float32) for _ in range(4)]
+    moved = []
+    for num_accumulated in (None, 2):
+        variable = keras.Variable(np.ones((3, 2), np.float32))
+        optimizer = l2l_tf.LearnedOptimizer(
+            rule, num_steps=4, gradient_accumulation_steps=num_accumulated
+        )
+        for gradient in gradients:
+            for _ in range(num_accumulated or 1):
+                optimizer.apply([gradient], [variable])
+        assert optimizer.num_taken_steps == 4
+        moved.append(variable.numpy())
+    np.testing.assert_allclose(*moved, rtol=1e-6)
+
+
+def test_steps_that_were_skipped_are_not_among_those_taken_before():
+    model = _model(_optimizer(4))
+    model.fit(np.full_like(X, np.nan), Y, batch_size=8, verbose=0)
+    _fit(model, callbacks=[l2l_tf.NumStepsFromFit()])
+    assert (model.optimizer.num_steps, model.optimizer.num_taken_steps) == (4, 4)
+
+
+def test_it_refuses_other_optimizers():
+    with pytest.raises(ValueError, match="must be used with a LearnedOptimizer"):
+        _fit(_model("adam"), callbacks=[l2l_tf.NumStepsFromFit()])
+
+
 def test_it_finds_the_optimizer_inside_one_that_scales_losses():
     model = _model(keras.optimizers.LossScaleOptimizer(_optimizer()))
     _fit(model, 2, callbacks=[l2l_tf.NumStepsFromFit()])
@@ -114,8 +144,11 @@ def test_after_the_last_step_nothing_moves_and_one_line_says_so(capfd):
     _fit(model)
     capfd.readouterr()
     before = model.get_weights()[0]
-    _fit(model, 2)
-    np.testing.assert_array_equal(model.get_weights()[0], before)
+    for _ in range(2):
+        _fit(model)
+        np.testing.assert_array_equal(model.get_weights()[0], before)
+    # A skipped step repeats the number of the one before.
+    model.fit(np.full_like(X, np.nan), Y, batch_size=8, verbose=0)
     assert capfd.readouterr().err.count("It stands still from now on.") == 1
 
 
@@ -189,12 +222,14 @@ def test_a_damaged_number_in_a_state_is_refused():
     assert optimizer.num_steps == 8
 
 
-def test_states_of_other_rules_have_no_such_entry():
+def test_states_and_checkpoints_of_other_rules_have_no_such_entry(tmp_path):
     optimizer = l2l_tf.LearnedOptimizer(LinearRule())
     optimizer.build([keras.Variable([1.0, 2.0])])
     store: dict[str, np.ndarray] = {}
     optimizer.save_own_variables(store)
     assert "num_steps" not in store
+    path = tf.train.Checkpoint(optimizer).write(str(tmp_path / "checkpoint"))
+    assert not any("num_steps" in name for name, _ in tf.train.list_variables(path))
 
 
 def test_on_two_devices_it_takes_the_steps_of_one(two_devices):

@@ -97,7 +97,8 @@ class General:
             slow_mean / unit,
             square / unit**2,
         )
-        sizes = [np.sqrt(_mean_square(one)) for one in (gradient, mean, slow_mean, parameter)]
+        values = (gradient, mean, slow_mean, parameter)
+        sizes = [np.sqrt(_mean_square(one) + 1e-12) for one in values]
         is_vector = parameter.ndim < 2
         fan_in = np.e**3 if is_vector else parameter.size / parameter.shape[-1]
         fan_out = parameter.size if is_vector else parameter.shape[-1]
@@ -109,7 +110,7 @@ class General:
             "log_mean": np.log(sizes[1] + 1e-4) / 2 + 0.5,
             "log_slow_mean": np.log(sizes[2] + 1e-4) / 2 + 0.5,
             "log_gradient": np.log(sizes[0] + 1e-4) / 2,
-            "log_spread": np.log(np.mean(np.sqrt(square)) + 1e-4) + 0.5,
+            "log_spread": np.log(np.mean(np.sqrt(square + 1e-12)) + 1e-4) + 0.5,
             "cosine_of_mean": np.mean(gradient * mean) / (sizes[0] * sizes[1]),
             "cosine_of_means": np.mean(mean * slow_mean) / (sizes[1] * sizes[2]),
             "agreement": self.agreement[index] / (1 - 0.95**self.num_taken),
@@ -138,7 +139,7 @@ class General:
         mixed = sum(
             ((name == "orthogonal") + outputs[f"mix_{name}"])
             * directions[name]
-            / np.sqrt(_mean_square(directions[name]))
+            / np.sqrt(_mean_square(directions[name]) + 1e-8)
             for name in DIRECTIONS
         )
-        return mixed / np.sqrt(_mean_square(mixed))
+        return mixed / np.sqrt(_mean_square(mixed) + 1e-8)

@@ -160,3 +160,25 @@ def test_without_the_number_of_steps_it_says_so():
 def test_num_hidden_must_be_a_count():
     with pytest.raises(ValueError, match="num_hidden"):
         GeneralRule(num_hidden=0)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_derivatives_are_finite_where_gradients_are_zero(jit_compile):
+    rule = _trained()
+    bound = rule.bind(_specs([(6, 2), (2,)]))
+    gradients = [tf.zeros([6, 2]), tf.ones([2])]
+    parameters = [tf.ones([6, 2]), tf.ones([2])]
+    weights = [weight.value for weight in rule.trainable_variables]
+
+    @tf.function(jit_compile=jit_compile)
+    def derivatives():
+        with tf.GradientTape() as tape:
+            tape.watch(gradients)
+            state, total = bound.initial_state(), 0.0
+            for step in range(2):
+                info = StepInfo(tf.constant(step), None, parameters, 4)
+                deltas, state = bound.update(gradients, state, info)
+                total += sum(tf.reduce_sum(delta) for delta in deltas)
+        return tape.gradient(total, [*weights, *gradients])
+
+    assert all(np.isfinite(one).all() for one in derivatives())
