@@ -33,8 +33,8 @@ def test_zeros_stay_zeros():
 @pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-6])
 def test_oblong_matrices_are_iterated_on_as_others_are(smallest):
     draw = np.random.default_rng(0)
-    left, _, right = np.linalg.svd(draw.standard_normal((2, 8, 20)), full_matrices=False)
-    wide = (left * np.geomspace(1, smallest, 8)) @ right
+    left, _, right = np.linalg.svd(draw.standard_normal((2, 16, 40)), full_matrices=False)
+    wide = (left * np.geomspace(1, smallest, 16)) @ right
     expected = wide / np.linalg.norm(wide, axis=(-2, -1), keepdims=True)
     for _ in range(5):
         gram = expected @ np.swapaxes(expected, -1, -2)
