@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from experiments.general.contenders import DEFAULT_BASELINES, check_rule, chosen_baselines
+from experiments.general.contenders import BASELINES, DEFAULT_BASELINES, check_rule
 from experiments.general.evaluation import evaluate
 from experiments.general.report import write_report
 from experiments.general.runs import RUNS_FILE, Runs
@@ -33,7 +33,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
     modules = [module.__name__ for module in (common, images, tuned_rates)]
     advice = "each task has its own data, network and horizon."
     common.check_all_read("general", modules, _READ, advice)
-    tasks, baselines = chosen_tasks(), chosen_baselines()
+    tasks, baselines = chosen_tasks(), tuned_rates.chosen_baselines(BASELINES)
     rules = list(dict.fromkeys(FLAGS.rule))
     for rule in rules:
         check_rule(rule)

@@ -4,19 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
-from absl import flags
 from keras import optimizers
 
 import l2l_tf
 from experiments.general.tasks import short_hash
-
-# Defines --baselines, for experiments of other rules too.
-from experiments.harness import tuned_rates  # noqa: F401
 from l2l_tf.delivery import find_rule
 from l2l_tf.files import strict_json
 from l2l_tf.rules import GeneralRule
-
-FLAGS = flags.FLAGS
 
 # Warm-up takes this share of the horizon.
 WARMUP_SHARE = 0.05
@@ -108,21 +102,6 @@ UNTRAINED: dict[str, Callable[[], keras.layers.Layer]] = {
 }
 # The optimizers that people take first.
 FIRST_THREE = ("adam", "adamw_cosine", "nag_cosine")
-
-
-def chosen_baselines() -> list[str]:
-    """Returns the names that `--baselines` holds.
-
-    Raises:
-        ValueError: one of them is unknown.
-    """
-    unknown = sorted(set(FLAGS.baselines) - BASELINES.keys())
-    if unknown:
-        raise ValueError(
-            f"--baselines must be among {sorted(BASELINES)}. Received: {unknown}. "
-            "Check the spelling, or leave the flag out."
-        )
-    return list(dict.fromkeys(FLAGS.baselines))
 
 
 def check_rule(rule: str) -> None:

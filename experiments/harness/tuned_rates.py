@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
@@ -46,17 +46,20 @@ define_path(
 )
 
 
-def chosen_baselines() -> list[str]:
+def chosen_baselines(known: Collection[str] = tuple(BASELINES)) -> list[str]:
     """Returns the names that `--baselines` holds.
+
+    Args:
+        known: the names of an experiment's baselines.
 
     Raises:
         ValueError: one of them is unknown.
     """
-    unknown = sorted(set(FLAGS.baselines) - BASELINES.keys())
+    unknown = sorted(set(FLAGS.baselines) - set(known))
     if unknown:
         raise ValueError(
-            f"--baselines must be among {sorted(BASELINES)}. Received: {unknown}. "
-            "Check the spelling, or leave the flag out for all."
+            f"--baselines must be among {sorted(known)}. Received: {unknown}. "
+            "Check the spelling, or leave the flag out."
         )
     return list(dict.fromkeys(FLAGS.baselines))
 

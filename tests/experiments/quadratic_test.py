@@ -540,7 +540,7 @@ CASES = {
     "baseline": (
         ["--baselines=adam,adagrad,lion"],
         "error: --baselines must be among ['adam', 'momentum', 'nag', 'rmsprop', 'sgd']. "
-        "Received: ['adagrad', 'lion']. Check the spelling, or leave the flag out for all.",
+        "Received: ['adagrad', 'lion']. Check the spelling, or leave the flag out.",
     ),
     "first_rate_of_nothing": (
         ["--first_rates=adam:0.1,lion:0.1"],
