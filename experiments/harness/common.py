@@ -159,6 +159,11 @@ flags.DEFINE_bool(
     "far less memory, with second derivatives.",
 )
 flags.DEFINE_float(
+    "max_norm",
+    None,
+    "backpropagation: the largest norm of a meta-gradient that counts; larger ones have exploded.",
+)
+flags.DEFINE_float(
     "perturbation_stddev", 0.01, "evolution: standard deviation of perturbations of weights.", 0
 )
 flags.DEFINE_integer(

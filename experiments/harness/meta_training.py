@@ -223,7 +223,7 @@ def _augmented(problem: Problem | MixtureProblem) -> Problem | MixtureProblem:
 _OWN_FLAGS = {
     "backpropagation": (
         *("second_derivatives", "backpropagation_steps", "chunk_size", "step_weights"),
-        "rematerialize",
+        *("rematerialize", "max_norm"),
     ),
     "evolution": ("perturbation_stddev", "min_horizon", "reuse_noise", "max_loss"),
 }
@@ -256,6 +256,7 @@ def _estimator() -> GradientEstimator:
         FLAGS.trained_weights,
         FLAGS.rematerialize,
         FLAGS.counted_share,
+        FLAGS.max_norm,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from l2l_tf.checks import check_at_least, check_instance
+from l2l_tf.checks import check_at_least, check_instance, check_positive
 from l2l_tf.evaluation.unroll import Iterate, bind, start
 from l2l_tf.rules.rule import BoundRule
 from l2l_tf.training.estimators.estimator import (
@@ -44,6 +44,8 @@ class TruncatedBackpropagation(GradientEstimator):
             second derivatives, memory is then that of a few vectors of parameters for each step,
             and the backward pass takes longer by a forward pass. Otherwise it has no effect.
         counted_share: the share of a trajectory's steps, at its end, whose losses count.
+        max_norm: the largest norm of a meta-gradient that counts. One that is larger has exploded
+            over the steps, says nothing, and becomes zero. None lets all count.
 
     Raises:
         TypeError: `backpropagation_steps` or `chunk_size` is not an integer, or `weights` is not a
@@ -61,6 +63,7 @@ class TruncatedBackpropagation(GradientEstimator):
         weights: str | None = None,
         rematerializes: bool = False,
         counted_share: float = 1.0,
+        max_norm: float | None = None,
     ):
         # Written so that NaN is out of range.
         if not 0 <= second_derivatives <= 1:
@@ -87,6 +90,8 @@ class TruncatedBackpropagation(GradientEstimator):
             )
         check_pattern("weights", weights)
         check_counted_share(counted_share)
+        if max_norm is not None:
+            check_positive("max_norm", max_norm, "Leave it out for all meta-gradients.")
         self.second_derivatives = second_derivatives
         self.backpropagation_steps = backpropagation_steps
         self.chunk_size = chunk_size
@@ -94,6 +99,7 @@ class TruncatedBackpropagation(GradientEstimator):
         self.weights = weights
         self.rematerializes = rematerializes
         self.counted_share = counted_share
+        self.max_norm = max_norm
 
     def begin(self, run: Run, seeds: tf.Tensor) -> Iterate:
         return start(self._rule(run), run.tasks, seeds)
@@ -124,6 +130,11 @@ class TruncatedBackpropagation(GradientEstimator):
                 result.gradients, chosen_weights(self.weights, run), strict=True
             )
         ]
+        if self.max_norm is not None:
+            norm = tf.linalg.global_norm(gradients)
+            # An infinite norm stays one, for the trainer to skip it.
+            has_exploded = tf.math.is_finite(norm) & (norm > self.max_norm)
+            gradients = [tf.where(has_exploded, tf.zeros_like(one), one) for one in gradients]
         return Estimate(result.meta_loss, gradients, result.iterate)
 
     def get_config(self) -> dict[str, Any]:
@@ -135,6 +146,7 @@ class TruncatedBackpropagation(GradientEstimator):
             "weights": self.weights,
             "rematerializes": self.rematerializes,
             "counted_share": self.counted_share,
+            "max_norm": self.max_norm,
         }
 
     def check(self, run: Run) -> None:
@@ -157,6 +169,8 @@ class TruncatedBackpropagation(GradientEstimator):
             del config["weights"]
         if self.counted_share == 1:
             del config["counted_share"]
+        if self.max_norm is None:
+            del config["max_norm"]
         return config
 
     def description(self) -> dict[str, Any]:

@@ -129,3 +129,17 @@ def test_logarithms_count_with_second_derivatives_alone():
     problem.is_logarithmic = True
     with pytest.raises(ValueError, match=r"^second_derivatives must be given"):
         _estimate(TruncatedBackpropagation(), LinearRule(), problem=problem)
+
+
+def test_a_meta_gradient_that_has_exploded_is_zero():
+    rule = LinearRule()
+    # x_t = (-3)^t.
+    rule.slope.assign(-2.0)
+    whole = _estimate(TruncatedBackpropagation(1.0), rule, 6, Parabolas())
+    norm = float(tf.linalg.global_norm(whole.gradients))
+    for max_norm, share in ((0.9 * norm, 0), (1.1 * norm, 1)):
+        estimator = TruncatedBackpropagation(1.0, max_norm=max_norm)
+        result = _estimate(estimator, rule, 6, Parabolas())
+        np.testing.assert_allclose(result.gradients[0], share * whole.gradients[0])
+    with pytest.raises(ValueError, match=r"^max_norm must"):
+        TruncatedBackpropagation(max_norm=0.0)
