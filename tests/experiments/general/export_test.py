@@ -36,10 +36,10 @@ def test_tensorflow_alone_runs_the_rule_that_comes_with_the_package():
     folder = list_rules()["general"].path
     module, rule = tf.saved_model.load(str(folder)), load_rule(folder)
     shapes = {
-        "hidden_0_kernel": (784, 20),
-        "hidden_0_bias": (20,),
-        "output_kernel": (20, 10),
-        "output_bias": (10,),
+        "sequential_dense_kernel": (784, 20),
+        "sequential_dense_bias": (20,),
+        "sequential_output_kernel": (20, 10),
+        "sequential_output_bias": (10,),
     }
     bound = rule.bind([ParameterSpec(name, shape) for name, shape in shapes.items()])
     draw = np.random.default_rng(0)
@@ -55,9 +55,7 @@ def test_tensorflow_alone_runs_the_rule_that_comes_with_the_package():
         }
         answer = module.signatures["update"](**given, **state)
         state = {name: one for name, one in answer.items() if name.startswith("state_")}
-        info = StepInfo(
-            step=tf.constant(step), parameters=parameters, num_steps=tf.constant(10)
-        )
+        info = StepInfo(step=tf.constant(step), parameters=parameters, num_steps=tf.constant(10))
         wanted, wanted_state = bound.update(gradients, wanted_state, info)
         for name, delta in zip(shapes, wanted, strict=True):
             # Sums of float32 in another order.
