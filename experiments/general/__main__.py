@@ -10,12 +10,13 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from experiments.general.contenders import BASELINES, DEFAULT_BASELINES, check_rule
+from experiments.general.contenders import DEFAULT_BASELINES, check_rule
 from experiments.general.evaluation import evaluate
 from experiments.general.report import write_report
 from experiments.general.runs import RUNS_FILE, Runs
 from experiments.general.tasks import chosen_tasks
 from experiments.harness import common, images, tuned_rates
+from experiments.harness.keras_optimizers import BASELINES
 
 FLAGS = flags.FLAGS
 # Redefines --mode: rules are trained elsewhere.

@@ -50,8 +50,8 @@ class RuleUse:
         ):
             raise TypeError(
                 "A rule's use must hold purpose (text), trains_models (true or false), "
-                "initial_stddev (a number with a decimal point, or null), num_steps (an integer, or "
-                "a list of two), fails_with (a list of texts) and instead (a rule's name, or "
+                "initial_stddev (a number with a decimal point, or null), num_steps (an integer "
+                "or a list of two), fails_with (a list of texts) and instead (a rule's name, or "
                 f"null). Received: {self}. Correct the entry of another kind."
             )
         numbers = self.range_of_steps
