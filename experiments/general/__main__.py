@@ -1,8 +1,9 @@
-"""How do optimizers do, untuned or tuned, on the kinds of Keras models that people train?
+"""One rule for any network: how is it trained, and how does it do on the models people train?
 
-`--mode=evaluate` trains each task of a split with tuned optimizers of Keras, and with the learned
-rules that `--rule` names, which nobody tunes. It then writes the tables and figures of
-`experiments.general.report`.
+`--mode=train` trains a rule on a mixture of small networks of many kinds
+(`experiments.general.training_problems`). `--mode=evaluate` trains each task of a split with tuned
+optimizers of Keras, and with the learned rules that `--rule` names, which nobody tunes. It then
+writes the tables and figures of `experiments.general.report`.
 """
 
 from pathlib import Path
@@ -15,25 +16,60 @@ from experiments.general.evaluation import evaluate
 from experiments.general.report import write_report
 from experiments.general.runs import RUNS_FILE, Runs
 from experiments.general.tasks import chosen_tasks
-from experiments.harness import common, images, tuned_rates
+from experiments.general.training_problems import training_mixture
+from experiments.harness import common, images, learned_rules, tuned_rates
 from experiments.harness.keras_optimizers import BASELINES
+from experiments.harness.meta_training import meta_train
 
 FLAGS = flags.FLAGS
-# Redefines --mode: rules are trained elsewhere.
+# Redefines --mode: rules are evaluated with Keras, on other tasks than they are trained on.
 del FLAGS.mode
-flags.DEFINE_enum("mode", "evaluate", ["evaluate"], "Whether to evaluate rules.")
+flags.DEFINE_enum(
+    "mode", "evaluate", ["train", "evaluate"], "Whether to train a rule or to evaluate rules."
+)
+flags.DEFINE_integer(
+    "networks_of_each_kind", 2, "Number of networks of each kind that a rule is trained on.", 1
+)
+flags.DEFINE_list("kinds", [], "Kinds of networks to train on. By default, all of them.")
 FLAGS.set_default("baselines", DEFAULT_BASELINES)
+FLAGS.set_default("learned_rule", "general")
+FLAGS.set_default("rule_name", "general")
 
-# What it reads of the flags that experiments share.
-_READ = {"output_dir", "rule", "threads_per_operation", "baselines", "data_dir"}
+# Modules with flags that experiments share.
+_MODULES = [module.__name__ for module in (common, images, learned_rules, tuned_rates)]
+# Those that it reads, and those that it does not.
+_READ_TO_EVALUATE = {"output_dir", "rule", "threads_per_operation", "baselines", "data_dir"}
+_NOT_READ_TO_TRAIN = {
+    *("rule", "num_tasks", "num_other_tasks", "update_card", "baselines", "tuned_rates"),
+    *("evaluated_baselines", "data_dir", "delta_factors", "nesterov_rates"),
+    *("random_scale_range", "num_convex_dimensions"),
+}
+# No seed that a flag may have, so that a rule is not validated on networks that it is trained on.
+_VALIDATION_SEED = common.MAX_SEED + 1
 
 
 def main(strategy: tf.distribute.Strategy) -> None:
     """Runs the experiment that the flags describe."""
-    del strategy  # Runs are of one device.
-    modules = [module.__name__ for module in (common, images, tuned_rates)]
+    if FLAGS.mode == "train":
+        _train(strategy)
+    else:
+        _evaluate()
+
+
+def _train(strategy: tf.distribute.Strategy) -> None:
+    by_module = FLAGS.flags_by_module_dict()
+    known = {flag.name for module in _MODULES for flag in by_module[module]}
+    advice = "they are for evaluations, or for other rules."
+    common.check_all_read("general", _MODULES, known - _NOT_READ_TO_TRAIN, advice)
+    train = training_mixture(FLAGS.seed, FLAGS.networks_of_each_kind, FLAGS.kinds)
+    num_of_each = 2 if len(FLAGS.kinds) == 1 else 1
+    validation = training_mixture(_VALIDATION_SEED, num_of_each, FLAGS.kinds)
+    meta_train("general", train, validation, strategy, Path(FLAGS.output_dir))
+
+
+def _evaluate() -> None:
     advice = "each task has its own data, network and horizon."
-    common.check_all_read("general", modules, _READ, advice)
+    common.check_all_read("general", _MODULES, _READ_TO_EVALUATE, advice)
     tasks, baselines = chosen_tasks(), tuned_rates.chosen_baselines(BASELINES)
     rules = list(dict.fromkeys(FLAGS.rule))
     for rule in rules:

@@ -4,6 +4,7 @@ import functools
 import re
 import string
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -144,12 +145,16 @@ def characters(split: str, length: int) -> Data:
     characters apart. The last tenth of each topic is for testing. The suite's two splits have
     topics of their own.
     """
-    topics = _topics()[0 if split == "test" else 1 :: 2]
+    return next_characters(_topics()[0 if split == "test" else 1 :: 2], length)
+
+
+def next_characters(texts: Sequence[str], length: int) -> Data:
+    """Returns stretches of texts and the characters that follow, as `characters` does."""
     numbers = {character: number for number, character in enumerate(CHARACTERS)}
     parts: list[list[np.ndarray]] = [[], []]
-    for topic in topics:
-        text = np.array([numbers.get(character, 0) for character in topic], np.int32)
-        for part, own in zip(parts, np.split(text, [len(text) * 9 // 10]), strict=True):
+    for text in texts:
+        coded = np.array([numbers.get(character, 0) for character in text], np.int32)
+        for part, own in zip(parts, np.split(coded, [len(coded) * 9 // 10]), strict=True):
             if len(own) > length:
                 windows = np.lib.stride_tricks.sliding_window_view(own, length + 1)
                 part.append(windows[::8])
@@ -164,20 +169,25 @@ def topics_of_words(length: int = 24, num_examples: int = 20000) -> Data:
     Words are int32 `[n, length]` in 0..`NUM_WORDS` - 1, of which 0 is for all rare ones. Stretches
     begin at random places. The last fifth of each topic is for testing.
     """
-    texts = [re.findall(r"[a-z_]+|[^\sa-z_]", topic.lower()) for topic in _topics()[:NUM_TOPICS]]
-    parts = [(text[: len(text) * 4 // 5], text[len(text) * 4 // 5 :]) for text in texts]
+    return labelled_words(_topics()[:NUM_TOPICS], length, num_examples)
+
+
+def labelled_words(texts: Sequence[str], length: int, num_examples: int) -> Data:
+    """Returns stretches of words and the number of their text, as `topics_of_words` does."""
+    words = [re.findall(r"[a-z_]+|[^\sa-z_]", text.lower()) for text in texts]
+    parts = [(text[: len(text) * 4 // 5], text[len(text) * 4 // 5 :]) for text in words]
     counts = Counter(word for text, _ in parts for word in text)
     # Equally frequent words in the order of the alphabet.
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     numbers = {word: number for number, word in enumerate(ranked[: NUM_WORDS - 1], start=1)}
     generator = np.random.RandomState(0)
 
-    def drawn(of_topics: list[list[str]], count: int) -> Arrays:
-        labels = generator.randint(NUM_TOPICS, size=count).astype(np.int32)
-        texts = [np.array([numbers.get(word, 0) for word in text], np.int32) for text in of_topics]
-        starts = [generator.randint(len(texts[label]) - length + 1) for label in labels]
+    def drawn(of_texts: list[list[str]], count: int) -> Arrays:
+        labels = generator.randint(len(of_texts), size=count).astype(np.int32)
+        coded = [np.array([numbers.get(word, 0) for word in text], np.int32) for text in of_texts]
+        starts = [generator.randint(len(coded[label]) - length + 1) for label in labels]
         windows = [
-            texts[label][start : start + length]
+            coded[label][start : start + length]
             for label, start in zip(labels, starts, strict=True)
         ]
         return Arrays(np.stack(windows), labels)

@@ -40,20 +40,24 @@ def dense_net(
 
 
 def conv_net(
-    image_shape: tuple[int, ...], channels: tuple[int, ...], units: int | None = None
+    image_shape: tuple[int, ...],
+    channels: tuple[int, ...],
+    units: int | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
-    """Returns 3 x 3 convolutions with ReLU, each followed by 2 x 2 max pooling, for ten classes.
+    """Returns 3 x 3 convolutions, each followed by 2 x 2 max pooling, for ten classes.
 
     Args:
         image_shape: height, width and channels of images.
         channels: the number of channels of each convolution.
         units: the number of units of a dense layer before the logits, if there is one.
+        activation: the activation of convolutions and of the dense layer.
     """
     blocks: list[keras.layers.Layer] = []
     for width in channels:
-        blocks += [layers.Conv2D(width, 3, padding="same", activation="relu")]
+        blocks += [layers.Conv2D(width, 3, padding="same", activation=activation)]
         blocks += [layers.MaxPooling2D()]
-    hidden = [] if units is None else [layers.Dense(units, "relu")]
+    hidden = [] if units is None else [layers.Dense(units, activation)]
     return keras.Sequential(
         [
             layers.Input(image_shape),
@@ -127,7 +131,11 @@ class Positions(layers.Layer):
     """Adds a learned vector for each position, initially drawn like an embedding's."""
 
     def build(self, shape: tuple[int | None, ...]) -> None:
-        self.positions = self.add_weight(shape[1:], initializer="random_uniform", name="embeddings")
+        # Named after the weight, as in Keras's own layers, so that a `SupervisedProblem` finds it.
+        self.positions_initializer = keras.initializers.get("random_uniform")
+        self.positions = self.add_weight(
+            shape[1:], initializer=self.positions_initializer, name="embeddings"
+        )
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
         return features + self.positions
@@ -145,13 +153,21 @@ def recurrent_characters(length: int, width: int, units: int) -> keras.Model:
     )
 
 
-def recurrent_rows(image_shape: tuple[int, int, int], units: int) -> keras.Model:
-    """Returns a GRU that reads an image row by row, for ten classes."""
+def recurrent_rows(
+    image_shape: tuple[int, int, int], units: int, unroll: bool = False
+) -> keras.Model:
+    """Returns a GRU that reads an image row by row, for ten classes.
+
+    Args:
+        image_shape: height, width and channels of images.
+        units: the number of units of the GRU.
+        unroll: whether its steps are written out, which makes derivatives of derivatives cheaper.
+    """
     return keras.Sequential(
         [
             layers.Input(image_shape),
             layers.Reshape((image_shape[0], image_shape[1] * image_shape[2])),
-            layers.GRU(units),
+            layers.GRU(units, unroll=unroll),
             layers.Dense(10, name="output"),
         ]
     )

@@ -20,6 +20,7 @@ from l2l_tf.files import write_text
 
 MODES = ("train", "evaluate", "train_and_evaluate")
 STEP_WEIGHTS = ("all", "last")
+ESTIMATORS = ("backpropagation", "evolution")
 STRATEGIES = ("default", "mirrored", "multi_worker")
 # Keras takes 32 bits, and some experiments add to the seed.
 MAX_SEED = 2**31 - 1
@@ -137,6 +138,37 @@ flags.DEFINE_float(
 flags.DEFINE_integer(
     "chunk_size", None, "Number of coordinates that training takes at once; 0: all.", 0
 )
+flags.DEFINE_enum("estimator", "backpropagation", ESTIMATORS, "How meta-gradients are estimated.")
+flags.DEFINE_string(
+    "trained_weights",
+    None,
+    "Regular expression to search for in the paths of the rule's weights. The others stay as they "
+    "are. By default, all are trained.",
+)
+flags.DEFINE_float(
+    "counted_share",
+    1,
+    "Share of a trajectory's steps, at its end, whose losses count in meta-training.",
+    0,
+    1,
+)
+flags.DEFINE_bool(
+    "rematerialize",
+    False,
+    "backpropagation: keep iterates alone, and take each step again in the backward pass. It takes "
+    "far less memory, with second derivatives.",
+)
+flags.DEFINE_float(
+    "perturbation_stddev", 0.01, "evolution: standard deviation of perturbations of weights.", 0
+)
+flags.DEFINE_integer(
+    "min_horizon",
+    None,
+    "evolution: draw the length of each trajectory log-uniformly between this and --num_steps.",
+    1,
+)
+flags.DEFINE_bool("reuse_noise", False, "evolution: keep a perturbation for a whole trajectory.")
+flags.DEFINE_float("max_loss", None, "evolution: the largest loss that counts.")
 flags.DEFINE_float("meta_learning_rate", 3e-3, "Adam's learning rate at the first meta-step.", 0)
 flags.DEFINE_float(
     "final_meta_learning_rate_share",

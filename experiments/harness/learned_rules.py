@@ -8,34 +8,48 @@ import numpy as np
 from absl import flags
 
 from l2l_tf.delivery import load_rule
-from l2l_tf.rules import CoordinatewiseLSTM, NesterovRNNprop, RNNprop, Route, RoutedRule
+from l2l_tf.rules import (
+    CoordinatewiseLSTM,
+    GeneralRule,
+    NesterovRNNprop,
+    RNNprop,
+    Route,
+    RoutedRule,
+)
 from l2l_tf.rules.preprocess import PREPROCESSORS
 from l2l_tf.rules.routed import parts_of
 from l2l_tf.rules.routing import KINDS
 
 
 class LearnedRule(NamedTuple):
-    """A kind of learned rule, how to make it from flags, and where it comes from."""
+    """A kind of learned rule.
+
+    Attributes:
+        make: its class, which takes a seed besides the flags.
+        own_flags: the flags that it has, of those that not all kinds have.
+        source: where it comes from.
+    """
 
     make: Callable[..., keras.layers.Layer]
     own_flags: tuple[str, ...]
     source: str
 
 
-# A trained rule's name ends with the key of its kind. A flag that not all kinds share belongs to
-# one kind alone.
+_OF_LSTMS = ("units", "output_scale")
+# A trained rule's name ends with the key of its kind.
 LEARNED_RULES = {
     "lstm": LearnedRule(
         CoordinatewiseLSTM,
-        ("preprocessing", "p"),
+        (*_OF_LSTMS, "preprocessing", "p"),
         "Andrychowicz et al. 2016, arXiv 1606.04474",
     ),
-    "rnnprop": LearnedRule(RNNprop, (), "Lv, Jiang and Li 2017, arXiv 1703.03633"),
+    "rnnprop": LearnedRule(RNNprop, _OF_LSTMS, "Lv, Jiang and Li 2017, arXiv 1703.03633"),
     "nesterov_rnnprop": LearnedRule(
         NesterovRNNprop,
-        ("nesterov_rate", "damping_power"),
+        (*_OF_LSTMS, "nesterov_rate", "damping_power"),
         "Lv, Jiang and Li 2017, arXiv 1703.03633, and Nesterov momentum",
     ),
+    "general": LearnedRule(GeneralRule, ("num_hidden",), "l2l_tf"),
 }
 
 flags.DEFINE_enum("learned_rule", "lstm", sorted(LEARNED_RULES), "Kind of rule to train.")
@@ -46,6 +60,7 @@ flags.DEFINE_list(
     "its own, beside one part for all other variables. By default, one rule for all variables.",
 )
 flags.DEFINE_list("units", ["20", "20"], "Number of units in each LSTM layer of the rule.")
+flags.DEFINE_integer("num_hidden", 16, "general: units of its controller's hidden layer.", 1)
 flags.DEFINE_float("output_scale", 0.1, "Factor from the rule's output to a delta.")
 flags.DEFINE_enum(
     "preprocessing",
@@ -71,15 +86,21 @@ def chosen_rule() -> LearnedRule:
         ValueError: a flag of another rule is set.
     """
     chosen = LEARNED_RULES[FLAGS.learned_rule]
-    for name, other in LEARNED_RULES.items():
-        for flag in other.own_flags:
-            # Do not ask whether the flag is present: a run's file of flags holds all of them.
-            if flag not in chosen.own_flags and FLAGS[flag].value != FLAGS[flag].default:
-                raise ValueError(
-                    f"--{flag} must be left out where --learned_rule is not {name}, which alone "
-                    f"has it. Received: --{flag}={FLAGS[flag].value} with "
-                    f"--learned_rule={FLAGS.learned_rule}. Leave one of the two out."
-                )
+    owners: dict[str, list[str]] = {}
+    for name, rule in LEARNED_RULES.items():
+        for flag in rule.own_flags:
+            owners.setdefault(flag, []).append(name)
+    for flag, names in owners.items():
+        # Do not ask whether the flag is present: a run's file of flags holds all of them.
+        if flag not in chosen.own_flags and FLAGS[flag].value != FLAGS[flag].default:
+            which = f"not {names[0]}, which alone has it"
+            if len(names) > 1:
+                which = f"none of {', '.join(names)}, which alone have it"
+            raise ValueError(
+                f"--{flag} must be left out where --learned_rule is {which}. "
+                f"Received: --{flag}={FLAGS[flag].value} with "
+                f"--learned_rule={FLAGS.learned_rule}. Leave one of the two out."
+            )
     return chosen
 
 
@@ -124,9 +145,11 @@ def _make_new_rule() -> keras.layers.Layer:
             f"Received: --units={','.join(FLAGS.units)}. Give, say, --units=20,20."
         ) from error
     own = {flag: FLAGS[flag].value for flag in chosen.own_flags}
+    if "units" in own:
+        own["units"] = units
 
     def make(seed: int) -> keras.layers.Layer:
-        return chosen.make(units=units, output_scale=FLAGS.output_scale, seed=seed, **own)
+        return chosen.make(seed=seed, **own)
 
     kinds = FLAGS.parts
     if not set(kinds) <= KINDS.keys() or len(set(kinds)) < len(kinds):

@@ -16,9 +16,10 @@ from experiments.harness.common import FLAGS, origin, write_flags
 from experiments.harness.learned_rules import LEARNED_RULES, make_learned_rule
 from l2l_tf.delivery import RuleUse, check_destination, export_rule, find_rule, load_card
 from l2l_tf.evaluation import search
-from l2l_tf.problems import Problem, RandomlyScaled, WithConvexTerm, task_seeds
+from l2l_tf.problems import MixtureProblem, Problem, RandomlyScaled, WithConvexTerm, task_seeds
 from l2l_tf.rules import with_nesterov
 from l2l_tf.training import (
+    EvolutionStrategies,
     GradientEstimator,
     MetaProgressBar,
     MetaTensorBoard,
@@ -30,8 +31,8 @@ from l2l_tf.training import (
 
 def meta_train(
     experiment: str,
-    problem: Problem,
-    validation_problem: Problem,
+    problem: Problem | MixtureProblem,
+    validation_problem: Problem | MixtureProblem,
     strategy: tf.distribute.Strategy,
     output_dir: Path,
 ) -> None:
@@ -42,8 +43,8 @@ def meta_train(
     Args:
         experiment: the binary's name; its rule is called `<experiment>_<learned_rule>`.
         problem: the problem that the rule is trained on, with scales and a convex term where flags
-            ask for them.
-        validation_problem: the problem that its weights are chosen on.
+            ask for them, or a mixture, which takes no such flags.
+        validation_problem: the problem or mixture that its weights are chosen on.
         strategy: the devices to run on.
         output_dir: where checkpoints, logs, flags and the rule go.
     """
@@ -93,7 +94,7 @@ def meta_train(
     trainer.load_best()
     learned = trainer.rule
     learned, tried_factors = _with_best(
-        "delta_factors", factors, learned.rescaled, learned, validation_problem
+        "delta_factors", factors, lambda one: learned.rescaled(one), learned, validation_problem
     )
     rule, tried_rates = _with_best(
         "nesterov_rates",
@@ -116,7 +117,9 @@ def meta_train(
         },
         **use,
     }
-    path = export_rule(rule, output_dir / "rule", card)
+    # The graphs of a rule of whole tensors are for one network; its weights are for any.
+    variables = None if rule.is_coordinatewise else problem.components[0].variables
+    path = export_rule(rule, output_dir / "rule", card, variables)
     best = trainer.progress.best_meta_epoch
     which = f"rule of meta-epoch {best}" if best else "initial rule, which is still the best,"
     print(f"Wrote the {which} to {path}")
@@ -179,11 +182,11 @@ def _with_best(
     candidates: list[float],
     make_rule: Callable[[float], keras.layers.Layer],
     rule: keras.layers.Layer,
-    problem: Problem,
+    problem: Problem | MixtureProblem,
 ) -> tuple[keras.layers.Layer, dict[str, Any]]:
     """Returns a rule made with the best candidate, and the search's entry for the card.
 
-    If runs diverge with every candidate, the rule stays as it is.
+    If runs diverge with every candidate, or on a mixture, the rule stays as it is.
 
     Args:
         flag: the name of the flag that the candidates come from.
@@ -192,7 +195,7 @@ def _with_best(
         rule: the rule as it is.
         problem: the problem of the validation tasks.
     """
-    if not candidates:
+    if not candidates or isinstance(problem, MixtureProblem):
         return rule, {}
     seeds = task_seeds(FLAGS.seed, "validation", 0, FLAGS.num_validation_tasks)
     tuning = search(make_rule, problem, seeds, FLAGS.num_steps, candidates, FLAGS.validation_metric)
@@ -210,7 +213,9 @@ def _initial_training() -> dict[str, Any]:
     return {"initial_rule": load_card(find_rule(FLAGS.initial_rule)).get("training")}
 
 
-def _augmented(problem: Problem) -> Problem:
+def _augmented(problem: Problem | MixtureProblem) -> Problem | MixtureProblem:
+    if isinstance(problem, MixtureProblem):
+        return problem
     if FLAGS.random_scale_range > 0:
         problem = RandomlyScaled(problem, FLAGS.random_scale_range)
     if FLAGS.num_convex_dimensions > 0:
@@ -218,9 +223,43 @@ def _augmented(problem: Problem) -> Problem:
     return problem
 
 
+# Flags that one estimator alone has.
+_OWN_FLAGS = {
+    "backpropagation": (
+        *("second_derivatives", "backpropagation_steps", "chunk_size", "step_weights"),
+        "rematerialize",
+    ),
+    "evolution": ("perturbation_stddev", "min_horizon", "reuse_noise", "max_loss"),
+}
+
+
 def _estimator() -> GradientEstimator:
+    for name, own in _OWN_FLAGS.items():
+        # Do not ask whether a flag is present: a run's file of flags holds all of them.
+        changed = [flag for flag in own if FLAGS[flag].value != FLAGS[flag].default]
+        if changed and name != FLAGS.estimator:
+            raise ValueError(
+                f"--{changed[0]} must be left out where --estimator is not {name}, which alone "
+                f"has it. Received: --{changed[0]}={FLAGS[changed[0]].value} with "
+                f"--estimator={FLAGS.estimator}. Leave one of the two out."
+            )
+    if FLAGS.estimator == "evolution":
+        return EvolutionStrategies(
+            FLAGS.perturbation_stddev,
+            FLAGS.trained_weights,
+            FLAGS.min_horizon,
+            reuse_noise=FLAGS.reuse_noise,
+            max_loss=FLAGS.max_loss,
+            counted_share=FLAGS.counted_share,
+        )
     return TruncatedBackpropagation(
-        FLAGS.second_derivatives, FLAGS.backpropagation_steps, FLAGS.chunk_size, _step_weights()
+        FLAGS.second_derivatives,
+        FLAGS.backpropagation_steps,
+        FLAGS.chunk_size,
+        _step_weights(),
+        FLAGS.trained_weights,
+        FLAGS.rematerialize,
+        FLAGS.counted_share,
     )
 
 

@@ -1,6 +1,6 @@
 """Consecutive steps of one rule on one problem, in one loop."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -103,15 +103,67 @@ def unroll(
         horizon: the number of steps of the whole trajectory, for rules that need it: an integer or
             int32 `[]`. None means that the unroll is the whole.
     """
+    # Before anything else: an iterate of another problem gets an error that is harder to read.
     bound = bind(rule, problem)
-    layout = FlatLayout(problem.parameter_shapes)
-    fixed_batch = None if problem.is_stochastic else problem.batch(seed, iterate.step)
+    take_step = step_function(
+        bound,
+        problem,
+        seed,
+        iterate.step,
+        num_steps if horizon is None else horizon,
+        second_derivatives,
+        backpropagation_steps,
+    )
 
     def body(index, iterate, records):
+        delta, iterate = take_step(index, iterate)
+        values = {"losses": iterate.losses, "gradients": iterate.gradient, "deltas": delta}
+        records = {name: array.write(index, values[name]) for name, array in records.items()}
+        return index + 1, iterate, records
+
+    dtype = iterate.parameters.dtype
+    records = {name: tf.TensorArray(dtype, num_steps) for name in ("losses", *record)}
+    _, iterate, records = tf.while_loop(
+        lambda index, *_: index < num_steps,
+        body,
+        (tf.constant(0), iterate, records),
+        maximum_iterations=num_steps,
+    )
+    return Unroll(**{name: array.stack() for name, array in records.items()}), iterate
+
+
+def step_function(
+    rule: Rule,
+    problem: Problem,
+    seed: tf.Tensor,
+    first: tf.Tensor,
+    horizon: Any,
+    second_derivatives: float = 0.0,
+    backpropagation_steps: int | None = None,
+) -> Callable[[tf.Tensor, Iterate], tuple[tf.Tensor, Iterate]]:
+    """Returns a step of an unroll.
+
+    It maps the step's index within the unroll, int32 `[]`, and the iterate before it to the delta,
+    float `[N]`, and the iterate after it.
+
+    Args:
+        rule: as in `unroll`, like all arguments but the next one.
+        problem: the problem.
+        seed: names the task.
+        first: the number of steps before the unroll, int32 `[]`.
+        horizon: the number of steps of the whole trajectory, never None.
+        second_derivatives: the share of derivatives through the rule's inputs.
+        backpropagation_steps: the interval at which the rule's state is detached from a tape.
+    """
+    bound = bind(rule, problem)
+    layout = FlatLayout(problem.parameter_shapes)
+    fixed_batch = None if problem.is_stochastic else problem.batch(seed, first)
+
+    def take_step(index: tf.Tensor, iterate: Iterate) -> tuple[tf.Tensor, Iterate]:
         state = cut_off(iterate.rule_state, index, backpropagation_steps)
         info = _info(bound, iterate, second_derivatives)
         if "num_steps" in bound.needs:
-            info = info._replace(num_steps=num_steps if horizon is None else horizon)
+            info = info._replace(num_steps=horizon)
         delta, state = bound(iterate.gradient, state, info)
         parameters = iterate.parameters + delta
         step = iterate.step + 1
@@ -123,19 +175,9 @@ def unroll(
             losses, gradient = tf.stop_gradient(losses), tf.stop_gradient(gradient)
         elif second_derivatives < 1:
             gradient = damped(gradient, second_derivatives)
-        values = {"losses": losses, "gradients": gradient, "deltas": delta}
-        records = {name: array.write(index, values[name]) for name, array in records.items()}
-        return index + 1, Iterate(step, parameters, gradient, losses, state), records
+        return delta, Iterate(step, parameters, gradient, losses, state)
 
-    dtype = iterate.parameters.dtype
-    records = {name: tf.TensorArray(dtype, num_steps) for name in ("losses", *record)}
-    _, iterate, records = tf.while_loop(
-        lambda index, *_: index < num_steps,
-        body,
-        (tf.constant(0), iterate, records),
-        maximum_iterations=num_steps,
-    )
-    return Unroll(**{name: array.stack() for name, array in records.items()}), iterate
+    return take_step
 
 
 def _info(rule: BoundRule, iterate: Iterate, second_derivatives: float) -> StepInfo:

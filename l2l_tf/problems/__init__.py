@@ -4,7 +4,7 @@
 import keras  # noqa: F401
 
 from l2l_tf.problems.accuracy import accuracy
-from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
+from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm, WithRandomGains
 from l2l_tf.problems.classification import ClassificationProblem
 from l2l_tf.problems.feature_networks import feature_model
 from l2l_tf.problems.mixture import MixtureProblem
@@ -25,6 +25,7 @@ __all__ = [
     "StyleTransferProblem",
     "SupervisedProblem",
     "WithConvexTerm",
+    "WithRandomGains",
     "WrappedProblem",
     "accuracy",
     "conv_net",

@@ -1,7 +1,7 @@
 """Augmentations of a problem, for rules that generalise to other problems.
 
-Both come from Lv, Jiang and Li 2017 (arXiv 1703.03633): random scaling, and combination with a
-convex function. They are for training. Rules are chosen and compared on the original problem.
+Random scaling and the combination with a convex function come from Lv, Jiang and Li 2017 (arXiv
+1703.03633). Augmentations are for training. Rules are compared on the original problem.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from l2l_tf.problems.seeds import fold_in, uniform
 
 # Tags to fold into a task's seed, far from the small numbers that problems use. The inner task
 # stays the one that the seed names.
-_SCALES_TAG, _CONVEX_TAG = 1_000_000, 1_000_001
+_SCALES_TAG, _CONVEX_TAG, _GAINS_TAG = 1_000_000, 1_000_001, 1_000_002
 # Above this, gradients with respect to scaled parameters come too close to the largest float32.
 _MAX_LOG_RANGE = 20.0
 
@@ -74,6 +74,51 @@ class RandomlyScaled(WrappedProblem):
             _random_scales(shape, fold_in(seed, index), self.log_range)
             for index, shape in enumerate(shapes)
         ]
+
+
+class WithRandomGains(WrappedProblem):
+    """A problem whose initial weights are larger or smaller than it draws them.
+
+    Each initial parameter with two axes or more is multiplied by exp(r), with r uniform on
+    [-R, R), drawn once per task.
+
+    Args:
+        problem: the problem.
+        log_range: R.
+
+    Raises:
+        TypeError: `problem` is not a problem.
+        ValueError: `log_range` is not positive, or too large.
+    """
+
+    def __init__(self, problem: Problem, log_range: float = 0.5):
+        _check_problem(problem)
+        _check_log_range(log_range, includes_zero=False)
+        super().__init__(problem, f"{problem.name}_gains")
+        self.log_range = log_range
+
+    def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
+        own_seed = fold_in(seed, _GAINS_TAG)
+        num_axes = len(self.batch_shape)
+        return [
+            parameter
+            if parameter.shape.rank < num_axes + 2
+            else parameter
+            * tf.cast(_random_scales([], fold_in(own_seed, index), self.log_range), parameter.dtype)
+            for index, parameter in enumerate(self.problem.initial_parameters(seed))
+        ]
+
+    def batch(self, seed: tf.Tensor, step: tf.Tensor) -> Any:
+        return self.problem.batch(seed, step)
+
+    def loss(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
+        return self.problem.loss(parameters, batch)
+
+    def losses_of_tasks(self, parameters: list[tf.Tensor], batch: Any) -> tf.Tensor:
+        return self.problem.losses_of_tasks(parameters, batch)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"problem": self.problem.get_config(), "log_range": self.log_range}
 
 
 class WithConvexTerm(WrappedProblem):

@@ -15,6 +15,8 @@ from l2l_tf.parameter_spec import ParameterSpec
 # (MLP, quadratics). It is slower if each task has its own kernels, which TensorFlow convolves in a
 # loop.
 _MAX_TASKS_APART = 8
+# Added to losses, in their unit, before a logarithm.
+_SMALLEST_SHARE = 0.01
 
 
 class Problem(abc.ABC):
@@ -38,6 +40,8 @@ class Problem(abc.ABC):
             many, even if they have more coordinates than suit a CPU. It is above one if
             `losses_of_tasks` makes each loss cheaper.
         loss_unit: a typical loss. Meta-training divides losses by it.
+        is_logarithmic: whether meta-training then takes their logarithm, so that a loss that is
+            halved counts alike wherever it is. Losses below a hundredth of the unit hardly count.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Problem(abc.ABC):
     is_stochastic: bool = True
     min_tasks_side_by_side: int = 1
     loss_unit: float = 1.0
+    is_logarithmic: bool = False
 
     @abc.abstractmethod
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
@@ -84,8 +89,15 @@ class Problem(abc.ABC):
         return tf.vectorized_map(loss, (parameters, batch), warn=False)
 
     def normalized(self, losses: tf.Tensor) -> tf.Tensor:
-        """Returns losses, float, of any shape, in units of `loss_unit`."""
-        return losses if self.loss_unit == 1 else losses / self.loss_unit
+        """Returns losses, float, of any shape, as they count in meta-training.
+
+        They are in units of `loss_unit`. If the problem is logarithmic, they are the logarithms of
+        those plus 0.01; a negative loss counts as 0.
+        """
+        losses = losses if self.loss_unit == 1 else losses / self.loss_unit
+        if self.is_logarithmic:
+            return tf.math.log(tf.maximum(losses, 0) + _SMALLEST_SHARE)
+        return losses
 
     @property
     def components(self) -> "list[Problem]":
@@ -143,6 +155,7 @@ class WrappedProblem(Problem):
         self.is_stochastic = problem.is_stochastic
         self.min_tasks_side_by_side = problem.min_tasks_side_by_side
         self.loss_unit = problem.loss_unit
+        self.is_logarithmic = problem.is_logarithmic
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -179,6 +192,7 @@ class StackedProblem(Problem):
         self.num_functions = num_tasks * problem.num_functions
         self.is_stochastic = problem.is_stochastic
         self.loss_unit = problem.loss_unit
+        self.is_logarithmic = problem.is_logarithmic
 
     def initial_parameters(self, seed: tf.Tensor) -> list[tf.Tensor]:
         return self._draw(self.problem.initial_parameters, seed, 0)

@@ -45,6 +45,7 @@ class SupervisedProblem(Problem):
             model's own initializers.
         loss_unit: a typical loss. Meta-training divides losses by it, so that problems of different
             scales count alike in a mixture. Losses that are reported are not divided.
+        is_logarithmic: whether meta-training then takes their logarithm (`Problem.normalized`).
         name: the problem's name. The default is the model's name.
 
     Raises:
@@ -64,6 +65,7 @@ class SupervisedProblem(Problem):
         batch_size: int = 128,
         initial_stddev: float | None = None,
         loss_unit: float = 1.0,
+        is_logarithmic: bool = False,
         name: str | None = None,
     ):
         advice = "Wrap layers in keras.Sequential."
@@ -77,6 +79,7 @@ class SupervisedProblem(Problem):
         self.batch_size = batch_size
         self.initial_stddev = initial_stddev
         self.loss_unit = loss_unit
+        self.is_logarithmic = is_logarithmic
         self.name = name or model.name
         self._loss = _checked_loss(loss)
         self._inputs, self._targets = _tensors(inputs), _tensors(targets)
@@ -150,6 +153,7 @@ class SupervisedProblem(Problem):
             "batch_size": self.batch_size,
             "initial_stddev": self.initial_stddev,
             "loss_unit": self.loss_unit,
+            "is_logarithmic": self.is_logarithmic,
             "name": self.name,
         }
 

@@ -45,9 +45,18 @@ class CompiledRun:
         """Returns the estimator's state on each replica, given the seeds of all tasks."""
         return self._begin(seeds)
 
-    def estimate(self, seeds: tf.Tensor, state: Any, num_steps: int) -> tuple[Estimate, tf.Tensor]:
-        """Returns the mean estimate over replicas and the norm of its gradients, on each."""
-        return self._estimate(seeds, state, num_steps)
+    def estimate(
+        self, seeds: tf.Tensor, state: Any, num_steps: int, horizon: int
+    ) -> tuple[Estimate, tf.Tensor]:
+        """Returns the mean estimate over replicas and the norm of its gradients, on each.
+
+        Args:
+            seeds: names the tasks, int32 `[M, 2]`.
+            state: the estimator's state on each replica.
+            num_steps: the length of the unroll.
+            horizon: the length of the trajectory that it is part of.
+        """
+        return self._estimate(seeds, state, num_steps, horizon)
 
     def collect(self, state: Any) -> list[np.ndarray]:
         """Returns a state as arrays for a checkpoint, on all processes."""
@@ -70,11 +79,10 @@ class CompiledRun:
         return self._estimator.begin(self._run, self._replicas.share(seeds))
 
     def _mean_estimate(
-        self, seeds: tf.Tensor, state: Any, num_steps: int
+        self, seeds: tf.Tensor, state: Any, num_steps: int, horizon: int
     ) -> tuple[Estimate, tf.Tensor]:
-        estimate = self._estimator.estimate(
-            self._run, self._replicas.share(seeds), state, num_steps
-        )
+        run = self._run.over(horizon)
+        estimate = self._estimator.estimate(run, self._replicas.share(seeds), state, num_steps)
         # If a value isn't finite on one replica, the mean isn't finite on any.
         meta_loss, *gradients = self._replicas.mean([estimate.meta_loss, *estimate.gradients])
         return Estimate(meta_loss, gradients, estimate.state), tf.linalg.global_norm(gradients)

@@ -42,8 +42,8 @@ class MetaTrainingSettings:
         TypeError: a count or the seed is not an integer.
         ValueError: a count is below 1, the seed is out of range, the metric is unknown, or the
             ratio is neither 0 nor at least 1. Also if horizons do not ascend to `num_steps`, are
-            not multiples of `unroll_length`, do not divide the number of steps in a meta-epoch, or
-            outnumber the meta-epochs.
+            neither multiples of `unroll_length` nor shorter, do not divide the number of steps in a
+            meta-epoch, or outnumber the meta-epochs.
     """
 
     num_steps: int = 100
@@ -87,10 +87,12 @@ class MetaTrainingSettings:
                 "[100, 200, 500, 1000] with num_steps=1000."
             )
         steps = self.trajectories_per_meta_epoch * self.num_steps
-        if any(one % self.unroll_length or steps % one for one in horizons):
+        length = self.unroll_length
+        if any((one > length and one % length) or steps % one for one in horizons):
             raise ValueError(
-                "horizons must be multiples of unroll_length and divide the steps of a meta-epoch, "
-                f"num_steps * trajectories_per_meta_epoch. Received: horizons={horizons} with "
+                "horizons must be multiples of unroll_length, or shorter, and divide the steps of "
+                "a meta-epoch, num_steps * trajectories_per_meta_epoch. "
+                f"Received: horizons={horizons} with "
                 f"unroll_length={self.unroll_length} and {steps} steps. Change one of them."
             )
         if len(horizons) > self.num_meta_epochs:

@@ -267,7 +267,8 @@ class MetaTrainer:
         if self._states[index] is None:
             self._states[index] = run.begin(first_seeds)
         num_steps = unroll_lengths[progress.num_unrolls]
-        estimate, norm = run.estimate(seeds, self._states[index], num_steps)
+        horizon = settings.stages[progress.stage]
+        estimate, norm = run.estimate(seeds, self._states[index], num_steps, horizon)
         self._states[index] = estimate.state
         meta_loss, norm = self._replicas.one(estimate.meta_loss), self._replicas.one(norm)
         progress.num_unrolls += 1
@@ -385,7 +386,7 @@ class MetaTrainer:
         components = self._validation_problem.components
         curves, final_losses = [], []
         for component in components:
-            curve = _mean_curve(self.rule, component, seeds, num_steps, self.settings.num_steps)
+            curve = _mean_curve(self.rule, component, seeds, num_steps)
             if len(components) > 1:
                 curve = component.normalized(curve)
             curves.append(curve)
@@ -457,12 +458,9 @@ class MetaTrainer:
 
 
 def _mean_curve(
-    rule: keras.layers.Layer, problem: Problem, seeds: tf.Tensor, num_steps: int, horizon: int
+    rule: keras.layers.Layer, problem: Problem, seeds: tf.Tensor, num_steps: int
 ) -> tf.Tensor:
-    """Returns the mean loss of a rule on a problem's tasks at each iterate, float `[T + 1]`.
-
-    The horizon is that of training, of which T may be a part.
-    """
+    """Returns the mean loss of a rule on a problem's tasks at each iterate, float `[T + 1]`."""
     groups = task_groups(seeds.shape[0], problem)
     tasks = StackedProblem(problem, groups.shape[1])
     bound = bind(rule, tasks).for_steps()
@@ -470,7 +468,7 @@ def _mean_curve(
     @tf.function(autograph=False)
     def losses_of_group(seeds):
         first = start(bound, tasks, seeds)
-        steps, _ = unroll(bound, tasks, seeds, first, num_steps, horizon=horizon)
+        steps, _ = unroll(bound, tasks, seeds, first, num_steps)
         return tf.concat([first.losses[tf.newaxis], steps.losses], axis=0)
 
     # Traced first, to get the dtype of its losses.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm
+from l2l_tf.problems.augmented import RandomlyScaled, WithConvexTerm, WithRandomGains
 from l2l_tf.problems.problem import StackedProblem
 from l2l_tf.problems.quadratic import Quadratic
 from l2l_tf.problems.seeds import task_seeds
@@ -249,3 +249,43 @@ def test_a_convex_term_without_dimensions_is_refused():
 def test_a_convex_term_may_have_no_scales():
     _, scales, _ = WithConvexTerm(PROBLEMS[0], log_range=0.0).batch(SEEDS[0], STEP)
     np.testing.assert_array_equal(scales, np.ones([3, 20]))
+
+
+# Random gains
+
+
+def test_initial_matrices_are_multiplied_by_factors_up_to_the_range():
+    class Net(NoisyBowls):
+        """A matrix and a vector beside an axis of functions."""
+
+        def initial_parameters(self, seed):
+            return [tf.ones([4, 2, 3]), tf.ones([4, 3])]
+
+        @property
+        def batch_shape(self):
+            return (4,)
+
+    problem = WithRandomGains(Net(), 0.5)
+    matrices, vectors = zip(*map(problem.initial_parameters, SEEDS), strict=True)
+    np.testing.assert_array_equal(vectors, np.ones([9, 4, 3]))
+    logarithms = np.log([matrix.numpy() for matrix in matrices])
+    # One factor for a task's matrix.
+    assert np.ptp(logarithms.reshape(9, -1), axis=1).max() == 0
+    assert 0.2 < np.abs(logarithms).max() <= 0.5
+    assert logarithms.min() < 0 < logarithms.max()
+
+
+def test_a_problem_with_random_gains_is_the_problem_otherwise():
+    inner = NoisyBowls()
+    problem = WithRandomGains(inner)
+    assert problem.name == "noisy_bowls_gains"
+    assert problem.get_config() == {"problem": inner.get_config(), "log_range": 0.5}
+    parameters, batch = inner.initial_parameters(SEEDS[0]), problem.batch(SEEDS[0], STEP)
+    np.testing.assert_array_equal(batch, inner.batch(SEEDS[0], STEP))
+    np.testing.assert_array_equal(problem.loss(parameters, batch), inner.loss(parameters, batch))
+
+
+@pytest.mark.parametrize("log_range", [0, -1, float("nan")])
+def test_a_range_of_gains_that_is_none_is_refused(log_range):
+    with pytest.raises(ValueError, match=r"^log_range must"):
+        WithRandomGains(NoisyBowls(), log_range)

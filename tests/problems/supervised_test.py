@@ -252,6 +252,14 @@ def test_dropout_keeps_the_share_that_it_says():
 # Configuration and scale
 
 
+def test_logarithms_of_losses_count_if_asked_for():
+    problem = _tabular(loss_unit=4.0, is_logarithmic=True)
+    expected = np.log([0.01, 0.51, 2.01])
+    for one in (problem, StackedProblem(problem, 2)):
+        np.testing.assert_allclose(one.normalized(tf.constant([-1.0, 2, 8])), expected, rtol=1e-5)
+    assert problem.get_config()["is_logarithmic"]
+
+
 def test_losses_are_normalized_by_their_unit():
     problem = _tabular(loss_unit=4.0)
     np.testing.assert_allclose(problem.normalized(tf.constant([2.0, 8.0])), [0.5, 2.0])

@@ -154,9 +154,10 @@ def test_horizons_of_which_a_meta_epoch_holds_no_whole_number_are_refused(horizo
     with pytest.raises(ValueError) as raised:
         dataclasses.replace(GROWING, horizons=horizons)
     assert str(raised.value) == (
-        "horizons must be multiples of unroll_length and divide the steps of a meta-epoch, "
-        f"num_steps * trajectories_per_meta_epoch. Received: horizons={list(horizons)} with "
-        "unroll_length=2 and 16 steps. Change one of them."
+        "horizons must be multiples of unroll_length, or shorter, and divide the steps of a "
+        "meta-epoch, num_steps * trajectories_per_meta_epoch. "
+        f"Received: horizons={list(horizons)} with unroll_length=2 and 16 steps. "
+        "Change one of them."
     )
 
 

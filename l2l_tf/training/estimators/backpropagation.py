@@ -8,7 +8,15 @@ import tensorflow as tf
 from l2l_tf.checks import check_at_least, check_instance
 from l2l_tf.evaluation.unroll import Iterate, bind, start
 from l2l_tf.rules.rule import BoundRule
-from l2l_tf.training.estimators.estimator import Estimate, GradientEstimator, Run
+from l2l_tf.training.estimators.estimator import (
+    Estimate,
+    GradientEstimator,
+    Run,
+    check_counted_share,
+    check_pattern,
+    chosen_weights,
+    counted_steps,
+)
 from l2l_tf.training.meta_gradient import meta_gradient
 
 
@@ -16,7 +24,8 @@ class TruncatedBackpropagation(GradientEstimator):
     """The gradient of each unroll's loss, with everything before the unroll held constant.
 
     The meta-loss is a weighted sum over the unroll's steps. Each term is the mean loss over
-    functions and tasks, times the weight of its step.
+    functions and tasks, as it counts in meta-training (`Problem.normalized`), times the weight of
+    its step.
     Source: Andrychowicz et al. 2016, section 3 (arXiv 1606.04474).
 
     Args:
@@ -27,12 +36,20 @@ class TruncatedBackpropagation(GradientEstimator):
             None means all steps of an unroll.
         chunk_size: the number of coordinates processed at once in the backward pass. None chooses
             it by size; 0 means all (`BoundRule.for_training`).
-        step_weights: w_t for each step of a full unroll. None means all ones. A shorter last unroll
-            uses the last of them.
+        step_weights: w_t for each step of a full unroll. None means all ones. A shorter unroll uses
+            the last of them.
+        weights: a regular expression to search for in the paths of the rule's trainable weights.
+            The others have zero gradients. None trains all.
+        rematerializes: whether the backward pass computes the activations of each step again. With
+            second derivatives, memory is then that of a few vectors of parameters for each step,
+            and the backward pass takes longer by a forward pass. Otherwise it has no effect.
+        counted_share: the share of a trajectory's steps, at its end, whose losses count.
 
     Raises:
-        TypeError: `backpropagation_steps` or `chunk_size` is not an integer.
-        ValueError: an argument is out of range, or chunks are combined with second derivatives.
+        TypeError: `backpropagation_steps` or `chunk_size` is not an integer, or `weights` is not a
+            string.
+        ValueError: an argument is out of range, `weights` is not a regular expression, or chunks
+            are combined with second derivatives.
     """
 
     def __init__(
@@ -41,6 +58,9 @@ class TruncatedBackpropagation(GradientEstimator):
         backpropagation_steps: int | None = None,
         chunk_size: int | None = None,
         step_weights: Sequence[float] | None = None,
+        weights: str | None = None,
+        rematerializes: bool = False,
+        counted_share: float = 1.0,
     ):
         # Written so that NaN is out of range.
         if not 0 <= second_derivatives <= 1:
@@ -65,10 +85,15 @@ class TruncatedBackpropagation(GradientEstimator):
                 "chunk_size must be None or 0 with second derivatives, which need the tape of a "
                 f"whole unroll. Received: chunk_size={chunk_size}. Leave out one of the two."
             )
+        check_pattern("weights", weights)
+        check_counted_share(counted_share)
         self.second_derivatives = second_derivatives
         self.backpropagation_steps = backpropagation_steps
         self.chunk_size = chunk_size
         self.step_weights = None if step_weights is None else [*map(float, step_weights)]
+        self.weights = weights
+        self.rematerializes = rematerializes
+        self.counted_share = counted_share
 
     def begin(self, run: Run, seeds: tf.Tensor) -> Iterate:
         return start(self._rule(run), run.tasks, seeds)
@@ -77,10 +102,10 @@ class TruncatedBackpropagation(GradientEstimator):
         step_weights = None
         if self.step_weights is not None:
             step_weights = tf.constant(self.step_weights[-num_steps:], state.parameters.dtype)
-        if run.problem.loss_unit != 1:
-            if step_weights is None:
-                step_weights = tf.ones([num_steps], state.parameters.dtype)
-            step_weights /= run.problem.loss_unit
+        if self.counted_share < 1:
+            counts = counted_steps(self.counted_share, state.step, num_steps, run.horizon)
+            counts = tf.cast(counts, state.parameters.dtype)
+            step_weights = counts if step_weights is None else counts * step_weights
         result = meta_gradient(
             self._rule(run),
             run.tasks,
@@ -91,8 +116,15 @@ class TruncatedBackpropagation(GradientEstimator):
             self.second_derivatives,
             self.backpropagation_steps,
             run.horizon,
+            self.rematerializes,
         )
-        return Estimate(result.meta_loss, result.gradients, result.iterate)
+        gradients = [
+            gradient if is_chosen else tf.zeros_like(gradient)
+            for gradient, is_chosen in zip(
+                result.gradients, chosen_weights(self.weights, run), strict=True
+            )
+        ]
+        return Estimate(result.meta_loss, gradients, result.iterate)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -100,9 +132,13 @@ class TruncatedBackpropagation(GradientEstimator):
             "backpropagation_steps": self.backpropagation_steps,
             "chunk_size": self.chunk_size,
             "step_weights": self.step_weights,
+            "weights": self.weights,
+            "rematerializes": self.rematerializes,
+            "counted_share": self.counted_share,
         }
 
     def check(self, run: Run) -> None:
+        chosen_weights(self.weights, run)
         if self.step_weights is not None and len(self.step_weights) != run.unroll_length:
             raise ValueError(
                 "step_weights must hold a weight for each step of an unroll. Received: "
@@ -115,7 +151,12 @@ class TruncatedBackpropagation(GradientEstimator):
         # Uses the names that cards have always used. The chunk size affects how a run is executed,
         # not its result.
         config = self.get_config()
-        del config["chunk_size"]
+        del config["chunk_size"], config["rematerializes"]
+        # Runs that have none of these are the same as before there were any.
+        if self.weights is None:
+            del config["weights"]
+        if self.counted_share == 1:
+            del config["counted_share"]
         return config
 
     def description(self) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The interface of a meta-gradient estimator, and its input."""
 
 import abc
+import copy
+import re
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from l2l_tf.checks import check_instance
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.rules.rule import Rule
 
@@ -17,7 +20,7 @@ class Run:
         rule: the learned rule.
         problem: the problem that the tasks are drawn from.
         num_tasks: M, the number of tasks side by side.
-        horizon: the largest number of steps of a trajectory.
+        horizon: the number of steps of a trajectory.
         unroll_length: the largest number of steps of one estimate.
 
     Attributes:
@@ -35,6 +38,12 @@ class Run:
         self.unroll_length = unroll_length
         self.tasks = StackedProblem(problem, num_tasks)
         self.weights: list[keras.Variable] = rule.trainable_variables  # type: ignore[attr-defined]
+
+    def over(self, horizon: int) -> "Run":
+        """Returns the same run with trajectories of another length."""
+        other = copy.copy(self)
+        other.horizon = horizon
+        return other
 
 
 class Estimate(NamedTuple):
@@ -107,3 +116,54 @@ class GradientEstimator(abc.ABC):
     def from_checkpoint(self, run: Run, state: Any) -> Any:
         """Returns the state from which `to_checkpoint` made its result."""
         return state
+
+
+def check_pattern(name: str, pattern: Any) -> None:
+    """Raises TypeError or ValueError unless an argument is None or a regular expression."""
+    what = "None or a string, a regular expression"
+    check_instance(name, pattern, str | None, what, "Leave it out for all weights.")
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(
+            f"{name} must be a regular expression. Received: {name}={pattern!r}, where {error}. "
+            "Escape what is meant literally (re.escape)."
+        ) from error
+
+
+def chosen_weights(pattern: str | None, run: Run) -> list[bool]:
+    """Returns, for each of a rule's trainable weights, whether a pattern occurs in its path.
+
+    Raises:
+        ValueError: it occurs in none of them.
+    """
+    chosen = [pattern is None or re.search(pattern, one.path) is not None for one in run.weights]
+    if not any(chosen):
+        raise ValueError(
+            "weights must match the path of a trainable weight. Received: "
+            f"weights={pattern!r} with {[weight.path for weight in run.weights]}. Correct it."
+        )
+    return chosen
+
+
+def check_counted_share(share: float) -> None:
+    """Raises ValueError unless a share of steps whose losses count is in (0, 1]."""
+    # Written so that NaN is out of range.
+    if not 0 < share <= 1:
+        raise ValueError(
+            "counted_share must be in (0, 1]. "
+            f"Received: counted_share={share}. Leave it out for all steps."
+        )
+
+
+def counted_steps(share: float, first: tf.Tensor, num_steps: int, horizon: Any) -> tf.Tensor:
+    """Returns which steps of an unroll are among the last ones of a trajectory, bool `[T]`.
+
+    Args:
+        share: the share of the trajectory's steps that count, of which there is at least one.
+        first: the number of steps before the unroll, int32 `[]`.
+        num_steps: T.
+        horizon: the number of steps of the trajectory, an integer or int32 `[]`.
+    """
+    num_others = tf.cast((1 - share) * tf.cast(horizon, tf.float32), tf.int32)
+    return first + tf.range(num_steps) >= tf.minimum(num_others, horizon - 1)

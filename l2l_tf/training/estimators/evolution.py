@@ -1,19 +1,26 @@
 """Evolution strategies: derivative-free gradients from the losses of perturbed weights."""
 
 import functools
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from l2l_tf.checks import check_count, check_finite, check_instance, check_positive
+from l2l_tf.checks import check_count, check_finite, check_positive
 from l2l_tf.evaluation.unroll import Iterate, bind, start, unroll
 from l2l_tf.problems.problem import StackedProblem
 from l2l_tf.problems.seeds import fold_in, normal, uniform
 from l2l_tf.rules.rule import BoundRule
-from l2l_tf.training.estimators.estimator import Estimate, GradientEstimator, Run
+from l2l_tf.training.estimators.estimator import (
+    Estimate,
+    GradientEstimator,
+    Run,
+    check_counted_share,
+    check_pattern,
+    chosen_weights,
+    counted_steps,
+)
 
 # The tag to fold into the seed of an estimate. It is far from the small numbers of problems, so
 # that a task and its perturbation share no draws.
@@ -58,6 +65,7 @@ class EvolutionStrategies(GradientEstimator):
 
     The loss of an unroll is the sum over its steps of the mean loss over functions, as in
     `TruncatedBackpropagation`. The problem first normalises the losses (`Problem.normalized`).
+    With `counted_share`, only the last steps of an episode count.
 
     Each task of a meta-step has its pair, so `tasks_per_meta_step` is the number of pairs. They run
     at the same time, as far as the device allows. An episode ends when its pair has taken as many
@@ -76,6 +84,7 @@ class EvolutionStrategies(GradientEstimator):
         max_loss: the cap on the mean loss of a step. Larger and non-finite losses count as this
             value. With None, losses are not capped. A pair with non-finite losses then gives a
             non-finite gradient, which the trainer skips.
+        counted_share: the share of an episode's steps, at its end, whose losses count.
 
     Raises:
         TypeError: `weights` is not a string.
@@ -92,17 +101,10 @@ class EvolutionStrategies(GradientEstimator):
         is_staggered: bool = True,
         reuse_noise: bool = False,
         max_loss: float | None = None,
+        counted_share: float = 1.0,
     ):
         check_positive("stddev", stddev, "Give, say, 0.01.")
-        what = "None or a string, a regular expression"
-        check_instance("weights", weights, str | None, what, "Leave it out for all weights.")
-        try:
-            re.compile(weights or "")
-        except re.error as error:
-            raise ValueError(
-                f"weights must be a regular expression. Received: weights={weights!r}, where "
-                f"{error}. Escape what is meant literally (re.escape)."
-            ) from error
+        check_pattern("weights", weights)
         if min_horizon is not None:
             check_count("min_horizon", min_horizon, "Leave it out for one horizon.")
         if max_loss is not None:
@@ -112,7 +114,9 @@ class EvolutionStrategies(GradientEstimator):
         self.min_horizon = min_horizon
         self.is_staggered = is_staggered
         self.reuse_noise = reuse_noise
+        check_counted_share(counted_share)
         self.max_loss = max_loss
+        self.counted_share = counted_share
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -122,6 +126,7 @@ class EvolutionStrategies(GradientEstimator):
             "is_staggered": self.is_staggered,
             "reuse_noise": self.reuse_noise,
             "max_loss": self.max_loss,
+            "counted_share": self.counted_share,
         }
 
     def check(self, run: Run) -> None:
@@ -209,15 +214,7 @@ class _Pair:
         self._run = run
         self._task = StackedProblem(run.problem, 1)
         self._rule: BoundRule = bind(run.rule, self._task).for_steps()
-        pattern = estimator.weights
-        self.is_perturbed = [
-            pattern is None or re.search(pattern, weight.path) is not None for weight in run.weights
-        ]
-        if not any(self.is_perturbed):
-            raise ValueError(
-                "weights must match the path of a trainable weight. Received: "
-                f"weights={pattern!r} with {[weight.path for weight in run.weights]}. Correct it."
-            )
+        self.is_perturbed = chosen_weights(estimator.weights, run)
         chosen = zip(run.weights, self.is_perturbed, strict=True)
         self.perturbed = [weight for weight, is_perturbed in chosen if is_perturbed]
 
@@ -286,7 +283,7 @@ class _Pair:
                     horizon=horizon,
                 )
             last = last._replace(rule_state=self._rule.whole_state(last.rule_state))
-            return self._loss(steps.losses), last
+            return self._loss(steps.losses, iterate.step, horizon), last
 
         both = tf.map_fn(
             one_of_both,
@@ -301,13 +298,23 @@ class _Pair:
         )
         return both
 
-    def _loss(self, losses: tf.Tensor) -> tf.Tensor:
-        """Returns the loss of an unroll from the losses `[T, F]` of its steps."""
+    def _loss(self, losses: tf.Tensor, first: tf.Tensor, horizon: tf.Tensor) -> tf.Tensor:
+        """Returns the loss of an unroll.
+
+        Args:
+            losses: those of its steps, `[T, F]`.
+            first: the number of steps before the unroll, int32 `[]`.
+            horizon: the number of steps of the episode, int32 `[]`.
+        """
         of_steps = tf.reduce_mean(self._run.problem.normalized(losses), axis=1)
         if self._estimator.max_loss is not None:
             largest = tf.cast(self._estimator.max_loss, of_steps.dtype)
             is_usual = tf.math.is_finite(of_steps) & (of_steps < largest)
             of_steps = tf.where(is_usual, of_steps, largest)
+        share = self._estimator.counted_share
+        if share < 1:
+            counts = counted_steps(share, first, losses.shape[0], horizon)
+            of_steps = tf.where(counts, of_steps, 0)
         return tf.reduce_sum(of_steps)
 
 

@@ -1,10 +1,15 @@
 """Valid settings of truncated back-propagation; meta_gradient_test.py tests its results."""
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from l2l_tf.problems import task_seeds
+from l2l_tf.rules import GeneralRule
 from l2l_tf.training import MetaTrainer, MetaTrainingSettings, TruncatedBackpropagation
-from tests.training.toys import LinearRule, Parabolas
+from l2l_tf.training.estimators import Run
+from tests.training.toys import LinearRule, NoisyBowls, Parabolas
 
 
 def test_another_number_of_step_weights_than_steps_is_refused():
@@ -53,3 +58,74 @@ def test_chunks_with_second_derivatives_are_refused():
         "chunk_size must be None or 0 with second derivatives, which need the tape of a whole "
         "unroll. Received: chunk_size=4. Leave out one of the two."
     )
+
+
+def _estimate(estimator, rule, num_steps=6, problem=None):
+    run = Run(rule, problem or NoisyBowls(), 2, horizon=num_steps, unroll_length=num_steps)
+    estimator.check(run)
+    seeds = task_seeds(0, "train", 0, 2)
+    return estimator.estimate(run, seeds, estimator.begin(run, seeds), num_steps)
+
+
+def test_only_chosen_weights_have_gradients():
+    rule = GeneralRule(seed=0)
+    gradients = _estimate(TruncatedBackpropagation(1.0, weights="mix_bias|rate_"), rule).gradients
+    names = [weight.name for weight in rule.trainable_variables]
+    moved = {name for name, one in zip(names, gradients, strict=True) if np.any(one.numpy())}
+    assert moved == {"mix_bias", "rate_kernel", "rate_bias"}
+
+
+def test_weights_that_there_are_not_are_refused():
+    with pytest.raises(ValueError, match=r"^weights must match the path of a trainable weight"):
+        _estimate(TruncatedBackpropagation(weights="nothing"), LinearRule())
+
+
+def test_of_a_trajectory_the_last_steps_count_that_are_asked_for():
+    # From 1, x_t = (1 + 2 slope)^t.
+    rule = LinearRule()
+    slope = -0.1
+    rule.slope.assign(slope)
+    result = _estimate(TruncatedBackpropagation(1.0, counted_share=1 / 3), rule, 6, Parabolas())
+    steps = np.array([5, 6])
+    np.testing.assert_allclose(result.meta_loss, ((1 + 2 * slope) ** (2 * steps)).sum(), rtol=1e-5)
+    exact = (2 * steps * (1 + 2 * slope) ** (2 * steps - 1) * 2).sum()
+    np.testing.assert_allclose(result.gradients[0], exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0, 1.5, float("nan")])
+def test_a_share_of_steps_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match=r"^counted_share must be in \(0, 1\]"):
+        TruncatedBackpropagation(counted_share=share)
+
+
+@pytest.mark.parametrize("second_derivatives", [0.5, 1.0])
+@pytest.mark.parametrize("backpropagation_steps", [None, 4])
+def test_steps_taken_again_give_the_same_gradients(second_derivatives, backpropagation_steps):
+    rule = GeneralRule(seed=0, dtype="float64")
+    generator = np.random.RandomState(0)
+    for weight in rule.trainable_variables:
+        weight.assign(weight + 0.1 * generator.standard_normal(weight.shape))
+    problem = NoisyBowls(dtype="float64")
+    problem.loss_unit, problem.is_logarithmic = 3.0, True
+
+    @tf.function(autograph=False)
+    def gradients(rematerializes):
+        estimator = TruncatedBackpropagation(
+            second_derivatives,
+            backpropagation_steps,
+            rematerializes=rematerializes,
+            counted_share=0.5,
+        )
+        result = _estimate(estimator, rule, 10, problem)
+        return [result.meta_loss, *result.gradients, *tf.nest.flatten(result.state)]
+
+    for kept, again in zip(gradients(False), gradients(True), strict=True):
+        assert np.any(kept.numpy())
+        np.testing.assert_allclose(again, kept, rtol=1e-9, atol=1e-12)
+
+
+def test_logarithms_count_with_second_derivatives_alone():
+    problem = Parabolas()
+    problem.is_logarithmic = True
+    with pytest.raises(ValueError, match=r"^second_derivatives must be given"):
+        _estimate(TruncatedBackpropagation(), LinearRule(), problem=problem)

@@ -171,6 +171,21 @@ def test_the_first_episodes_are_cut_short_so_that_later_ones_do_not_end_together
     assert np.bincount(horizons // 4)[1:].min() > 5
 
 
+def test_of_an_episode_the_last_steps_count_that_are_asked_for():
+    stddev = 1e-3
+    run = Run(_rule(), Parabolas((CURVATURE,)), 1, HORIZON, UNROLL)
+    estimator = EvolutionStrategies(
+        stddev, weights="slope", is_staggered=False, reuse_noise=True, counted_share=0.5
+    )
+    state, losses = estimator.begin(run, _seeds(1, 0)), []
+    for unroll in range(HORIZON // UNROLL):
+        result = estimator.estimate(run, _seeds(1, 1 + unroll), state, UNROLL)
+        state = result.state
+        losses.append(float(result.meta_loss))
+    squares = CURVATURE * (1 + 2 * CURVATURE * SLOPE) ** (2 * np.arange(1, HORIZON + 1))
+    np.testing.assert_allclose(losses, [0, squares[3], squares[4:].sum()], rtol=1e-3)
+
+
 def test_losses_that_are_not_finite_count_as_the_largest():
     problem = Parabolas((float("nan"), 1.0))
     run = Run(_rule(), problem, 2, HORIZON, UNROLL)

@@ -1,0 +1,309 @@
+"""The problems that a rule for any network is trained on: small networks of many kinds.
+
+Everything comes with Python and scikit-learn or is drawn, so that nothing is downloaded. No data
+are those of the suite's tasks.
+"""
+
+import functools
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras.losses import MeanSquaredError, SparseCategoricalCrossentropy
+
+from experiments.general import networks
+from experiments.general.data import (
+    CHARACTERS,
+    NUM_TOPICS,
+    Arrays,
+    labelled_words,
+    next_characters,
+)
+from l2l_tf.data import datasets
+from l2l_tf.optional import missing
+from l2l_tf.problems import MixtureProblem, Problem, SupervisedProblem, WithRandomGains
+
+# Half of the problems have initial weights that are up to this factor, in logarithms, off.
+_LOG_GAIN = 0.5
+_ACTIVATIONS = ("relu", "relu", "gelu", "tanh", "sigmoid")
+_BATCH_SIZES = (16, 32, 64, 128)
+# Modules of Python whose source is text to read.
+_MODULES = (
+    *("argparse", "ast", "calendar", "codecs", "configparser", "csv", "datetime", "difflib"),
+    *("enum", "fractions", "heapq", "inspect", "ipaddress", "locale", "optparse", "pathlib"),
+    *("pickle", "random", "statistics", "tarfile"),
+)
+
+
+def training_mixture(seed: int, num_of_each: int, kinds: Sequence[str] = ()) -> MixtureProblem:
+    """Returns networks of each kind, drawn from a seed.
+
+    Args:
+        seed: decides widths, depths, activations, sizes of minibatches and data.
+        num_of_each: the number of networks of each kind.
+        kinds: keys of `KINDS`; all of them if there are none.
+
+    Raises:
+        ValueError: a kind is unknown, or there is only one network.
+    """
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
+        raise ValueError(
+            f"--kinds must be among {sorted(KINDS)}. "
+            f"Received: {unknown}. Check the spelling, or leave the flag out for all."
+        )
+    if len(kinds) * num_of_each == 1:
+        raise ValueError(
+            "--kinds must give two networks or more. "
+            f"Received: --kinds={kinds[0]} with --networks_of_each_kind=1. Give more of either."
+        )
+    problems = [
+        _drawn(kind, np.random.RandomState([seed, number, index]), f"{kind}_{index}")
+        for number, kind in enumerate(KINDS)
+        for index in range(num_of_each)
+        if kind in (kinds or KINDS)
+    ]
+    return MixtureProblem(problems, name=f"networks_{seed}")
+
+
+def _drawn(kind: str, generator: np.random.RandomState, name: str) -> Problem:
+    problem = KINDS[kind](generator, name)
+    return WithRandomGains(problem, _LOG_GAIN) if generator.rand() < 0.5 else problem
+
+
+def _one_of(generator: np.random.RandomState, choices: Sequence[Any]) -> Any:
+    return choices[generator.randint(len(choices))]
+
+
+def _width(generator: np.random.RandomState, smallest: int, largest: int) -> int:
+    """Returns a number of units, log-uniform."""
+    shares = generator.rand()
+    return round(smallest * (largest / smallest) ** shares)
+
+
+def _classifier(
+    model: keras.Model,
+    examples: Arrays,
+    num_classes: int,
+    generator: np.random.RandomState,
+    name: str,
+    max_batch_size: int = 128,
+) -> SupervisedProblem:
+    sizes = [size for size in _BATCH_SIZES if size <= max_batch_size]
+    return SupervisedProblem(
+        model,
+        *examples,
+        SparseCategoricalCrossentropy(from_logits=True),
+        batch_size=_one_of(generator, sizes),
+        loss_unit=math.log(num_classes),
+        is_logarithmic=True,
+        name=name,
+    )
+
+
+def _regression(
+    model: keras.Model, examples: Arrays, generator: np.random.RandomState, name: str
+) -> SupervisedProblem:
+    return SupervisedProblem(
+        model,
+        *examples,
+        MeanSquaredError(),
+        batch_size=_one_of(generator, _BATCH_SIZES),
+        loss_unit=float(examples.targets.var()),
+        is_logarithmic=True,
+        name=name,
+    )
+
+
+def _noisy(examples: Arrays, num_classes: int, generator: np.random.RandomState) -> Arrays:
+    """Returns examples, in one case of three with a tenth of the labels at random."""
+    if generator.rand() > 1 / 3:
+        return examples
+    labels = np.array(examples.targets)
+    chosen = generator.rand(len(labels)) < 0.1
+    labels[chosen] = generator.randint(num_classes, size=chosen.sum())
+    return examples._replace(targets=labels)
+
+
+def _small_digits(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """A dense net on 8 x 8 digits."""
+    depth = generator.randint(1, 4)
+    units = tuple(_width(generator, 12, 64) for _ in range(depth))
+    model = networks.dense_net((8, 8, 1), units, 10, _one_of(generator, _ACTIVATIONS))
+    return _classifier(model, _noisy(_digits(), 10, generator), 10, generator, name)
+
+
+def _large_digits(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """A dense net on digits that are drawn on 28 x 28 pixels."""
+    depth = generator.randint(1, 3)
+    units = tuple(_width(generator, 16, 64) for _ in range(depth))
+    model = networks.dense_net((28, 28, 1), units, 10, _one_of(generator, _ACTIVATIONS))
+    return _classifier(model, _noisy(_shifted_digits(), 10, generator), 10, generator, name)
+
+
+def _teacher(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """Regression on what a random network computes."""
+    num_inputs, num_outputs = _width(generator, 4, 32), generator.randint(1, 5)
+    examples = _from_teacher(generator, num_inputs, num_outputs)
+    units = tuple(_width(generator, 16, 96) for _ in range(generator.randint(1, 4)))
+    model = networks.dense_net(num_inputs, units, num_outputs, _one_of(generator, _ACTIVATIONS))
+    return _regression(model, examples, generator, name)
+
+
+def _labels(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """Classification by the largest output of a random network."""
+    num_inputs, num_classes = _width(generator, 8, 64), generator.randint(2, 11)
+    examples = _from_teacher(generator, num_inputs, num_classes)
+    labels = examples.targets.argmax(axis=1).astype(np.int32)
+    examples = _noisy(examples._replace(targets=labels), num_classes, generator)
+    units = tuple(_width(generator, 16, 64) for _ in range(generator.randint(1, 4)))
+    activation = _one_of(generator, _ACTIVATIONS)
+    model = networks.dense_net(num_inputs, units, num_classes, activation)
+    return _classifier(model, examples, num_classes, generator, name)
+
+
+def _autoencoder(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """An autoencoder of patches of photos."""
+    side = _one_of(generator, (8, 12, 16))
+    patches = _patches(side).inputs.mean(-1).reshape(-1, side * side)
+    outer, inner = _width(generator, 32, 96), _width(generator, 8, 24)
+    activation = _one_of(generator, _ACTIVATIONS)
+    model = networks.dense_net(
+        side * side, (outer, inner, outer), side * side, activation, "sigmoid"
+    )
+    return _regression(model, Arrays(patches, patches), generator, name)
+
+
+def _convolutions(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """A net of convolutions on patches of photos, or on digits."""
+    activation = _one_of(generator, ("relu", "relu", "gelu", "tanh"))
+    channels = tuple(_width(generator, 4, 16) for _ in range(2))
+    units = _one_of(generator, (None, 16, 32))
+    examples = _one_of(generator, (_patches(8), _patches(12), _digits()))
+    model = networks.conv_net(examples.inputs.shape[1:], channels, units, activation)
+    return _classifier(model, _noisy(examples, 10, generator), 10, generator, name, 32)
+
+
+def _residual(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """A residual network with batch normalisation on patches of photos, or on digits."""
+    width = _one_of(generator, (4, 6, 8))
+    examples = _one_of(generator, (_patches(8), _digits()))
+    model = networks.residual_net(examples.inputs.shape[1:], (width, 2 * width), 1)
+    return _classifier(model, _noisy(examples, 10, generator), 10, generator, name, 32)
+
+
+def _characters(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """A transformer that predicts the next character of Python's source."""
+    length, width = _one_of(generator, (8, 12, 16)), _one_of(generator, (16, 24, 32))
+    num_layers, num_heads = generator.randint(1, 3), _one_of(generator, (1, 2, 4))
+    model = networks.transformer(length, width, num_layers, num_heads)
+    examples = next_characters(_sources(), length).train
+    return _classifier(model, examples, len(CHARACTERS), generator, name, 32)
+
+
+def _rows(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """A GRU that reads 8 x 8 digits row by row."""
+    model = networks.recurrent_rows((8, 8, 1), _width(generator, 12, 40), unroll=True)
+    return _classifier(model, _noisy(_digits(), 10, generator), 10, generator, name, 64)
+
+
+def _words(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+    """An embedding of words and a dense layer, for which module of Python they are of."""
+    length = _one_of(generator, (8, 16, 24))
+    model = networks.text_classifier(length, _one_of(generator, (8, 16)), _width(generator, 16, 48))
+    examples = labelled_words(_sources(), length, 8000).train
+    return _classifier(model, examples, NUM_TOPICS, generator, name, 64)
+
+
+KINDS: dict[str, Callable[[np.random.RandomState, str], SupervisedProblem]] = {
+    "small_digits": _small_digits,
+    "large_digits": _large_digits,
+    "teacher": _teacher,
+    "labels": _labels,
+    "autoencoder": _autoencoder,
+    "convolutions": _convolutions,
+    "residual": _residual,
+    "characters": _characters,
+    "rows": _rows,
+    "words": _words,
+}
+
+
+@functools.cache
+def _digits() -> Arrays:
+    train = datasets.load("digits").train
+    return Arrays(train.images.astype(np.float32) / 255, train.labels)
+
+
+@functools.cache
+def _shifted_digits(num_copies: int = 4) -> Arrays:
+    """Returns digits of 16 to 24 pixels at random places of 28 x 28 pixels, with a little noise."""
+    generator = np.random.RandomState(0)
+    digits = _digits()
+    pictures, labels = [], []
+    for picture, label in zip(digits.inputs[..., 0], digits.targets, strict=True):
+        for _ in range(num_copies):
+            size = generator.randint(16, 25)
+            # Bilinear, between the centres of pixels.
+            places = np.clip((np.arange(size) + 0.5) * 8 / size - 0.5, 0, 7)
+            below = np.minimum(places.astype(int), 6)
+            weights = np.zeros((size, 8))
+            weights[np.arange(size), below] = 1 - (places - below)
+            weights[np.arange(size), below + 1] = places - below
+            top, left = generator.randint(0, 29 - size, 2)
+            drawn = np.zeros((28, 28))
+            drawn[top : top + size, left : left + size] = weights @ picture @ weights.T
+            pictures.append(np.clip(drawn + 0.05 * generator.randn(28, 28), 0, 1))
+            labels.append(label)
+    inputs = np.stack(pictures).astype(np.float32)[..., np.newaxis]
+    return Arrays(inputs, np.array(labels, np.int32))
+
+
+@functools.cache
+def _patches(side: int) -> Arrays:
+    """Returns patches, float32 `[n, side, side, 3]`, of the two photos of scikit-learn.
+
+    Photos are first averaged over squares of 2 x 2 pixels. Labels say which photo a patch is of,
+    and in which fifth of its height.
+    """
+    try:
+        import sklearn.datasets
+    except ImportError as error:
+        raise missing("scikit-learn", "the photos that come with it") from error
+    patches, labels = [], []
+    for number, photo in enumerate(sklearn.datasets.load_sample_images().images):
+        height, width = photo.shape[0] // 2, photo.shape[1] // 2
+        pixels = photo[: 2 * height, : 2 * width].astype(np.float32) / 255
+        small = pixels.reshape(height, 2, width, 2, 3).mean((1, 3))
+        windows = np.lib.stride_tricks.sliding_window_view(small, (side, side), (0, 1))
+        chosen = np.moveaxis(windows[::3, ::3], 2, -1)
+        fifths = np.arange(len(chosen)) * 5 // len(chosen)
+        labels.append(np.repeat(5 * number + fifths, chosen.shape[1]))
+        patches.append(chosen.reshape(-1, side, side, 3))
+    return Arrays(np.concatenate(patches), np.concatenate(labels).astype(np.int32))
+
+
+@functools.cache
+def _sources() -> tuple[str, ...]:
+    """Returns the source of some of Python's modules."""
+    return tuple(inspect.getsource(importlib.import_module(name)) for name in _MODULES)
+
+
+def _from_teacher(
+    generator: np.random.RandomState, num_inputs: int, num_outputs: int, num_examples: int = 4096
+) -> Arrays:
+    """Returns inputs of differing scales and the standardised, noisy outputs of a random net."""
+    inputs = generator.standard_normal((num_examples, num_inputs))
+    hidden = inputs
+    for _ in range(generator.randint(1, 3)):
+        kernel = generator.standard_normal((hidden.shape[1], 24)) / math.sqrt(hidden.shape[1])
+        hidden = np.tanh(1.5 * hidden @ kernel + 0.3 * generator.standard_normal(24))
+    outputs = hidden @ generator.standard_normal((24, num_outputs))
+    outputs = (outputs - outputs.mean(0)) / outputs.std(0)
+    outputs += _one_of(generator, (0, 0.05, 0.3)) * generator.standard_normal(outputs.shape)
+    scales = np.exp(generator.uniform(-1, 1, num_inputs)) * math.exp(generator.uniform(-1, 1))
+    return Arrays((inputs * scales).astype(np.float32), outputs.astype(np.float32))
