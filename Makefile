@@ -15,10 +15,11 @@ env: .venv/.installed ## Create .venv with the project and its tools, at the pin
 		--editable '.[dev]' --constraint constraints.txt
 	touch $@
 
-demo: env ## Meta-train a small rule and compare it; then train a Keras model with a learned rule.
+demo: env ## Meta-train a small rule and compare it; then train a Keras model with `general`, untuned.
 	.venv/bin/python -m experiments.quadratic \
 		--flagfile=experiments/configs/quadratic_demo.flags --output_dir=results/demo
-	.venv/bin/python -m experiments.keras_fit --output_dir=results/demo_keras_fit
+	.venv/bin/python -m experiments.keras_fit --rule=general --network=mlp64x2_relu --batch_size=64 \
+		--baselines=adam,muon_cosine --output_dir=results/demo_keras_fit
 
 test: env ## Run all the tests that this machine can run.
 	.venv/bin/pytest -n 2 --dist=loadfile

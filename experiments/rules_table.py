@@ -34,7 +34,7 @@ def _line(name: str, use: RuleUse) -> list[str]:
         f"`{name}`",
         use.purpose,
         weights,
-        f"{use.num_steps} steps",
+        f"{' to '.join(str(number) for number in dict.fromkeys(use.range_of_steps))} steps",
         ", ".join(use.fails_with),
     ]
 

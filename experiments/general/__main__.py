@@ -11,13 +11,14 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from experiments.general.contenders import BASELINES, DEFAULT_BASELINES, check_rule
+from experiments.general.contenders import DEFAULT_BASELINES, check_rule
 from experiments.general.evaluation import evaluate
 from experiments.general.report import write_report
 from experiments.general.runs import RUNS_FILE, Runs
 from experiments.general.tasks import chosen_tasks
 from experiments.general.training_problems import training_mixture
 from experiments.harness import common, images, learned_rules, tuned_rates
+from experiments.harness.keras_optimizers import BASELINES
 from experiments.harness.meta_training import meta_train
 
 FLAGS = flags.FLAGS

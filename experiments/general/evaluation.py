@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 import keras
 from absl import flags
 
-from experiments.general.contenders import BASELINES, fingerprint, untuned_optimizer
+from experiments.general.contenders import fingerprint, untuned_optimizer
 from experiments.general.data import Data
 from experiments.general.rates import search
 from experiments.general.runs import Key, Run, Runs
 from experiments.general.tasks import Task
 from experiments.general.training import train
+from experiments.harness.keras_optimizers import BASELINES
 
 flags.DEFINE_integer(
     "num_seeds",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.general.contenders import BASELINES
 from experiments.general.scores import Table, contenders_of
+from experiments.harness.keras_optimizers import BASELINES
 from l2l_tf.files import written_whole
 
 # The largest factor in a profile.

@@ -13,7 +13,6 @@ from absl import flags
 
 # Defines --num_seeds.
 from experiments.general import evaluation  # noqa: F401
-from experiments.general.contenders import BASELINES
 from experiments.general.figures import draw_losses, draw_profile
 from experiments.general.runs import RUNS_FILE, Run, Runs
 from experiments.general.scores import (
@@ -26,6 +25,7 @@ from experiments.general.scores import (
 )
 from experiments.general.tasks import Task, chosen_tasks
 from experiments.harness import common
+from experiments.harness.keras_optimizers import BASELINES
 from experiments.harness.report_tables import Column, write_tables
 from l2l_tf.files import write_json
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.general.contenders import BASELINES, FIRST_THREE
+from experiments.general.contenders import FIRST_THREE
 from experiments.general.rates import search
 from experiments.general.runs import Run, latest
+from experiments.harness.keras_optimizers import BASELINES
 from l2l_tf.evaluation import Tuning
 
 MUON = "muon_cosine"

@@ -51,7 +51,7 @@ def meta_train(
     # Check this before hours are spent on a rule that can't be saved.
     check_destination(output_dir / "rule")
     initial_training = _initial_training()
-    factors, rates, use = _delta_factors(), _nesterov_rates(), _use()
+    factors, rates, use = _delta_factors(), _nesterov_rates(), use_entry()
     settings = MetaTrainingSettings(
         num_steps=FLAGS.num_steps,
         unroll_length=FLAGS.unroll_length,
@@ -125,8 +125,12 @@ def meta_train(
     print(f"Wrote the {which} to {path}")
 
 
-def _use() -> dict[str, Any]:
-    """Returns the use that the card states, from the file that `--use` names, or None."""
+def use_entry() -> dict[str, Any]:
+    """Returns the card's entry "use", from the file that `--use` names, or no entry.
+
+    Raises:
+        ValueError: the file can't be read, or does not say what a rule is for.
+    """
     if FLAGS.use is None:
         return {}
     try:

@@ -2,7 +2,7 @@
 
 Each optimizer trains the same network on images, by default scikit-learn's digits. All start from
 the same initial weights, by default those that Keras draws, and see the same minibatches. The
-learning rate of Keras's optimizers is chosen on runs of their own.
+learning rate of Keras's optimizers is chosen on runs of their own. Learned rules are not tuned.
 """
 
 import functools
@@ -18,8 +18,9 @@ from absl import flags
 from experiments.harness import common
 from experiments.harness.comparison import load_rules
 from experiments.harness.images import load_dataset
+from experiments.harness.keras_optimizers import BASELINES, muon_cosine
 from experiments.harness.tuned_rates import chosen_baselines
-from experiments.keras_fit.workloads import WORKLOADS, Workload
+from experiments.keras_fit.workloads import OUTPUTS, WORKLOADS, Workload
 from l2l_tf.data import datasets
 from l2l_tf.delivery import LearnedOptimizer, find_rule, list_rules
 from l2l_tf.evaluation import Evaluation, Tuning
@@ -46,12 +47,14 @@ _READ = {"output_dir", "rule", "seed", "num_tasks", "threads_per_operation"}
 # Half decades: the learning rates that are tried for each optimizer of Keras.
 LEARNING_RATES = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-8, 2))
 
-OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
-    "adam": keras.optimizers.Adam,
-    "momentum": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
-    "nag": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
-    "rmsprop": keras.optimizers.RMSprop,
-    "sgd": keras.optimizers.SGD,
+# Each is made from its rate and the number of steps.
+OPTIMIZERS: dict[str, Callable[[float, int], keras.optimizers.Optimizer]] = {
+    **{name: baseline.make for name, baseline in BASELINES.items()},
+    "momentum": lambda rate, num_steps: keras.optimizers.SGD(rate, momentum=0.9),
+    "muon_cosine": lambda rate, num_steps: muon_cosine(rate, num_steps, OUTPUTS),
+    "nag": lambda rate, num_steps: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+    "rmsprop": lambda rate, num_steps: keras.optimizers.RMSprop(rate),
+    "sgd": lambda rate, num_steps: keras.optimizers.SGD(rate),
 }
 
 
@@ -60,25 +63,26 @@ def main(strategy: tf.distribute.Strategy) -> None:
     del strategy  # The comparison runs on one device.
     common.check_all_read("keras_fit", [common.__name__], _READ, "runs are of --num_epochs.")
     FLAGS.set_default("dataset", "digits")
-    FLAGS.set_default("baselines", ["adam", "momentum"])
+    FLAGS.set_default("baselines", ["adam", "adamw_cosine", "muon_cosine"])
     FLAGS.set_default("num_tasks", 3)
     FLAGS.set_default("num_tuning_tasks", 1)
     output_dir = Path(FLAGS.output_dir)
     dataset = load_dataset()
     workload = WORKLOADS[FLAGS.network]
     rules = load_rules([find_rule(rule) for rule in FLAGS.rule or default_rules()])
-    baselines = chosen_baselines()
+    baselines = chosen_baselines(OPTIMIZERS)
     seeds = [FLAGS.seed + index for index in range(FLAGS.num_tasks)]
     # Seeds beyond those that results are reported on.
     tuning_seeds = [seeds[-1] + 1 + index for index in range(FLAGS.num_tuning_tasks)]
     progress = keras.utils.Progbar(len(rules) + len(baselines), unit_name="optimizer")
+    num_steps = _num_steps(dataset)
     rows = []
     for name, rule in rules.items():
-        make_learned = functools.partial(LearnedOptimizer, rule)
+        make_learned = functools.partial(LearnedOptimizer, rule, num_steps=num_steps)
         rows.append(_row(name, workload, dataset, make_learned, seeds))
         progress.update(len(rows))
     for name in baselines:
-        make = OPTIMIZERS[name]
+        make = functools.partial(_make, name, num_steps)
         tuning = _tune(make, workload, dataset, tuning_seeds)
         tuned = functools.partial(make, tuning.best)
         rows.append(_row(name, workload, dataset, tuned, seeds, tuning))
@@ -88,6 +92,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
         "problem": f"{dataset.name}_{FLAGS.network}",
         "num_epochs": FLAGS.num_epochs,
         "steps_per_epoch": FLAGS.steps_per_epoch,
+        "num_steps": num_steps,
         "batch_size": FLAGS.batch_size,
         "initial_stddev": FLAGS.initial_stddev,
         "num_tasks": FLAGS.num_tasks,
@@ -107,6 +112,16 @@ def main(strategy: tf.distribute.Strategy) -> None:
 def default_rules() -> list[str]:
     """Returns the names of the package's rules for Keras models with any initial weights."""
     return [name for name, rule in list_rules().items() if rule.use and rule.use.is_general]
+
+
+def _make(name: str, num_steps: int, rate: float) -> keras.optimizers.Optimizer:
+    return OPTIMIZERS[name](rate, num_steps)
+
+
+def _num_steps(dataset: datasets.Dataset) -> int:
+    """Returns the number of steps of a run."""
+    num_minibatches = -(-len(dataset.train.images) // FLAGS.batch_size)
+    return FLAGS.num_epochs * (FLAGS.steps_per_epoch or num_minibatches)
 
 
 def _initial_weights() -> str:

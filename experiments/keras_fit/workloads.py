@@ -38,7 +38,7 @@ def _autoencoder(dataset: Dataset) -> keras.Model:
             layers.Input(dataset.image_shape),
             layers.Flatten(),
             *[layers.Dense(units, activation="relu") for units in (128, 24, 128)],
-            layers.Dense(num_pixels, activation="sigmoid"),
+            layers.Dense(num_pixels, activation="sigmoid", name="output"),
             layers.Reshape(dataset.image_shape),
         ],
         name="autoencoder",
@@ -46,6 +46,9 @@ def _autoencoder(dataset: Dataset) -> keras.Model:
 
 
 _CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+# Parts of the names of layers that compute outputs.
+OUTPUTS = ("logits", "output")
 
 # By the name that the flag gives.
 WORKLOADS = {

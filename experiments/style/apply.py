@@ -78,7 +78,9 @@ def _run(rule: keras.layers.Layer, problem: StyleTransferProblem) -> tuple[list[
     arranged = bind(rule, problem).for_steps()
     seed = tf.constant([0, 0])
     begin = tf.function(lambda: start(arranged, problem, seed))
-    advance = tf.function(lambda iterate: unroll(arranged, problem, seed, iterate, 1)[1])
+    advance = tf.function(
+        lambda iterate: unroll(arranged, problem, seed, iterate, 1, horizon=FLAGS.num_steps)[1]
+    )
     progress = keras.utils.Progbar(FLAGS.num_steps, stateful_metrics=["loss"])
     iterate = begin()
     losses = [float(iterate.losses[0])]

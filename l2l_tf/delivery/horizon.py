@@ -14,8 +14,8 @@ from l2l_tf.keras_internals import is_compiled_by_xla
 _MISSING = (
     "num_steps must be the number of steps of the whole training, which this rule must know. "
     "Received: num_steps=None. Give epochs times steps per epoch, as in "
-    "LearnedOptimizer(rule, num_steps=10 * 938), or pass callbacks=[l2l_tf.NumStepsFromFit()] to "
-    "fit."
+    'l2l_tf.load("general", num_steps=10 * 938), or pass callbacks=[l2l_tf.NumStepsFromFit()] '
+    "to fit."
 )
 
 
@@ -118,7 +118,7 @@ def _past(num_steps: Any) -> Any:
 class NumStepsFromFit(keras.callbacks.Callback):
     """Tells a `LearnedOptimizer` how many steps `fit` will take.
 
-        model.compile(l2l_tf.LearnedOptimizer(l2l_tf.rules.GeneralRule()), "mse")
+        model.compile(l2l_tf.load("general"), "mse")
         model.fit(x, y, epochs=10, callbacks=[l2l_tf.NumStepsFromFit()])
 
     When training begins, it sets the optimizer's `num_steps` to the steps taken before plus those

@@ -66,6 +66,11 @@ def load(
 
         model.compile(optimizer=l2l_tf.load("mnist_rnnprop"), loss="mse")
 
+    The rule `general` must know how long training is: give `num_steps`, or pass
+    `l2l_tf.NumStepsFromFit` to `fit`. Without either, the first step raises ValueError.
+
+        optimizer = l2l_tf.load("general", num_steps=epochs * steps_per_epoch)
+
     If the model's variables show that the rule is not meant for it (`l2l_tf.list_rules`), the
     optimizer issues a one-line warning once, before training begins.
 

@@ -19,7 +19,8 @@ class RuleUse:
         trains_models: whether it is for the weights of Keras models at all.
         initial_stddev: the standard deviation of the normal distribution from which initial weights
             should be drawn. None if it accepts any, including Keras's defaults.
-        num_steps: the number of training steps for which it was learned.
+        num_steps: the number of training steps for which it was learned, or the smallest and the
+            largest of several.
         fails_with: where it performs poorly: activations, networks, lengths of training.
         instead: the name of the rule to use in such cases. None if the package has no better one.
 
@@ -31,7 +32,7 @@ class RuleUse:
     purpose: str
     trains_models: bool
     initial_stddev: float | None
-    num_steps: int
+    num_steps: int | tuple[int, int]
     fails_with: tuple[str, ...] = ()
     instead: str | None = None
 
@@ -43,21 +44,26 @@ class RuleUse:
             or not all(isinstance(text, str) for text in self.fails_with)
             or not isinstance(self.trains_models, bool)
             or not (stddev is None or isinstance(stddev, float))
-            or type(self.num_steps) is not int
+            or not isinstance(self.num_steps, int | list | tuple)
+            or any(type(number) is not int for number in self.range_of_steps)
             or not isinstance(self.instead, str | None)
         ):
             raise TypeError(
                 "A rule's use must hold purpose (text), trains_models (true or false), "
-                "initial_stddev (a number with a decimal point, or null), num_steps (an integer), "
-                "fails_with (a list of texts) and instead (a rule's name, or null). "
-                f"Received: {self}. Correct the entry of another kind."
+                "initial_stddev (a number with a decimal point, or null), num_steps (an integer "
+                "or a list of two), fails_with (a list of texts) and instead (a rule's name, or "
+                f"null). Received: {self}. Correct the entry of another kind."
             )
-        if self.num_steps < 1 or not (stddev is None or 0 <= stddev < np.inf):
+        numbers = self.range_of_steps
+        is_range = len(numbers) == 2 and 1 <= numbers[0] <= numbers[1]
+        if not is_range or not (stddev is None or 0 <= stddev < np.inf):
             raise ValueError(
-                "A rule's use must have num_steps from 1 on and an initial_stddev that is finite "
-                f"and not negative. Received: num_steps={self.num_steps}, "
-                f"initial_stddev={stddev}. Correct them."
+                "A rule's use must have num_steps from 1 on, the smaller of two first, and an "
+                "initial_stddev that is finite and not negative. Received: "
+                f"num_steps={self.num_steps}, initial_stddev={stddev}. Correct them."
             )
+        if not isinstance(self.num_steps, int):
+            object.__setattr__(self, "num_steps", numbers)
         object.__setattr__(self, "fails_with", tuple(self.fails_with))
 
     @classmethod
@@ -82,6 +88,12 @@ class RuleUse:
                 "Correct them."
             )
         return cls(**entry)
+
+    @property
+    def range_of_steps(self) -> tuple[int, ...]:
+        """The smallest and the largest number of training steps for which it was learned."""
+        numbers = self.num_steps
+        return (numbers, numbers) if isinstance(numbers, int) else tuple(numbers)
 
     @property
     def is_general(self) -> bool:

@@ -7,36 +7,24 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from l2l_tf.delivery.gradient_history import GradientHistory, limit_after, note_step
-from l2l_tf.delivery.learned_optimizer import LearnedOptimizer, load
+from l2l_tf.delivery.learned_optimizer import LearnedOptimizer
 from l2l_tf.delivery.pretrained import list_rules, load_rule
 from l2l_tf.rules import (
     SGD,
     Adam,
     CoordinatewiseLSTM,
-    GeneralRule,
     NesterovRNNprop,
     RNNprop,
     Route,
 )
 from tests.delivery.linear_rule import LinearRule
+from tests.delivery.optimizers import HAND_DESIGNED, optimizer_of
 
-NOT_SHIPPED = {
-    "adam": lambda: Adam(1e-3),
-    "momentum": lambda: SGD(1e-2, 0.9),
-    "general": lambda: GeneralRule(seed=0),
-}
-EVERY_RULE = [*list_rules(), *NOT_SHIPPED]
+EVERY_RULE = [*list_rules(), *HAND_DESIGNED]
 
 NUM_COORDINATES = 5
 # Of long runs.
 NUM_STEPS = 10_000
-
-
-def _optimizer(name: str, **arguments) -> LearnedOptimizer:
-    arguments = {"num_steps": NUM_STEPS} | arguments
-    if name in NOT_SHIPPED:
-        return LearnedOptimizer(NOT_SHIPPED[name](), **arguments)
-    return load(name, replay=False, **arguments)
 
 
 def _apply(how: str, optimizer: LearnedOptimizer, variable: keras.Variable):
@@ -220,7 +208,7 @@ def test_a_clipped_gradient_is_none():
 
 @pytest.mark.parametrize("name", EVERY_RULE)
 def test_whatever_finite_gradients_come_parameters_and_state_stay_finite(name):
-    optimizer = _optimizer(name)
+    optimizer = optimizer_of(name, NUM_STEPS)
     variable = keras.Variable(np.ones(NUM_COORDINATES, np.float32))
     optimizer.build([variable])
     # All finite float32 numbers, evenly by their bits.
@@ -365,7 +353,7 @@ _LOSSES = {"quadratic_lstm": (_least_squares, 24)}
 def test_absurd_gradients_in_one_of_a_hundred_steps_hardly_change_where_training_ends(name):
     loss_of, num_coordinates = _LOSSES.get(name, (_digits, 65))
 
-    optimizer = _optimizer(name)
+    optimizer = optimizer_of(name, NUM_STEPS)
     variable = keras.Variable(np.zeros(num_coordinates, np.float32))
     optimizer.build([variable])
     values = [variable, *optimizer.variables, *optimizer._gradient_history.keras_variables]

@@ -37,6 +37,17 @@ def test_without_num_steps_training_ends_before_its_first_step():
     np.testing.assert_array_equal(model.get_weights()[0], before)
 
 
+def test_what_is_missing_is_said_in_one_sentence_with_what_to_do():
+    with pytest.raises(ValueError) as raised:
+        _fit(_model(l2l_tf.load("general")))
+    assert str(raised.value) == (
+        "num_steps must be the number of steps of the whole training, which this rule must know. "
+        "Received: num_steps=None. Give epochs times steps per epoch, as in "
+        'l2l_tf.load("general", num_steps=10 * 938), or pass '
+        "callbacks=[l2l_tf.NumStepsFromFit()] to fit."
+    )
+
+
 def test_so_does_a_loop_of_ones_own():
     variable = keras.Variable([1.0, 2.0])
     with pytest.raises(ValueError, match=_MISSING):

@@ -27,6 +27,13 @@ def test_a_card_says_what_a_rule_is_for():
     assert RuleUse.from_json(required) == RuleUse("small networks", True, 0.01, 100)
 
 
+def test_a_rule_may_be_learned_over_a_range_of_steps():
+    use = RuleUse.from_json(ENTRY | {"num_steps": [200, 2000]})
+    assert (use.num_steps, use.range_of_steps) == ((200, 2000), (200, 2000))
+    assert USE.range_of_steps == (100, 100)
+    assert hash(use) != hash(USE)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
@@ -37,6 +44,12 @@ def test_a_card_says_what_a_rule_is_for():
         ({"initial_stddev": float("nan")}, ValueError, "initial_stddev"),
         ({"num_steps": 0}, ValueError, "num_steps"),
         ({"num_steps": True}, TypeError, "num_steps"),
+        ({"num_steps": "100"}, TypeError, "num_steps"),
+        ({"num_steps": [100, 2.5]}, TypeError, "num_steps"),
+        ({"num_steps": [0, 100]}, ValueError, "num_steps"),
+        ({"num_steps": [200, 100]}, ValueError, "num_steps"),
+        ({"num_steps": [100]}, ValueError, "num_steps"),
+        ({"num_steps": [1, 2, 3]}, ValueError, "num_steps"),
         ({"fails_with": "relu"}, TypeError, "fails_with"),
         ({"fails_with": [1]}, TypeError, "fails_with"),
         ({"instead": ["other"]}, TypeError, "instead"),

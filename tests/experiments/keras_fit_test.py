@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from experiments.keras_fit import __main__ as keras_fit
 from experiments.keras_fit.workloads import WORKLOADS
@@ -68,6 +70,33 @@ def test_other_networks_initial_weights_and_lengths_of_epochs_are_taken(tmp_path
         assert len(row["curve"]) == 3  # Sixty steps are more than the digits have minibatches.
         assert row["curve"][-1] < row["curve"][0]
         assert "test_accuracy" not in row
+
+
+@pytest.mark.slow
+def test_a_rule_that_must_know_the_number_of_steps_is_told(tmp_path):
+    run(
+        "keras_fit",
+        f"--output_dir={tmp_path}",
+        "--network=mlp64x2_relu",
+        "--rule=general",
+        "--baselines=",
+        "--num_epochs=3",
+        "--num_tasks=1",
+    )
+    results = _results(tmp_path)
+    # The last minibatch of an epoch may be smaller than the others.
+    assert results["num_steps"] == 3 * -(-len(datasets.load("digits").train.images) // 128)
+    (row,) = results["rows"]
+    assert row["curve"][-1] < row["curve"][0] / 2
+
+
+@pytest.mark.parametrize("name", list(keras_fit.OPTIMIZERS))
+def test_each_optimizer_of_keras_is_made_from_a_rate_and_a_number_of_steps(name):
+    optimizer = keras_fit.OPTIMIZERS[name](0.1, 100)
+    variable = keras.Variable(np.ones((3, 2), np.float32), name="hidden")
+    optimizer.apply([tf.ones((3, 2))], [variable])
+    assert np.isfinite(variable).all()
+    assert (variable.numpy() < 1).all()
 
 
 @pytest.mark.slow

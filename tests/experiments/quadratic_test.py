@@ -378,6 +378,27 @@ def test_a_saved_rule_is_evaluated_on_another_variant(evaluated_alone):
     assert not (folder / "checkpoints").exists()
 
 
+@pytest.mark.slow
+def test_a_rule_that_must_know_the_horizon_is_told_that_of_the_run(tmp_path):
+    finals = []
+    for num_steps in (10, 20):
+        _run(
+            "--mode=evaluate",
+            "--rule=general",
+            "--baselines=",
+            "--num_tasks=2",
+            f"--num_steps={num_steps}",
+            f"--output_dir={tmp_path}",
+        )
+        (row,) = strict_json(tmp_path / "results.json")["rows"]
+        # It moves to the end, where its cosine is nearly zero.
+        changes = np.abs(np.diff(row["curve"]))
+        assert (changes > 0).all()
+        assert changes[-1] < changes.max() / 20
+        finals.append(row["curve"][-1])
+    assert finals[1] < finals[0]
+
+
 def test_without_baselines_there_is_no_comparison(evaluated_alone):
     results = strict_json(evaluated_alone[0] / "results.json")
     assert results["best_baseline"] is results["ratio_to_best_baseline"] is None

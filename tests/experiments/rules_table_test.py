@@ -27,14 +27,14 @@ def test_general_rules_stand_first(monkeypatch):
     rules = {
         "pixels": RuleUse("pixels", False, None, 128),
         "narrow": RuleUse("one network", True, 0.01, 100, ("relu", "tanh"), "wide"),
-        "wide": RuleUse("networks", True, None, 100),
+        "wide": RuleUse("networks", True, None, (200, 2000)),
     }
     listed = {name: PretrainedRule(Path(name), use) for name, use in rules.items()}
     monkeypatch.setattr(rules_table, "list_rules", lambda: listed)
     assert rules_table.table() == (
         "| rule | trains | initial weights | learned on | fails with |\n"
         "| --- | --- | --- | --- | --- |\n"
-        "| `wide` | networks | any | 100 steps |  |\n"
+        "| `wide` | networks | any | 200 to 2000 steps |  |\n"
         "| `narrow` | one network | N(0, 0.01²) | 100 steps | relu, tanh |\n"
         "| `pixels` | pixels | any | 128 steps |  |\n"
     )

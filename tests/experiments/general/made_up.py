@@ -5,11 +5,11 @@ import dataclasses
 import keras
 import numpy as np
 
-from experiments.general.contenders import BASELINES
 from experiments.general.data import NUM_TOPICS, Arrays, Data
 from experiments.general.rates import NUM_RATES, rate_of
 from experiments.general.runs import Key, Run
 from experiments.general.tasks import TASKS, Task
+from experiments.harness.keras_optimizers import BASELINES
 
 
 def linear_task(num_steps: int = 4) -> Task:

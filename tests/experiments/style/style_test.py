@@ -233,6 +233,24 @@ def applied(trained) -> tuple[Path, str]:
     return output, printed
 
 
+@pytest.mark.slow
+def test_a_rule_that_must_know_the_number_of_steps_moves_to_the_end(applied, trained, tmp_path):
+    printed = run(
+        "style",
+        "--mode=apply",
+        f"--content={trained.parent / 'photo.png'}",
+        f"--style_image={trained.parent / 'painting.png'}",
+        "--rule=general",
+        "--network=squeezenet",
+        "--squeezenet_weights=random",
+        "--num_steps=6",
+        "--max_side=67",
+        f"--output={tmp_path / 'styled.png'}",
+    )
+    (_, first), *_, (_, last) = re.findall(r"(\d)/6.*? - loss: ([\d.]+)", printed)
+    assert float(last) != float(first)
+
+
 def test_a_photo_of_any_size_is_styled_with_a_saved_rule(applied, trained):
     picture = read_image(applied[0])
     photo = with_longer_side(read_image(trained.parent / "photo.png"), 67)
