@@ -181,9 +181,9 @@ def _autoencoder(generator: np.random.RandomState, name: str) -> SupervisedProbl
 def _convolutions(generator: np.random.RandomState, name: str) -> SupervisedProblem:
     """A net of convolutions on patches of photos, or on digits."""
     activation = _one_of(generator, ("relu", "relu", "gelu", "tanh"))
-    channels = tuple(_width(generator, 4, 16) for _ in range(2))
+    channels = tuple(_width(generator, 6, 20) for _ in range(2))
     units = _one_of(generator, (None, 16, 32))
-    examples = _one_of(generator, (_patches(8), _patches(12), _digits()))
+    examples = _one_of(generator, (_patches(8), _patches(12), _small_shifted_digits()))
     model = networks.conv_net(examples.inputs.shape[1:], channels, units, activation)
     return _classifier(model, _noisy(examples, 10, generator), 10, generator, name, 32)
 
@@ -235,8 +235,19 @@ KINDS: dict[str, Callable[[np.random.RandomState, str], SupervisedProblem]] = {
 
 @functools.cache
 def _digits() -> Arrays:
-    train = datasets.load("digits").train
-    return Arrays(train.images.astype(np.float32) / 255, train.labels)
+    """Returns all but the test images of scikit-learn's digits, `[n, 8, 8, 1]`."""
+    digits = datasets.load("digits")
+    images = np.concatenate([digits.train.images, digits.validation.images])
+    labels = np.concatenate([digits.train.labels, digits.validation.labels])
+    return Arrays(images.astype(np.float32) / 255, labels)
+
+
+@functools.cache
+def _small_shifted_digits() -> Arrays:
+    """Returns the shifted digits, averaged over squares of 2 x 2 pixels."""
+    digits = _shifted_digits()
+    small = digits.inputs.reshape(-1, 14, 2, 14, 2, 1).mean((2, 4))
+    return digits._replace(inputs=small)
 
 
 @functools.cache

@@ -85,6 +85,12 @@ flags.DEFINE_list(
     "num_steps, such as 100,200,500,1000. A stage is validated over the horizon of the next "
     "stage.",
 )
+flags.DEFINE_list(
+    "drawn_horizons",
+    [],
+    "Numbers of steps, up to num_steps, from which that of each trajectory is drawn, such as "
+    "50,100,200. A trajectory is then one unroll.",
+)
 flags.DEFINE_integer(
     "patience", 1, "Number of validations without improvement that end a stage of --horizons.", 1
 )

@@ -61,7 +61,8 @@ def meta_train(
         num_validation_tasks=FLAGS.num_validation_tasks,
         validation_metric=FLAGS.validation_metric,
         backtrack_ratio=FLAGS.backtrack_ratio,
-        horizons=_horizons(),
+        horizons=_counts("horizons"),
+        drawn_horizons=_counts("drawn_horizons"),
         patience=FLAGS.patience,
         seed=FLAGS.seed,
     )
@@ -270,14 +271,15 @@ def _step_weights() -> list[float] | None:
     return [0.0] * (FLAGS.unroll_length - 1) + [1.0]
 
 
-def _horizons() -> list[int]:
+def _counts(flag: str) -> list[int]:
+    given = FLAGS[flag].value or []
     try:
-        return [int(horizon) for horizon in FLAGS.horizons]
+        return [int(horizon) for horizon in given]
     except ValueError as error:
         raise ValueError(
-            "--horizons must be integers that ascend to --num_steps. "
-            f"Received: --horizons={','.join(FLAGS.horizons)}. Give, say, "
-            "--horizons=100,200,500,1000 with --num_steps=1000."
+            f"--{flag} must be integers that ascend to --num_steps. "
+            f"Received: --{flag}={','.join(given)}. Give, say, "
+            f"--{flag}=100,200,500,1000 with --num_steps=1000."
         ) from error
 
 

@@ -46,7 +46,11 @@ class CompiledRun:
         return self._begin(seeds)
 
     def estimate(
-        self, seeds: tf.Tensor, state: Any, num_steps: int, horizon: int
+        self,
+        seeds: tf.Tensor,
+        state: Any,
+        num_steps: int | tf.Tensor,
+        horizon: int | tf.Tensor,
     ) -> tuple[Estimate, tf.Tensor]:
         """Returns the mean estimate over replicas and the norm of its gradients, on each.
 
@@ -79,7 +83,11 @@ class CompiledRun:
         return self._estimator.begin(self._run, self._replicas.share(seeds))
 
     def _mean_estimate(
-        self, seeds: tf.Tensor, state: Any, num_steps: int, horizon: int
+        self,
+        seeds: tf.Tensor,
+        state: Any,
+        num_steps: int | tf.Tensor,
+        horizon: int | tf.Tensor,
     ) -> tuple[Estimate, tf.Tensor]:
         run = self._run.over(horizon)
         estimate = self._estimator.estimate(run, self._replicas.share(seeds), state, num_steps)

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
 from l2l_tf.checks import check_at_least, check_instance, check_one_of
 from l2l_tf.evaluation.evaluation import METRICS
 from l2l_tf.problems.seeds import check_seed
@@ -35,6 +37,9 @@ class MetaTrainingSettings:
             has the same number of steps in every stage, those of `trajectories_per_meta_epoch`
             trajectories of `num_steps`. Shorter trajectories are therefore more numerous. If empty,
             there is one stage of `num_steps`.
+        drawn_horizons: if there are any, the length of each trajectory is drawn from these, all
+            alike. A trajectory is then one unroll. The largest is `num_steps`, over which rules are
+            validated.
         patience: the number of validations in a row without improvement after which a stage ends.
         seed: the seed of training and validation tasks, a signed 64-bit integer.
 
@@ -43,7 +48,8 @@ class MetaTrainingSettings:
         ValueError: a count is below 1, the seed is out of range, the metric is unknown, or the
             ratio is neither 0 nor at least 1. Also if horizons do not ascend to `num_steps`, are
             neither multiples of `unroll_length` nor shorter, do not divide the number of steps in a
-            meta-epoch, or outnumber the meta-epochs.
+            meta-epoch, or outnumber the meta-epochs; and if horizons to draw are not as above, or
+            go with others.
     """
 
     num_steps: int = 100
@@ -55,6 +61,7 @@ class MetaTrainingSettings:
     validation_metric: str = "final_loss"
     backtrack_ratio: float = 0.0
     horizons: Sequence[int] = ()
+    drawn_horizons: Sequence[int] = ()
     patience: int = 1
     seed: int = 0
 
@@ -75,6 +82,26 @@ class MetaTrainingSettings:
             )
         if self.horizons:
             self._check_horizons()
+        if self.drawn_horizons:
+            self._check_drawn_horizons()
+
+    def _check_drawn_horizons(self) -> None:
+        drawn = list(self.drawn_horizons)
+        if not all(isinstance(one, int) and one > 0 for one in drawn) or not (
+            max(drawn) == self.num_steps <= self.unroll_length
+        ):
+            raise ValueError(
+                "drawn_horizons must be counts of steps, of which num_steps is the largest, and "
+                f"unroll_length as large as that. Received: drawn_horizons={drawn} with "
+                f"num_steps={self.num_steps}, unroll_length={self.unroll_length}. Give, say, "
+                "[50, 100, 200] with 200 for both."
+            )
+        if self.horizons:
+            raise ValueError(
+                "drawn_horizons must be left out where horizons grow. Received: "
+                f"drawn_horizons={drawn} with horizons={list(self.horizons)}. Leave out one of the "
+                "two."
+            )
 
     def _check_horizons(self) -> None:
         horizons = list(self.horizons)
@@ -115,12 +142,27 @@ class MetaTrainingSettings:
         """Returns the number of trajectories in a meta-epoch of a stage."""
         return self.trajectories_per_meta_epoch * self.num_steps // self.stages[stage]
 
+    def horizon_of(self, stage: int, index: int) -> int:
+        """Returns the number of steps of a trajectory.
+
+        Args:
+            stage: the stage of the curriculum.
+            index: the trajectory's index, from 0.
+        """
+        if not self.drawn_horizons:
+            return self.stages[stage]
+        # NumPy takes no negative seeds. The last number is for draws of nothing else.
+        generator = np.random.default_rng([self.seed % 2**64, index, 1])
+        return int(generator.choice(list(self.drawn_horizons)))
+
     def last_meta_epoch(self, stage: int) -> int:
         """Returns the last possible meta-epoch of a stage, from 1."""
         return (stage + 1) * self.num_meta_epochs // len(self.stages)
 
     def unroll_lengths_of(self, stage: int) -> list[int]:
         """Returns the lengths of the unrolls in a stage's trajectory. They sum to its horizon."""
+        if self.drawn_horizons:
+            return [self.num_steps]  # Of which there is one.
         whole, rest = divmod(self.stages[stage], self.unroll_length)
         return [self.unroll_length] * whole + [rest] * (rest > 0)
 

@@ -266,8 +266,11 @@ class MetaTrainer:
         run = self._runs[index]
         if self._states[index] is None:
             self._states[index] = run.begin(first_seeds)
-        num_steps = unroll_lengths[progress.num_unrolls]
-        horizon = settings.stages[progress.stage]
+        num_steps: int | tf.Tensor = unroll_lengths[progress.num_unrolls]
+        horizon: int | tf.Tensor = settings.horizon_of(progress.stage, progress.num_trajectories)
+        if settings.drawn_horizons:
+            # One trace is for all lengths.
+            num_steps = horizon = tf.constant(horizon)
         estimate, norm = run.estimate(seeds, self._states[index], num_steps, horizon)
         self._states[index] = estimate.state
         meta_loss, norm = self._replicas.one(estimate.meta_loss), self._replicas.one(norm)

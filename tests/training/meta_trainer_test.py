@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from l2l_tf.evaluation.evaluation import evaluate, task_groups
-from l2l_tf.evaluation.unroll import start
+from l2l_tf.evaluation.unroll import start, unroll
 from l2l_tf.problems import Quadratic, StackedProblem, task_seeds
-from l2l_tf.rules import SGD, CoordinatewiseLSTM, Route, RoutedRule
+from l2l_tf.rules import SGD, CoordinatewiseLSTM, GeneralRule, Route, RoutedRule
 from l2l_tf.rules.execution import side_by_side
 from l2l_tf.training.estimators import TruncatedBackpropagation
 from l2l_tf.training.meta_gradient import meta_gradient
@@ -159,6 +159,42 @@ def test_horizons_of_which_a_meta_epoch_holds_no_whole_number_are_refused(horizo
         f"Received: horizons={list(horizons)} with unroll_length=2 and 16 steps. "
         "Change one of them."
     )
+
+
+DRAWN = MetaTrainingSettings(
+    num_steps=8,
+    unroll_length=8,
+    num_meta_epochs=2,
+    trajectories_per_meta_epoch=4,
+    drawn_horizons=(2, 4, 8),
+)
+
+
+def test_drawn_horizons_depend_on_the_seed_and_the_index_alone():
+    horizons = [DRAWN.horizon_of(0, index) for index in range(300)]
+    assert horizons == [DRAWN.horizon_of(0, index) for index in range(300)]
+    # Binomial with a mean of 100 and a standard deviation of 8.2.
+    assert all(65 < horizons.count(one) < 135 for one in (2, 4, 8))
+    other = dataclasses.replace(DRAWN, seed=-1)
+    assert horizons != [other.horizon_of(0, index) for index in range(300)]
+
+
+@pytest.mark.parametrize("horizons", [(2, 4), (2, 8, 16), (0, 8), (2.0, 8)])
+def test_drawn_horizons_of_which_the_last_is_not_the_largest_are_refused(horizons):
+    with pytest.raises(ValueError) as raised:
+        dataclasses.replace(DRAWN, drawn_horizons=horizons)
+    assert str(raised.value) == (
+        "drawn_horizons must be counts of steps, of which num_steps is the largest, and "
+        f"unroll_length as large as that. Received: drawn_horizons={list(horizons)} with "
+        "num_steps=8, unroll_length=8. Give, say, [50, 100, 200] with 200 for both."
+    )
+
+
+def test_drawn_horizons_that_take_several_unrolls_or_grow_are_refused():
+    with pytest.raises(ValueError, match=r"^drawn_horizons must be counts of steps"):
+        dataclasses.replace(DRAWN, unroll_length=4)
+    with pytest.raises(ValueError, match=r"^drawn_horizons must be left out where horizons grow"):
+        dataclasses.replace(DRAWN, horizons=(4, 8))
 
 
 def test_more_horizons_than_meta_epochs_are_refused():
@@ -663,6 +699,46 @@ def test_a_stage_ends_without_improvement_or_with_its_share_and_hands_on_its_bes
     assert [event[1] for event in recorder.events if event[0] == "batch"] == list(range(8)) * 6
     trainer.load_best()
     np.testing.assert_allclose(rule.slope, -0.3)
+
+
+def test_each_trajectory_has_the_horizon_that_is_drawn_for_it():
+    rule = LinearRule()
+    rule.slope.assign(-0.1)
+    trainer = MetaTrainer(rule, Parabolas(), _sgd(0.0), DRAWN)
+    recorder = Recorder(trainer)
+    trainer.fit([recorder])
+    horizons = [DRAWN.horizon_of(0, index) for index in range(8)]
+    assert len(set(horizons)) > 1
+    # x_t = .8^t, and a meta-loss is the sum of its squares from 1 to the horizon.
+    expected = [sum(0.64**step for step in range(1, horizon + 1)) for horizon in horizons]
+    losses = [log["meta_loss"] for log in recorder.logs("batch")]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    # All are validated over the largest.
+    np.testing.assert_allclose(recorder.logs("epoch")[0]["validation_loss"], 0.64**8, rtol=1e-4)
+
+
+def test_step_weights_are_refused_where_horizons_are_drawn():
+    estimator = TruncatedBackpropagation(step_weights=[1.0] * 8)
+    trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(0.0), DRAWN, estimator=estimator)
+    with pytest.raises(ValueError, match=r"^step_weights must be left out where the lengths"):
+        trainer.fit()
+
+
+def test_a_rule_that_must_know_the_horizon_is_told_that_of_its_trajectory():
+    settings = dataclasses.replace(DRAWN, trajectories_per_meta_epoch=2)
+    rule = GeneralRule(seed=0)
+    problem = NoisyBowls()
+    estimator = TruncatedBackpropagation(1.0, rematerializes=True)
+    trainer = MetaTrainer(rule, problem, _sgd(0.0), settings, estimator=estimator)
+    recorder = Recorder(trainer)
+    trainer.fit([recorder])
+    for index, log in enumerate(recorder.logs("batch")):
+        seeds = task_seeds(0, "train", index, 1)
+        tasks = StackedProblem(problem, 1)
+        steps, _ = unroll(
+            rule, tasks, seeds, start(rule, tasks, seeds), settings.horizon_of(0, index)
+        )
+        np.testing.assert_allclose(log["meta_loss"], steps.losses.numpy().mean(1).sum(), rtol=1e-4)
 
 
 def test_patience_lets_a_stage_go_on_after_a_validation_without_improvement():

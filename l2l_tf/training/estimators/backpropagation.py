@@ -104,9 +104,16 @@ class TruncatedBackpropagation(GradientEstimator):
     def begin(self, run: Run, seeds: tf.Tensor) -> Iterate:
         return start(self._rule(run), run.tasks, seeds)
 
-    def estimate(self, run: Run, seeds: tf.Tensor, state: Iterate, num_steps: int) -> Estimate:
+    def estimate(
+        self, run: Run, seeds: tf.Tensor, state: Iterate, num_steps: int | tf.Tensor
+    ) -> Estimate:
         step_weights = None
         if self.step_weights is not None:
+            if not isinstance(num_steps, int):
+                raise ValueError(
+                    "step_weights must be left out where the lengths of trajectories are drawn. "
+                    f"Received: {len(self.step_weights)} weights. Give counted_share instead."
+                )
             step_weights = tf.constant(self.step_weights[-num_steps:], state.parameters.dtype)
         if self.counted_share < 1:
             counts = counted_steps(self.counted_share, state.step, num_steps, run.horizon)

@@ -29,7 +29,12 @@ class Run:
     """
 
     def __init__(
-        self, rule: Rule, problem: Problem, num_tasks: int, horizon: int, unroll_length: int
+        self,
+        rule: Rule,
+        problem: Problem,
+        num_tasks: int,
+        horizon: int | tf.Tensor,
+        unroll_length: int,
     ):
         self.rule = rule
         self.problem = problem
@@ -39,7 +44,7 @@ class Run:
         self.tasks = StackedProblem(problem, num_tasks)
         self.weights: list[keras.Variable] = rule.trainable_variables  # type: ignore[attr-defined]
 
-    def over(self, horizon: int) -> "Run":
+    def over(self, horizon: int | tf.Tensor) -> "Run":
         """Returns the same run with trajectories of another length."""
         other = copy.copy(self)
         other.horizon = horizon
@@ -84,14 +89,16 @@ class GradientEstimator(abc.ABC):
         """
 
     @abc.abstractmethod
-    def estimate(self, run: Run, seeds: tf.Tensor, state: Any, num_steps: int) -> Estimate:
+    def estimate(
+        self, run: Run, seeds: tf.Tensor, state: Any, num_steps: int | tf.Tensor
+    ) -> Estimate:
         """Returns an estimate from an unroll.
 
         Args:
             run: the rule and the tasks.
             seeds: names the tasks, int32 `[M, 2]`.
             state: the state returned by `begin` or by the previous estimate.
-            num_steps: the length of the unroll.
+            num_steps: the length of the unroll, an integer, or int32 `[]` if lengths are drawn.
         """
 
     @abc.abstractmethod
@@ -156,7 +163,7 @@ def check_counted_share(share: float) -> None:
         )
 
 
-def counted_steps(share: float, first: tf.Tensor, num_steps: int, horizon: Any) -> tf.Tensor:
+def counted_steps(share: float, first: tf.Tensor, num_steps: Any, horizon: Any) -> tf.Tensor:
     """Returns which steps of an unroll are among the last ones of a trajectory, bool `[T]`.
 
     Args:
