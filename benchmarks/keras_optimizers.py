@@ -209,28 +209,13 @@ def _optimizer_step(
     parameters: Sequence[np.ndarray], optimizer: str, compiler: str
 ) -> tuple[Callable[[], Any], int, int]:
     """Returns a step, the peak memory before the optimizer was made, and its state's bytes."""
-    import keras
-    import tensorflow as tf
+    from benchmarks.optimizer_steps import apply_step, gradients_for, state_bytes
 
-    random = np.random.default_rng(1)
-    variables = [keras.Variable(parameter) for parameter in parameters]
-    gradients = [
-        tf.constant(random.standard_normal(parameter.shape, np.float32)) for parameter in parameters
-    ]
+    gradients = gradients_for(parameters)
     baseline = peak_bytes()
     made = _make(optimizer)
-    made.build(variables)
-    apply = tf.function(
-        lambda: made.apply(gradients, variables), autograph=False, jit_compile=compiler == "xla"
-    )
-    kept = [one for one in made.variables if len(one.shape)]
-    state_bytes = sum(int(np.prod(one.shape)) * tf.as_dtype(one.dtype).size for one in kept)
-
-    def run() -> None:
-        apply()
-        variables[0].numpy()
-
-    return run, baseline, state_bytes
+    run = apply_step(made, parameters, gradients, compiler)
+    return run, baseline, state_bytes(made)
 
 
 def _trace_in_turns() -> dict[str, Any]:

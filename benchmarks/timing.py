@@ -2,9 +2,10 @@
 
 import ctypes
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,33 @@ def time_steps(
         step()
         times.append(time.perf_counter() - began)
     return times[1:] if warm_up and len(times) > 1 else times
+
+
+def time_in_turns(
+    steps: Mapping[str, Callable[[], Any]], num_rounds: int, seconds_of_turn: float
+) -> dict[str, list[float]]:
+    """Returns the mean seconds of a step of each contender, in each of several rounds.
+
+    In a round each has one turn, so that whatever else the machine does affects all of them. The
+    one that comes first changes from round to round. Before the first round each does two steps, of
+    which the first traces.
+
+    Args:
+        steps: functions that do a step and wait for its end, by name.
+        num_rounds: the number of rounds.
+        seconds_of_turn: how long a turn takes, unless one step takes longer.
+    """
+    turns = {
+        name: max(1, int(seconds_of_turn / time_steps(step, 0, 2)[1]))
+        for name, step in steps.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for index in range(num_rounds):
+        first = index % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name].append(statistics.mean(time_steps(steps[name], 0, turns[name])))
+    return seconds
 
 
 def peak_bytes() -> int:

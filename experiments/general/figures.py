@@ -1,4 +1,4 @@
-"""Figures of the suite: a performance profile, and the losses of each task."""
+"""Figures of the suite: a performance profile, losses of each task, and decisions of a rule."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from experiments.general.scores import Table, contenders_of
@@ -15,6 +16,7 @@ from l2l_tf.files import written_whole
 # The largest factor in a profile.
 MAX_FACTOR = 4.0
 _NUM_COLUMNS = 3
+_NUM_DECISION_COLUMNS = 4
 # Colour and dashes of each tuned optimizer. Rules have thick lines.
 _STYLES: dict[str, tuple[str, Any]] = {
     "adam": ("C0", "-"),
@@ -110,6 +112,56 @@ def draw_losses(path: Path, table: Table, title: str) -> None:
         labels,
         loc="outside lower center",
         ncols=5,
+        frameon=False,
+    )
+    _save(figure, path)
+
+
+def draw_decisions(path: Path, decisions: Mapping[str, Any], title: str) -> None:
+    """Draws what a rule's controller decides against the step, with a line for each tensor.
+
+    Each output has its axes. The colour of a line is the tensor's position in the network. Lines of
+    vectors are dashed.
+
+    Args:
+        path: the file to write.
+        decisions: what `experiments.general.explain.explain` returns.
+        title: the figure's title.
+    """
+    tensors = {name: one for name, one in decisions["tensors"].items() if "mix" in one}
+    panels: dict[str, dict[str, list[float]]] = {}
+    for name, one in tensors.items():
+        for kind, label in (("mix", "share of"), ("orthogonalized", "orthogonalised:")):
+            for what, values in one.get(kind, {}).items():
+                panels.setdefault(f"{label} {what}", {})[name] = values
+    panels["log of the rate / the nominal one"] = {n: one["log_rate"] for n, one in tensors.items()}
+    panels["decay"] = {n: one["decay"] for n, one in tensors.items()}
+    num_rows = -(-len(panels) // _NUM_DECISION_COLUMNS)
+    num_lines = -(-len(tensors) // _NUM_DECISION_COLUMNS)
+    size = (3.4 * _NUM_DECISION_COLUMNS, 2.7 * num_rows + 0.22 * num_lines + 0.5)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    grid = list(figure.subplots(num_rows, _NUM_DECISION_COLUMNS, squeeze=False).flat)
+    colours = colormaps["viridis"](np.linspace(0, 0.95, len(tensors)))
+    handles: dict[str, Any] = {}
+    for axes, (label, lines) in zip(grid, panels.items(), strict=False):
+        for colour, (name, one) in zip(colours, tensors.items(), strict=True):
+            if name in lines:
+                dashes = "-" if len(one["shape"]) > 1 else "--"
+                (handles[name],) = axes.plot(
+                    decisions["steps"], lines[name], color=colour, linestyle=dashes, linewidth=1.1
+                )
+        axes.set(xlabel="step", title=label)
+        axes.title.set_fontsize("medium")
+        axes.grid(alpha=0.2)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    figure.suptitle(title)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=_NUM_DECISION_COLUMNS,
+        fontsize="x-small",
         frameon=False,
     )
     _save(figure, path)

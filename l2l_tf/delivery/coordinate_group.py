@@ -117,9 +117,9 @@ class CoordinateGroup(Group):
         deltas = zip(self.layout.unflatten(delta), request.gradients, strict=True)
         return Step(
             deltas=[None if one is None else own for own, one in deltas],
-            size=size_of(gradient),
-            are_gradients_finite=tf.reduce_all(tf.math.is_finite(gradient)),
-            is_finite=is_finite & tf.reduce_all(tf.math.is_finite(delta)),
+            size=size_of([gradient]),
+            are_gradients_finite=are_finite([gradient]),
+            is_finite=is_finite,
             commit=commit,
             revert=revert,
         )

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from l2l_tf.rules.sums import sum_of_all
+
 
 class Request(NamedTuple):
     """A group's input for a step.
@@ -38,7 +40,7 @@ class Step(NamedTuple):
             None for the others.
         size: float32 `[]`, the largest absolute value among the gradients.
         are_gradients_finite: bool `[]`.
-        is_finite: bool `[]`, whether deltas and the rule's next state are finite.
+        is_finite: bool `[]`, whether the rule's next state is finite.
         commit: applies the next state. Called in a branch of a `tf.cond`.
         revert: restores the old state. Called in the other branch.
     """
@@ -90,26 +92,43 @@ class Group(abc.ABC):
         """
 
 
-def size_of(gradient: tf.Tensor) -> tf.Tensor:
+def size_of(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns the largest absolute value, float32 `[]`, capped at the largest float32."""
-    if not gradient.shape.num_elements():
+    present = [one for one in gradients if one.shape.num_elements()]
+    if not present:
         return tf.zeros([])
-    largest = tf.reduce_max(tf.abs(gradient))
-    return tf.cast(tf.minimum(largest, tf.cast(tf.float32.max, largest.dtype)), tf.float32)
+    # Without a copy of each for its absolute values.
+    largest = tf.reduce_max(tf.stack([tf.reduce_max(one) for one in present]))
+    least = tf.reduce_min(tf.stack([tf.reduce_min(one) for one in present]))
+    size = tf.maximum(largest, -least)
+    return tf.cast(tf.minimum(size, tf.cast(tf.float32.max, size.dtype)), tf.float32)
 
 
-def are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns whether all numbers of all tensors are finite, bool `[]`."""
+def are_finite(
+    tensors: Sequence[tf.Tensor], look: Callable[[], tf.Tensor] | None = None
+) -> tf.Tensor:
+    """Returns whether all numbers of all tensors are finite, bool `[]`.
+
+    Args:
+        tensors: the tensors.
+        look: looks at each number, if that must be done. It may know numbers that need not be
+            finite. By default, all must.
+    """
     if not tensors:
         return tf.constant(True)
     # A finite sum implies finite terms, and is faster to check. The sum of many or large terms may
     # be infinite although they are finite; only then is each term checked.
-    sums = [tf.math.is_finite(tf.reduce_sum(tensor)) for tensor in tensors]
+    sums = [tf.cast(sum_of_all(tensor), tf.float32) for tensor in tensors]
     return tf.cond(
-        tf.reduce_all(tf.stack(sums)),
+        tf.math.is_finite(tf.add_n(sums)),
         lambda: tf.constant(True),
-        lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]),
+        look or (lambda: tf.reduce_all([all_finite(tensor) for tensor in tensors])),
     )
+
+
+def all_finite(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns whether all numbers of a tensor are finite, bool `[]`, looking at each."""
+    return tf.reduce_all(tf.math.is_finite(tensor))
 
 
 def times(delta: tf.Tensor, learning_rate: Any) -> tf.Tensor:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.delivery.assignment import path_of
-from l2l_tf.delivery.group import Group, Request, Step
+from l2l_tf.delivery.group import Group, Request, Step, all_finite, are_finite
 
 
 class Part(NamedTuple):
@@ -32,13 +32,17 @@ class Part(NamedTuple):
             value -= value * tf.cast(self.weight_decay, value.dtype) * rate
         return value + tf.cast(delta, value.dtype)
 
-    def stays_finite(self, delta: tf.Tensor, learning_rate: Any) -> tf.Tensor:
-        """Returns whether every finite number stays finite, bool `[]`.
+    def stays_finite(self, delta: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+        """Returns whether the delta is finite and every finite number stays finite, bool `[]`.
 
         A finite delta may overflow as a float16, or when it is added to the value.
+
+        Args:
+            delta: the delta.
+            value: the value after it, from `moved`.
         """
         was_finite = tf.math.is_finite(self.variable.read_value())
-        return tf.reduce_all(tf.math.is_finite(self.moved(delta, learning_rate)) | ~was_finite)
+        return all_finite(delta) & tf.reduce_all(tf.math.is_finite(value) | ~was_finite)
 
 
 class Outcome(NamedTuple):
@@ -103,12 +107,18 @@ def update_jointly(
         steps.append(step)
         deltas = zip(own, step.deltas, strict=True)
         moves += [(part, delta) for part, delta in deltas if part is not None]
-    for part, delta in moves:
-        is_finite &= part.stays_finite(delta, learning_rate)
+    values = [part.moved(delta, learning_rate) for part, delta in moves]
+
+    def stay_finite() -> tf.Tensor:
+        pairs = zip(moves, values, strict=True)
+        return tf.reduce_all([part.stays_finite(delta, value) for (part, delta), value in pairs])
+
+    # If the new values are finite, then so are the deltas.
+    is_finite &= are_finite(values, stay_finite)
 
     def take() -> tf.Tensor:
-        for part, delta in moves:
-            part.variable.assign(part.moved(delta, learning_rate))
+        for (part, _), value in zip(moves, values, strict=True):
+            part.variable.assign(value)
         for step in steps:
             step.commit()
         return tf.constant(True)

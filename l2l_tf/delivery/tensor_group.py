@@ -75,7 +75,6 @@ class TensorGroup(Group):
             None if gradient is None else times(delta, request.learning_rate)
             for delta, gradient in zip(deltas, request.gradients, strict=True)
         ]
-        new = [leaf for leaf in after if leaf.dtype.is_floating]
 
         def commit() -> None:
             for variable, leaf in zip(state, after, strict=True):
@@ -83,9 +82,9 @@ class TensorGroup(Group):
 
         return Step(
             deltas=moves,
-            size=tf.reduce_max(tf.stack([size_of(gradient) for gradient in gradients])),
+            size=size_of(gradients),
             are_gradients_finite=are_finite(gradients),
-            is_finite=are_finite([*new, *(move for move in moves if move is not None)]),
+            is_finite=are_finite([leaf for leaf in after if leaf.dtype.is_floating]),
             commit=commit,
             revert=lambda: None,
         )

@@ -8,8 +8,10 @@ import keras
 import tensorflow as tf
 
 from l2l_tf.checks import check_count
+from l2l_tf.keras_internals import is_compiled_by_xla
 from l2l_tf.rules.orthogonal import orthogonalized
 from l2l_tf.rules.rule import NO_INFO, StepInfo
+from l2l_tf.rules.sums import sum_of_all
 from l2l_tf.rules.tensors import BoundToTensors, TensorState
 
 # The decays of the two means of gradients, of the mean of their squares, and of agreement.
@@ -151,25 +153,75 @@ class Averages(NamedTuple):
     agreement: tf.Tensor
 
 
-class Moments(NamedTuple):
-    """What a step knows of some tensors of one shape. The scale of the gradients is taken out.
-
-    Averages are corrected for their start at zero.
+class _Moments(NamedTuple):
+    """What a step knows of the tensors of a family before their scale is known.
 
     Attributes:
         gradient: the gradients, `[..., n, *shape]` for n tensors.
-        mean: the means of gradients, likewise.
+        mean: the averages of gradients after this one, likewise.
         slow_mean: the slower ones, likewise.
-        inverse_size: the inverse roots of the means of squares, likewise.
-        statistics: eight numbers of each tensor that the controller sees, `[..., n, 8]`, in the
-            order of `INPUTS`, before logarithms are taken.
+        square: the averages of squares, likewise.
+        parameter: the parameters, likewise.
+        numbers: means over each tensor, `[8, ..., n]`, which `_Scales` takes.
     """
 
     gradient: tf.Tensor
     mean: tf.Tensor
     slow_mean: tf.Tensor
-    inverse_size: tf.Tensor
-    statistics: tf.Tensor
+    square: tf.Tensor
+    parameter: tf.Tensor
+    numbers: tf.Tensor
+
+
+class _Steps(NamedTuple):
+    """Three of the directions, of the tensors of a family.
+
+    Averages begin at zero, and are not corrected for it here.
+
+    Attributes:
+        directions: "gradient", "adam" and "slow_adam", `[..., n, *shape]` each.
+        numbers: means over each tensor, `[4, ..., n]`: the root of the mean of squares, and the
+            squares of the directions.
+    """
+
+    directions: list[tf.Tensor]
+    numbers: tf.Tensor
+
+
+class Decisions(NamedTuple):
+    """What the controller decides on some tensors.
+
+    Attributes:
+        mix: the shares of the `DIRECTIONS` in the mixture, each relative to its size, `[...]` each.
+        orthogonalized: those of the terms `ORTHOGONALIZED`, which vectors do not use.
+        log_rate: the logarithm of the rate over the one before anything is learned, `[...]`.
+        decay: the share of the parameters that a step takes away where the schedule is largest.
+    """
+
+    mix: list[tf.Tensor]
+    orthogonalized: list[tf.Tensor]
+    log_rate: tf.Tensor
+    decay: tf.Tensor
+
+
+class _Known(NamedTuple):
+    """What a step knows when the controller has decided.
+
+    Attributes:
+        moments: the moments of each family.
+        scales: the scales of all tensors.
+        steps: three directions of each family.
+        sizes: the mean squares of these directions, `[..., tensors]` each.
+        outputs: the controller's outputs, `[..., tensors, 10]`.
+        time: the time.
+    """
+
+    moments: list[_Moments]
+    scales: "_Scales"
+    steps: list[_Steps]
+    sizes: list[tf.Tensor]
+    outputs: tf.Tensor
+    time: "_Time"
 
 
 class BoundGeneral(BoundToTensors):
@@ -213,6 +265,53 @@ class BoundGeneral(BoundToTensors):
     def update(
         self, gradients: Sequence[tf.Tensor], state: TensorState, info: StepInfo = NO_INFO
     ) -> tuple[list[tf.Tensor], TensorState]:
+        deltas, averages = [tf.zeros_like(one) for one in gradients], list(state.tensors)
+        if not self._families:
+            return deltas, state
+        known = self._known(gradients, state, info)
+        scales, time = known.scales, known.time
+        factors = scales.factors(known.sizes, _shares_and_rates(known.outputs, time))
+        for family, own, step, of_family, (agreement,) in zip(
+            self._families,
+            known.moments,
+            known.steps,
+            self._of_families(factors),
+            self._of_families([scales.agreement]),
+            strict=True,
+        ):
+            delta = _delta(family, own, step, of_family, scales.of_mean)
+            new = Averages(own.mean, own.slow_mean, own.square, agreement)
+            for index, one, *fields in zip(
+                family.indices, family.apart(delta), *map(family.apart, new), strict=True
+            ):
+                deltas[index] = one
+                averages[index] = Averages._make(fields)
+        return deltas, TensorState((), averages)
+
+    def decisions(
+        self, gradients: Sequence[tf.Tensor], state: TensorState, info: StepInfo = NO_INFO
+    ) -> list[Decisions | None]:
+        """Returns what the controller decides in the step that `update` takes with these arguments.
+
+        Returns:
+            Decisions on each tensor. None for one without coordinates.
+        """
+        found: list[Decisions | None] = [None] * len(self.shapes)
+        if not self._families:
+            return found
+        decided = _decisions(self._known(gradients, state, info).outputs)
+        indices = [index for family in self._families for index in family.indices]
+        for row, index in enumerate(indices):
+            found[index] = Decisions._make(
+                [one[..., row] for one in part] if isinstance(part, list) else part[..., row]
+                for part in decided
+            )
+        return found
+
+    def _known(
+        self, gradients: Sequence[tf.Tensor], state: TensorState, info: StepInfo
+    ) -> "_Known":
+        """Returns what a step knows when the controller has decided."""
         if info.num_steps is None:
             raise ValueError(
                 "A GeneralRule must know the number of steps of the whole training. "
@@ -221,48 +320,53 @@ class BoundGeneral(BoundToTensors):
         dtype = self.rule.compute_dtype
         num_steps = tf.maximum(tf.cast(info.num_steps, dtype), 1)
         time = _Time(tf.cast(info.step, dtype), num_steps)
-        deltas = [tf.zeros_like(one) for one in gradients]
-        averages = list(state.tensors)
-        if not self._families:
-            return deltas, state
-        parameters, moments = [], []
-        for family in self._families:
-            gradient = family.joined(gradients)
-            parameters.append(family.joined(info.parameters))
-            old = Averages._make(map(family.joined, zip(*averages, strict=True)))
-            new = _next(family, gradient, old)
-            moments.append(_moments(family, gradient, new, parameters[-1], time.step + 1))
-            for index, *fields in zip(family.indices, *map(family.apart, new), strict=True):
-                averages[index] = Averages._make(fields)
-        statistics = tf.concat([one.statistics for one in moments], axis=-2)
-        outputs = _shares_and_rates(self.rule.outputs(self._inputs(statistics, time)), time)
-        counts = [len(family.indices) for family in self._families]
-        shares = tf.split(outputs, counts, axis=-2)
-        for family, own, known, values in zip(
-            self._families, shares, moments, parameters, strict=True
-        ):
-            *mixes, rate, decay = family.of_statistics(own)
-            delta = rate * _direction(family, known, mixes[:4], mixes[4:]) + decay * values
-            for index, one in zip(family.indices, family.apart(delta), strict=True):
-                deltas[index] = one
-        return deltas, TensorState((), averages)
+        families = self._families
+        old = [
+            Averages._make(map(family.joined, zip(*state.tensors, strict=True)))
+            for family in families
+        ]
+        moments = [
+            _moments(family, family.joined(gradients), one, family.joined(info.parameters))
+            for family, one in zip(families, old, strict=True)
+        ]
+        agreement = [
+            family.as_numbers(one.agreement) for family, one in zip(families, old, strict=True)
+        ]
+        scales = _Scales(
+            tf.concat([one.numbers for one in moments], -1), tf.concat(agreement, -1), time.step + 1
+        )
+        steps = [
+            _steps(family, own, *factors)
+            for family, own, factors in zip(
+                families, moments, self._of_families(scales.of_squares), strict=True
+            )
+        ]
+        spread, *sizes = tf.unstack(tf.concat([one.numbers for one in steps], -1))
+        outputs = self.rule.outputs(self._inputs(scales.statistics(spread), time))
+        return _Known(moments, scales, steps, sizes, outputs, time)
 
-    def _inputs(self, statistics: tf.Tensor, time: "_Time") -> tf.Tensor:
-        """Returns what the controller sees, `[..., tensors, 20]`, of statistics `[..., 8]`."""
-        sizes = tf.sqrt(statistics[..., :4] + _TINY_SHARE)
-        parameters, mean, slow_mean, gradient = tf.unstack(sizes, axis=-1)
-        spread, of_gradient, of_means, agreement = tf.unstack(statistics[..., 4:], axis=-1)
+    def _of_families(self, numbers: Sequence[tf.Tensor]) -> list[list[tf.Tensor]]:
+        """Returns numbers of all tensors, `[..., tensors]` each, as factors for each family."""
+        counts = [len(family.indices) for family in self._families]
+        parts = tf.split(tf.stack(numbers), counts, axis=-1)
+        return [family.as_factors(part) for family, part in zip(self._families, parts, strict=True)]
+
+    def _inputs(self, statistics: "_Statistics", time: "_Time") -> tf.Tensor:
+        """Returns what the controller sees, `[..., tensors, 20]`."""
+        parameter, mean, slow_mean, gradient = (
+            tf.sqrt(one + _TINY_SHARE) for one in statistics[:4]
+        )
         log_mean = tf.math.log(mean + 1e-4) / 2 + 0.5
         of_all = tf.reduce_mean(log_mean, axis=-1, keepdims=True)
         seen = [
-            tf.math.log(parameters + 3e-3) / 2 + 1,
+            tf.math.log(parameter + 3e-3) / 2 + 1,
             log_mean,
             tf.math.log(slow_mean + 1e-4) / 2 + 0.5,
             tf.math.log(gradient + 1e-4) / 2,
-            tf.math.log(spread + 1e-4) + 0.5,
-            of_gradient / (gradient * mean),
-            of_means / (mean * slow_mean),
-            agreement,
+            tf.math.log(statistics.spread + 1e-4) + 0.5,
+            statistics.of_mean / (gradient * mean),
+            statistics.of_means / (mean * slow_mean),
+            statistics.agreement,
             tf.broadcast_to(of_all, log_mean.shape),
         ]
         leading = log_mean.shape
@@ -292,6 +396,9 @@ class _Family:
         self._axis = len(batch_shape)
         self._leading = [*batch_shape, len(indices)]
         self._own_axes = list(range(-len(shape), 0))
+        self._factors = [*self._leading, *[1] * len(shape)]
+        self._matrices = [*self._leading, math.prod(shape[:-1]), shape[-1]] if shape else []
+        self._is_large = len(shape) > 1 and math.prod(shape) > _MAX_SIZE_BESIDE
 
     def joined(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the tensors of the family, out of all, as one."""
@@ -305,100 +412,205 @@ class _Family:
             return [tf.squeeze(values, self._axis)]
         return tf.unstack(values, axis=self._axis)
 
-    def mean(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns the mean over each tensor, whose axes stay with length 1."""
-        return tf.reduce_mean(values, self._own_axes, keepdims=True)
+    def means(self, products: Sequence[tuple[tf.Tensor, ...]]) -> tf.Tensor:
+        """Returns the means of products over each tensor, `[products, ..., n]`.
+
+        Args:
+            products: one or two factors each.
+        """
+        if self._is_large:
+            return tf.stack([self.as_numbers(self._mean(*factors)) for factors in products])
+        return tf.reduce_mean(tf.stack([_product(*one) for one in products]), self._own_axes)
 
     def inverse_size(self, values: tf.Tensor) -> tf.Tensor:
         """Returns the inverse root mean square of each tensor, which is finite for zeros."""
-        return tf.math.rsqrt(self.mean(tf.square(values)) + _TINY_DIRECTION)
+        return tf.math.rsqrt(self._mean(values, values) + _TINY_DIRECTION)
 
-    def as_statistics(self, values: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns numbers of each tensor as one tensor `[..., n, numbers]`."""
-        stacked = tf.stack(values)
-        last = tf.reshape(stacked, [len(values), *self._leading])
-        return tf.transpose(last, [*range(1, last.shape.rank), 0])
+    def _mean(self, *factors: tf.Tensor) -> tf.Tensor:
+        """Returns the mean of a product over each tensor, whose axes stay with length 1."""
+        size = math.prod(self.shape)
+        if self._is_large:
+            is_square = len(factors) == 2 and factors[0] is factors[1]
+            if is_square and not self._axis and not is_compiled_by_xla():
+                # Without a copy for the squares.
+                total = 2 * tf.nn.l2_loss(factors[0])
+            else:
+                total = sum_of_all(_product(*factors), len(self._leading))
+            return tf.reshape(total / size, self._factors)
+        return tf.reduce_mean(_product(*factors), self._own_axes, keepdims=True)
 
-    def of_statistics(self, values: tf.Tensor) -> list[tf.Tensor]:
-        """Inverts `as_statistics`."""
-        rank = values.shape.rank
-        first = tf.transpose(values, [rank - 1, *range(rank - 1)])
-        return tf.unstack(
-            tf.reshape(first, [first.shape[0], *self._leading, *[1] * len(self.shape)])
-        )
+    def as_numbers(self, factors: tf.Tensor) -> tf.Tensor:
+        """Returns a number of each tensor, `[..., n]`, whose axes have length 1."""
+        return tf.reshape(factors, self._leading)
+
+    def as_factors(self, numbers: tf.Tensor) -> list[tf.Tensor]:
+        """Inverts `as_numbers` for several numbers, `[numbers, ..., n]`."""
+        return tf.unstack(tf.reshape(numbers, [numbers.shape[0], *self._factors]))
 
     def orthogonalized(self, values: tf.Tensor) -> tf.Tensor:
         """Orthogonalises matrices. A kernel counts as one of `[all other axes, last axis]`."""
-        matrices = [*self._leading, math.prod(self.shape[:-1]), self.shape[-1]]
-        return tf.reshape(orthogonalized(tf.reshape(values, matrices)), values.shape)
+        return tf.reshape(orthogonalized(tf.reshape(values, self._matrices)), values.shape)
 
 
-def _next(family: _Family, gradient: tf.Tensor, old: Averages) -> Averages:
-    """Returns the averages after a gradient."""
-    square = tf.square(gradient)
-    # One after the other, since the product of the two roots may be too small a number.
-    cosine = family.mean(gradient * old.mean)
-    for squares in (square, tf.square(old.mean)):
-        cosine *= tf.math.rsqrt(family.mean(squares) + _TINY)
-    return Averages(
-        _moved(old.mean, gradient, _MEAN_DECAY),
-        _moved(old.slow_mean, gradient, _SLOW_MEAN_DECAY),
-        _moved(old.square, square, _SQUARE_DECAY),
-        _moved(old.agreement, cosine, _AGREEMENT_DECAY),
+def _product(*factors: tf.Tensor) -> tf.Tensor:
+    first, *others = factors
+    if not others:
+        return first
+    return tf.square(first) if others[0] is first else first * others[0]
+
+
+def _moments(family: _Family, gradient: tf.Tensor, old: Averages, parameter: tf.Tensor) -> _Moments:
+    """Returns what a step knows of some tensors before their scale is known."""
+    squares = tf.square(gradient)
+    mean = _moved(old.mean, gradient, _MEAN_DECAY)
+    slow_mean = _moved(old.slow_mean, gradient, _SLOW_MEAN_DECAY)
+    square = _moved(old.square, squares, _SQUARE_DECAY)
+    numbers = family.means(
+        [
+            (squares,),
+            (gradient, old.mean),
+            (old.mean, old.mean),
+            (square,),
+            (parameter, parameter),
+            (mean, mean),
+            (slow_mean, slow_mean),
+            (mean, slow_mean),
+        ]
     )
+    return _Moments(gradient, mean, slow_mean, square, parameter, numbers)
 
 
 def _moved(average: tf.Tensor, value: tf.Tensor, decay: float) -> tf.Tensor:
     return decay * average + (1 - decay) * value
 
 
-def _moments(
-    family: _Family,
-    gradient: tf.Tensor,
-    averages: Averages,
-    parameter: tf.Tensor,
-    number: tf.Tensor,
-) -> Moments:
-    """Returns what a step knows of some tensors, for the number of gradients so far."""
-    square = averages.square * (1 / (1 - _SQUARE_DECAY**number))
-    scale = tf.math.rsqrt(family.mean(square) + _TINY)
-    relative = square * tf.square(scale)
-    gradient *= scale
-    mean = averages.mean * (scale / (1 - _MEAN_DECAY**number))
-    slow_mean = averages.slow_mean * (scale / (1 - _SLOW_MEAN_DECAY**number))
-    statistics = [
-        family.mean(tf.square(parameter)),
-        family.mean(tf.square(mean)),
-        family.mean(tf.square(slow_mean)),
-        family.mean(tf.square(gradient)),
-        family.mean(tf.sqrt(relative + _TINY_SHARE)),
-        family.mean(gradient * mean),
-        family.mean(mean * slow_mean),
-        averages.agreement / (1 - _AGREEMENT_DECAY**number),
-    ]
-    inverse_size = tf.math.rsqrt(relative + _EPSILON)
-    return Moments(gradient, mean, slow_mean, inverse_size, family.as_statistics(statistics))
+class _Statistics(NamedTuple):
+    """What the controller sees of gradients and parameters, `[..., tensors]`, before logarithms.
+
+    Attributes:
+        parameter: the mean square of parameters.
+        mean: that of the means of gradients, here and below relative to the gradients' scale.
+        slow_mean: that of the slower ones.
+        gradient: that of the gradients.
+        spread: the mean of the roots of the means of squares.
+        of_mean: the mean product of gradients and their means.
+        of_means: that of the two means of gradients.
+        agreement: the average of cosines.
+    """
+
+    parameter: tf.Tensor
+    mean: tf.Tensor
+    slow_mean: tf.Tensor
+    gradient: tf.Tensor
+    spread: tf.Tensor
+    of_mean: tf.Tensor
+    of_means: tf.Tensor
+    agreement: tf.Tensor
 
 
-def _direction(
+class _Scales:
+    """The scale of each tensor's gradients, and what corrects averages for their start at zero.
+
+    Tensors are never divided by their scale: it goes into their factors, which are numbers.
+
+    Args:
+        numbers: those of `_Moments`, `[8, ..., tensors]`.
+        agreement: the average agreement before this step, `[..., tensors]`.
+        number: the number of gradients so far, `[]`.
+
+    Attributes:
+        agreement: the average agreement after this step, not corrected.
+        of_mean: the correction of means of gradients, `[]`.
+        of_squares: two factors that `_steps` takes, `[..., tensors]` each.
+    """
+
+    def __init__(self, numbers: tf.Tensor, agreement: tf.Tensor, number: tf.Tensor):
+        self._numbers = tf.unstack(numbers)
+        gradient, of_old_mean, old_mean, square, *_ = self._numbers
+        # One after the other, since the product of the two roots may be too small a number.
+        cosine = of_old_mean * tf.math.rsqrt(gradient + _TINY) * tf.math.rsqrt(old_mean + _TINY)
+        self.agreement = _moved(agreement, cosine, _AGREEMENT_DECAY)
+        self.of_mean = 1 / (1 - _MEAN_DECAY**number)
+        self._of_slow_mean = 1 / (1 - _SLOW_MEAN_DECAY**number)
+        self._of_agreement = 1 / (1 - _AGREEMENT_DECAY**number)
+        of_square = 1 / (1 - _SQUARE_DECAY**number)
+        self._gradient = tf.math.rsqrt(square * of_square + _TINY)
+        self._mean = self._gradient * self.of_mean
+        self._slow_mean = self._gradient * self._of_slow_mean
+        self.of_squares = [of_square * tf.square(self._gradient), self._gradient]
+
+    def statistics(self, spread: tf.Tensor) -> _Statistics:
+        """Returns what the controller sees, given the spread `[..., tensors]`."""
+        gradient, of_old_mean, _, _, parameter, mean, slow_mean, of_means = self._numbers
+        return _Statistics(
+            parameter,
+            mean * self._mean * self._mean,
+            slow_mean * self._slow_mean * self._slow_mean,
+            gradient * self._gradient * self._gradient,
+            spread,
+            _moved(of_old_mean, gradient, _MEAN_DECAY) * self._gradient * self._mean,
+            of_means * self._mean * self._slow_mean,
+            self.agreement * self._of_agreement,
+        )
+
+    def factors(self, sizes: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the factors that `_delta` takes, `[..., tensors]` each.
+
+        Args:
+            sizes: the mean squares of the directions of `_Steps`, `[..., tensors]` each.
+            outputs: what `_shares_and_rates` returns.
+        """
+        corrections = (1.0, self.of_mean, self._of_slow_mean)
+        of_directions = [
+            share * one * tf.math.rsqrt(size * one * one + _TINY_DIRECTION)
+            for share, size, one in zip(outputs[:3], sizes, corrections, strict=True)
+        ]
+        scales = (self._gradient, self._mean, self._slow_mean, self.of_mean)
+        of_orthogonalized = [
+            share * scale for share, scale in zip(outputs[4:8], scales, strict=True)
+        ]
+        return [*of_directions, outputs[3], *of_orthogonalized, *outputs[8:]]
+
+
+def _steps(family: _Family, own: _Moments, of_square: tf.Tensor, scale: tf.Tensor) -> _Steps:
+    """Returns three of the directions, given the factors that take the scale out."""
+    relative = own.square * of_square
+    inverse_size = tf.math.rsqrt(relative + _EPSILON) * scale
+    directions = [one * inverse_size for one in (own.gradient, own.mean, own.slow_mean)]
+    spread = tf.sqrt(relative + _TINY_SHARE)
+    numbers = family.means([(spread,), *((one, one) for one in directions)])
+    return _Steps(directions, numbers)
+
+
+def _delta(
     family: _Family,
-    moments: Moments,
-    mix: Sequence[tf.Tensor],
-    orthogonalized_mix: Sequence[tf.Tensor],
+    own: _Moments,
+    steps: _Steps,
+    factors: Sequence[tf.Tensor],
+    of_mean: tf.Tensor,
 ) -> tf.Tensor:
-    """Returns a mixture of the directions, whose root mean square is 1 for each tensor."""
-    gradient, adam, slow_adam = (
-        one * moments.inverse_size for one in (moments.gradient, moments.mean, moments.slow_mean)
-    )
+    """Returns the deltas of some tensors.
+
+    Args:
+        family: the tensors.
+        own: their moments.
+        steps: three of their directions.
+        factors: of the four directions, of the four terms of what is orthogonalised, of the
+            direction in the delta, and of the parameters in it.
+        of_mean: the correction of means of gradients, `[]`.
+    """
+    gradient, adam, _ = steps.directions
+    *of_directions, of_orthogonal = factors[:4]
+    *_, rate, decay = factors
     if len(family.shape) > 1:
-        terms = (moments.gradient, moments.mean, moments.slow_mean, adam)
-        orthogonal = family.orthogonalized(_sum(orthogonalized_mix, terms))
+        terms = (own.gradient, own.mean, own.slow_mean, adam)
+        orthogonal = family.orthogonalized(_sum(factors[4:8], terms))
     else:
-        orthogonal = _GRADIENT_SHARE * gradient + (1 - _GRADIENT_SHARE) * adam
-    directions = (gradient, adam, slow_adam, orthogonal)
-    shares = [share * family.inverse_size(one) for share, one in zip(mix, directions, strict=True)]
-    mixed = _sum(shares, directions)
-    return mixed * family.inverse_size(mixed)
+        orthogonal = _GRADIENT_SHARE * gradient + (1 - _GRADIENT_SHARE) * of_mean * adam
+    of_orthogonal *= family.inverse_size(orthogonal)
+    mixed = _sum([*of_directions, of_orthogonal], [*steps.directions, orthogonal])
+    # The root mean square of the mixture becomes 1.
+    return rate * family.inverse_size(mixed) * mixed + decay * own.parameter
 
 
 class _Time:
@@ -433,19 +645,37 @@ class _Time:
         )
 
 
-def _shares_and_rates(outputs: tf.Tensor, time: _Time) -> tf.Tensor:
-    """Returns mixtures and the factors of direction and parameters in a delta, `[..., 10]`."""
-    mixes = outputs[..., :-2] + tf.constant([*_NOMINAL_MIX, *_NOMINAL_INPUTS], outputs.dtype)
-    log_rate, decay = outputs[..., -2:-1], outputs[..., -1:]
-    log_rate = tf.clip_by_value(_RATE_SCALE * log_rate, -_MAX_LOG_RATE, _MAX_LOG_RATE)
+def _decisions(outputs: tf.Tensor) -> Decisions:
+    """Returns what outputs of the controller, `[..., tensors, 10]`, decide."""
+    nominal = tf.constant([*_NOMINAL_MIX, *_NOMINAL_INPUTS, 0, 0], outputs.dtype)
+    *mixes, log_rate, decay = tf.unstack(outputs + nominal, axis=-1)
+    return Decisions(
+        mixes[:4],
+        mixes[4:],
+        tf.clip_by_value(_RATE_SCALE * log_rate, -_MAX_LOG_RATE, _MAX_LOG_RATE),
+        _DECAY * tf.nn.softplus(_DECAY_SCALE * decay + _DECAY_START),
+    )
+
+
+def _shares_and_rates(outputs: tf.Tensor, time: _Time) -> list[tf.Tensor]:
+    """Returns mixtures and the factors of direction and parameters in a delta.
+
+    Args:
+        outputs: the controller's outputs, `[..., tensors, 10]`.
+        time: the time.
+
+    Returns:
+        Ten tensors `[..., tensors]`.
+    """
+    decided = _decisions(outputs)
     largest = _RATE * (time.num_steps / _RATE_STEPS) ** _RATE_POWER
-    rate = largest * tf.exp(log_rate)
-    decay = _DECAY * tf.nn.softplus(_DECAY_SCALE * decay + _DECAY_START)
-    return tf.concat([mixes, -time.schedule * rate, -time.schedule * decay], axis=-1)
+    rate = largest * tf.exp(decided.log_rate)
+    factors = (-time.schedule * rate, -time.schedule * decided.decay)
+    return [*decided.mix, *decided.orthogonalized, *factors]
 
 
-def _sum(shares: Sequence[tf.Tensor], values: Sequence[tf.Tensor]) -> Any:
-    return sum(share * value for share, value in zip(shares, values, strict=True))
+def _sum(shares: Sequence[tf.Tensor], values: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([share * value for share, value in zip(shares, values, strict=True)])
 
 
 def _of_shape(shape: Sequence[int]) -> list[float]:

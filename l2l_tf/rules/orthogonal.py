@@ -27,33 +27,43 @@ def orthogonalized(matrices: tf.Tensor) -> tf.Tensor:
         matrices: float `[..., r, c]`.
     """
     rows, columns = matrices.shape[-2:]
-    # On the smaller side, the products are cheapest.
-    x = tf.linalg.matrix_transpose(matrices) if rows > columns else matrices
     # Unlike that of `tf.norm`, the derivative is finite for a matrix of zeros.
-    square = tf.reduce_sum(tf.square(x), axis=(-2, -1), keepdims=True)
-    x /= tf.sqrt(square + 1e-30) + 1e-7
+    square = tf.reduce_sum(tf.square(matrices), axis=(-2, -1), keepdims=True)
+    x = matrices / (tf.sqrt(square + 1e-30) + 1e-7)
     least, most = sorted((rows, columns))
-    is_wide = least >= _LEAST_ROWS and most >= _WIDE * least
-    x = _by_gram_matrix(x) if is_wide else _by_steps(x)
-    return tf.linalg.matrix_transpose(x) if rows > columns else x
+    is_oblong = least >= _LEAST_ROWS and most >= _WIDE * least
+    # On the smaller side, the products are cheapest.
+    return (_by_gram_matrix if is_oblong else _by_steps)(x, rows > columns)
 
 
-def _by_steps(x: tf.Tensor) -> tf.Tensor:
-    a, b, c = _COEFFICIENTS
+def _by_steps(x: tf.Tensor, is_high: bool) -> tf.Tensor:
+    identity = tf.eye(min(x.shape[-2:]), dtype=x.dtype)
     for _ in range(_NUM_ITERATIONS):
-        gram = tf.matmul(x, x, transpose_b=True)
-        x = a * x + tf.matmul(b * gram + c * tf.matmul(gram, gram), x)
+        x = _times(_factor(_gram_matrix(x, is_high), identity), x, is_high)
     return x
 
 
-def _by_gram_matrix(x: tf.Tensor) -> tf.Tensor:
-    a, b, c = _COEFFICIENTS
-    identity = tf.eye(x.shape[-2], dtype=x.dtype)
-    gram = tf.matmul(x, x, transpose_b=True)
+def _by_gram_matrix(x: tf.Tensor, is_high: bool) -> tf.Tensor:
+    gram = _gram_matrix(x, is_high)
+    identity = tf.eye(min(x.shape[-2:]), dtype=x.dtype)
     product = identity
     for index in range(_NUM_ITERATIONS):
-        factor = a * identity + b * gram + c * tf.matmul(gram, gram)
+        factor = _factor(gram, identity)
         product = tf.matmul(factor, product) if index else factor
         if index < _NUM_ITERATIONS - 1:
             gram = tf.matmul(tf.matmul(factor, gram), factor)
-    return tf.matmul(product, x)
+    return _times(product, x, is_high)
+
+
+def _gram_matrix(x: tf.Tensor, is_high: bool) -> tf.Tensor:
+    return tf.matmul(x, x, transpose_a=is_high, transpose_b=not is_high)
+
+
+def _factor(gram: tf.Tensor, identity: tf.Tensor) -> tf.Tensor:
+    """Returns the symmetric matrix that one iteration multiplies by."""
+    a, b, c = _COEFFICIENTS
+    return a * identity + tf.matmul(gram, b * identity + c * gram)
+
+
+def _times(symmetric: tf.Tensor, x: tf.Tensor, is_high: bool) -> tf.Tensor:
+    return tf.matmul(x, symmetric) if is_high else tf.matmul(symmetric, x)

@@ -69,6 +69,63 @@ def test_it_takes_the_steps_of_its_twin():
         parameters = [one + delta for one, delta in zip(parameters, expected, strict=True)]
 
 
+class _Recording(General):
+    """The twin, which keeps the outputs of its controller."""
+
+    def step(self, parameters, gradients):
+        self.outputs = []
+        return super().step(parameters, gradients)
+
+    def _outputs(self, inputs):
+        self.outputs.append(super()._outputs(inputs))
+        return self.outputs[-1]
+
+
+def test_it_says_what_its_twin_decides():
+    rule, shapes = _trained(dtype="float64"), [*SHAPES, (0, 3)]
+    parameters = _parameters(SHAPES)
+    twin = _Recording([one.numpy() for one in rule.weights], SHAPES, NUM_STEPS)
+    bound = rule.bind(_specs(shapes))
+    state = bound.initial_state()
+    given = [tf.constant(one, "float64") for one in (*parameters, np.zeros((0, 3)))]
+    for step, of_step in enumerate(_gradients(SHAPES, 3)):
+        gradients = [tf.constant(one, "float64") for one in (*of_step, np.zeros((0, 3)))]
+        info = StepInfo(tf.constant(step), None, given, NUM_STEPS)
+        *decisions, nothing = bound.decisions(gradients, state, info)
+        _, state = bound.update(gradients, state, info)
+        twin.step(parameters, of_step)
+    assert nothing is None
+    for one, outputs in zip(decisions, twin.outputs, strict=True):
+        values = list(outputs.values())
+        # The twin adds no tiny numbers to means.
+        np.testing.assert_allclose(one.mix, values[:4] + np.eye(4)[3], rtol=1e-9)
+        nominal = [0.1, 0.45, 0.45, 0]
+        np.testing.assert_allclose(one.orthogonalized, np.add(values[4:8], nominal), rtol=1e-9)
+        np.testing.assert_allclose(one.log_rate, np.clip(3 * values[8], -5, 5), rtol=1e-9)
+        decay = 3e-3 * np.log1p(np.exp(3 * values[9] - 5))
+        np.testing.assert_allclose(one.decay, decay, rtol=1e-9)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_large_tensors_take_the_steps_of_the_twin_in_batches_or_alone(jit_compile):
+    rule, shape = _trained(dtype="float64"), (150, 2, 60)
+    twins = [General([one.numpy() for one in rule.weights], [shape], NUM_STEPS) for _ in range(2)]
+    draw = np.random.default_rng(0)
+    parameters, *gradients = draw.standard_normal((4, 2, *shape))
+    for batch_shape, chosen in (((), 0), ((2,), slice(None))):
+        bound = rule.bind(_specs([shape]), batch_shape)
+        state = bound.initial_state()
+        update = tf.function(bound.update, autograph=False, jit_compile=jit_compile)
+        for step, of_step in enumerate(gradients):
+            info = StepInfo(tf.constant(step), None, [tf.constant(parameters[chosen])], NUM_STEPS)
+            (delta,), state = update([tf.constant(of_step[chosen])], state, info)
+    for one, twin, index in zip(delta, twins, (0, 1), strict=True):
+        for of_step in gradients:
+            (expected,) = twin.step([parameters[index]], [of_step[index]])
+        # Rounding is amplified by the iteration that orthogonalises.
+        np.testing.assert_allclose(one, expected, rtol=1e-6, atol=1e-10)
+
+
 def test_untrained_it_moves_a_matrix_along_its_orthogonalised_momentum():
     (delta,) = _run(GeneralRule(seed=0), _gradients([(6, 6)], 1), [np.zeros((6, 6))])[0]
     (gradient,) = _gradients([(6, 6)], 1)[0]
