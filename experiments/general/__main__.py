@@ -31,6 +31,13 @@ flags.DEFINE_integer(
     "networks_of_each_kind", 2, "Number of networks of each kind that a rule is trained on.", 1
 )
 flags.DEFINE_list("kinds", [], "Kinds of networks to train on. By default, all of them.")
+flags.DEFINE_float(
+    "width_factor",
+    1,
+    "Factor of the largest number of units of a layer of the networks that a rule is trained on.",
+    0.5,
+    8,
+)
 FLAGS.set_default("baselines", DEFAULT_BASELINES)
 FLAGS.set_default("learned_rule", "general")
 FLAGS.set_default("rule_name", "general")
@@ -61,9 +68,11 @@ def _train(strategy: tf.distribute.Strategy) -> None:
     known = {flag.name for module in _MODULES for flag in by_module[module]}
     advice = "they are for evaluations, or for other rules."
     common.check_all_read("general", _MODULES, known - _NOT_READ_TO_TRAIN, advice)
-    train = training_mixture(FLAGS.seed, FLAGS.networks_of_each_kind, FLAGS.kinds)
+    train = training_mixture(
+        FLAGS.seed, FLAGS.networks_of_each_kind, FLAGS.kinds, FLAGS.width_factor
+    )
     num_of_each = 2 if len(FLAGS.kinds) == 1 else 1
-    validation = training_mixture(_VALIDATION_SEED, num_of_each, FLAGS.kinds)
+    validation = training_mixture(_VALIDATION_SEED, num_of_each, FLAGS.kinds, FLAGS.width_factor)
     meta_train("general", train, validation, strategy, Path(FLAGS.output_dir))
 
 

@@ -39,13 +39,49 @@ _MODULES = (
 )
 
 
-def training_mixture(seed: int, num_of_each: int, kinds: Sequence[str] = ()) -> MixtureProblem:
+class _Draws:
+    """Random choices.
+
+    Args:
+        seed: what they depend on.
+        width_factor: the factor of the largest number of units.
+    """
+
+    def __init__(self, seed: Sequence[int], width_factor: float):
+        # RandomState, because NumPy guarantees that its numbers never change.
+        self.generator = np.random.RandomState(list(seed))
+        self._width_factor = width_factor
+
+    def one_of(self, choices: Sequence[Any]) -> Any:
+        return choices[self.generator.randint(len(choices))]
+
+    def count(self, smallest: int, largest: int) -> int:
+        """Returns a whole number, uniform, both ends included."""
+        return int(self.generator.randint(smallest, largest + 1))
+
+    def size(self, smallest: int, largest: int) -> int:
+        """Returns a whole number, log-uniform."""
+        return round(smallest * (largest / smallest) ** self.generator.rand())
+
+    def width(self, smallest: int, largest: int) -> int:
+        """Returns a number of units, log-uniform up to the largest times the factor."""
+        return self.size(smallest, round(self._width_factor * largest))
+
+    def happens(self, share: float) -> bool:
+        """Returns True in this share of cases."""
+        return bool(self.generator.rand() < share)
+
+
+def training_mixture(
+    seed: int, num_of_each: int, kinds: Sequence[str] = (), width_factor: float = 1.0
+) -> MixtureProblem:
     """Returns networks of each kind, drawn from a seed.
 
     Args:
         seed: decides widths, depths, activations, sizes of minibatches and data.
         num_of_each: the number of networks of each kind.
         kinds: keys of `KINDS`; all of them if there are none.
+        width_factor: the factor of the largest number of units of a layer.
 
     Raises:
         ValueError: a kind is unknown, or there is only one network.
@@ -62,7 +98,7 @@ def training_mixture(seed: int, num_of_each: int, kinds: Sequence[str] = ()) -> 
             f"Received: --kinds={kinds[0]} with --networks_of_each_kind=1. Give more of either."
         )
     problems = [
-        _drawn(kind, np.random.RandomState([seed, number, index]), f"{kind}_{index}")
+        _drawn(kind, _Draws([seed, number, index], width_factor), f"{kind}_{index}")
         for number, kind in enumerate(KINDS)
         for index in range(num_of_each)
         if kind in (kinds or KINDS)
@@ -70,26 +106,16 @@ def training_mixture(seed: int, num_of_each: int, kinds: Sequence[str] = ()) -> 
     return MixtureProblem(problems, name=f"networks_{seed}")
 
 
-def _drawn(kind: str, generator: np.random.RandomState, name: str) -> Problem:
-    problem = KINDS[kind](generator, name)
-    return WithRandomGains(problem, _LOG_GAIN) if generator.rand() < 0.5 else problem
-
-
-def _one_of(generator: np.random.RandomState, choices: Sequence[Any]) -> Any:
-    return choices[generator.randint(len(choices))]
-
-
-def _width(generator: np.random.RandomState, smallest: int, largest: int) -> int:
-    """Returns a number of units, log-uniform."""
-    shares = generator.rand()
-    return round(smallest * (largest / smallest) ** shares)
+def _drawn(kind: str, draws: _Draws, name: str) -> Problem:
+    problem = KINDS[kind](draws, name)
+    return WithRandomGains(problem, _LOG_GAIN) if draws.happens(1 / 2) else problem
 
 
 def _classifier(
     model: keras.Model,
     examples: Arrays,
     num_classes: int,
-    generator: np.random.RandomState,
+    draws: _Draws,
     name: str,
     max_batch_size: int = 128,
 ) -> SupervisedProblem:
@@ -98,7 +124,7 @@ def _classifier(
         model,
         *examples,
         SparseCategoricalCrossentropy(from_logits=True),
-        batch_size=_one_of(generator, sizes),
+        batch_size=draws.one_of(sizes),
         loss_unit=math.log(num_classes),
         is_logarithmic=True,
         name=name,
@@ -106,120 +132,121 @@ def _classifier(
 
 
 def _regression(
-    model: keras.Model, examples: Arrays, generator: np.random.RandomState, name: str
+    model: keras.Model, examples: Arrays, draws: _Draws, name: str
 ) -> SupervisedProblem:
     return SupervisedProblem(
         model,
         *examples,
         MeanSquaredError(),
-        batch_size=_one_of(generator, _BATCH_SIZES),
+        batch_size=draws.one_of(_BATCH_SIZES),
         loss_unit=float(examples.targets.var()),
         is_logarithmic=True,
         name=name,
     )
 
 
-def _noisy(examples: Arrays, num_classes: int, generator: np.random.RandomState) -> Arrays:
+def _noisy(examples: Arrays, num_classes: int, draws: _Draws) -> Arrays:
     """Returns examples, in one case of three with a tenth of the labels at random."""
-    if generator.rand() > 1 / 3:
+    if not draws.happens(1 / 3):
         return examples
+    generator = draws.generator
     labels = np.array(examples.targets)
     chosen = generator.rand(len(labels)) < 0.1
     labels[chosen] = generator.randint(num_classes, size=chosen.sum())
     return examples._replace(targets=labels)
 
 
-def _small_digits(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _small_digits(draws: _Draws, name: str) -> SupervisedProblem:
     """A dense net on 8 x 8 digits."""
-    depth = generator.randint(1, 4)
-    units = tuple(_width(generator, 12, 64) for _ in range(depth))
-    model = networks.dense_net((8, 8, 1), units, 10, _one_of(generator, _ACTIVATIONS))
-    return _classifier(model, _noisy(_digits(), 10, generator), 10, generator, name)
+    depth = draws.count(1, 3)
+    units = tuple(draws.width(12, 64) for _ in range(depth))
+    model = networks.dense_net((8, 8, 1), units, 10, draws.one_of(_ACTIVATIONS))
+    return _classifier(model, _noisy(_digits(), 10, draws), 10, draws, name)
 
 
-def _large_digits(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _large_digits(draws: _Draws, name: str) -> SupervisedProblem:
     """A dense net on digits that are drawn on 28 x 28 pixels."""
-    depth = generator.randint(1, 3)
-    units = tuple(_width(generator, 16, 64) for _ in range(depth))
-    model = networks.dense_net((28, 28, 1), units, 10, _one_of(generator, _ACTIVATIONS))
-    return _classifier(model, _noisy(_shifted_digits(), 10, generator), 10, generator, name)
+    depth = draws.count(1, 2)
+    units = tuple(draws.width(16, 64) for _ in range(depth))
+    model = networks.dense_net((28, 28, 1), units, 10, draws.one_of(_ACTIVATIONS))
+    return _classifier(model, _noisy(_shifted_digits(), 10, draws), 10, draws, name)
 
 
-def _teacher(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _teacher(draws: _Draws, name: str) -> SupervisedProblem:
     """Regression on what a random network computes."""
-    num_inputs, num_outputs = _width(generator, 4, 32), generator.randint(1, 5)
-    examples = _from_teacher(generator, num_inputs, num_outputs)
-    units = tuple(_width(generator, 16, 96) for _ in range(generator.randint(1, 4)))
-    model = networks.dense_net(num_inputs, units, num_outputs, _one_of(generator, _ACTIVATIONS))
-    return _regression(model, examples, generator, name)
+    num_inputs, num_outputs = draws.size(4, 32), draws.count(1, 4)
+    examples = _from_teacher(draws, num_inputs, num_outputs)
+    units = tuple(draws.width(16, 96) for _ in range(draws.count(1, 3)))
+    model = networks.dense_net(num_inputs, units, num_outputs, draws.one_of(_ACTIVATIONS))
+    return _regression(model, examples, draws, name)
 
 
-def _labels(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _labels(draws: _Draws, name: str) -> SupervisedProblem:
     """Classification by the largest output of a random network."""
-    num_inputs, num_classes = _width(generator, 8, 64), generator.randint(2, 11)
-    examples = _from_teacher(generator, num_inputs, num_classes)
+    num_inputs, num_classes = draws.size(8, 64), draws.count(2, 10)
+    examples = _from_teacher(draws, num_inputs, num_classes)
     labels = examples.targets.argmax(axis=1).astype(np.int32)
-    examples = _noisy(examples._replace(targets=labels), num_classes, generator)
-    units = tuple(_width(generator, 16, 64) for _ in range(generator.randint(1, 4)))
-    activation = _one_of(generator, _ACTIVATIONS)
+    examples = _noisy(examples._replace(targets=labels), num_classes, draws)
+    units = tuple(draws.width(16, 64) for _ in range(draws.count(1, 3)))
+    activation = draws.one_of(_ACTIVATIONS)
     model = networks.dense_net(num_inputs, units, num_classes, activation)
-    return _classifier(model, examples, num_classes, generator, name)
+    return _classifier(model, examples, num_classes, draws, name)
 
 
-def _autoencoder(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _autoencoder(draws: _Draws, name: str) -> SupervisedProblem:
     """An autoencoder of patches of photos."""
-    side = _one_of(generator, (8, 12, 16))
+    side = draws.one_of((8, 12, 16))
     patches = _patches(side).inputs.mean(-1).reshape(-1, side * side)
-    outer, inner = _width(generator, 32, 96), _width(generator, 8, 24)
-    activation = _one_of(generator, _ACTIVATIONS)
+    outer, inner = draws.width(32, 96), draws.width(8, 24)
+    activation = draws.one_of(_ACTIVATIONS)
     model = networks.dense_net(
         side * side, (outer, inner, outer), side * side, activation, "sigmoid"
     )
-    return _regression(model, Arrays(patches, patches), generator, name)
+    return _regression(model, Arrays(patches, patches), draws, name)
 
 
-def _convolutions(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _convolutions(draws: _Draws, name: str) -> SupervisedProblem:
     """A net of convolutions on patches of photos, or on digits."""
-    activation = _one_of(generator, ("relu", "relu", "gelu", "tanh"))
-    channels = tuple(_width(generator, 6, 20) for _ in range(2))
-    units = _one_of(generator, (None, 16, 32))
-    examples = _one_of(generator, (_patches(8), _patches(12), _small_shifted_digits()))
+    activation = draws.one_of(("relu", "relu", "gelu", "tanh"))
+    channels = tuple(draws.width(6, 20) for _ in range(2))
+    units = draws.one_of((None, 16, 32))
+    examples = draws.one_of((_patches(8), _patches(12), _small_shifted_digits()))
     model = networks.conv_net(examples.inputs.shape[1:], channels, units, activation)
-    return _classifier(model, _noisy(examples, 10, generator), 10, generator, name, 32)
+    return _classifier(model, _noisy(examples, 10, draws), 10, draws, name, 32)
 
 
-def _residual(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _residual(draws: _Draws, name: str) -> SupervisedProblem:
     """A residual network with batch normalisation on patches of photos, or on digits."""
-    width = _one_of(generator, (4, 6, 8))
-    examples = _one_of(generator, (_patches(8), _digits()))
+    width = draws.one_of((4, 6, 8))
+    examples = draws.one_of((_patches(8), _digits()))
     model = networks.residual_net(examples.inputs.shape[1:], (width, 2 * width), 1)
-    return _classifier(model, _noisy(examples, 10, generator), 10, generator, name, 32)
+    return _classifier(model, _noisy(examples, 10, draws), 10, draws, name, 32)
 
 
-def _characters(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _characters(draws: _Draws, name: str) -> SupervisedProblem:
     """A transformer that predicts the next character of Python's source."""
-    length, width = _one_of(generator, (8, 12, 16)), _one_of(generator, (16, 24, 32))
-    num_layers, num_heads = generator.randint(1, 3), _one_of(generator, (1, 2, 4))
+    length, width = draws.one_of((8, 12, 16)), draws.one_of((16, 24, 32))
+    num_layers, num_heads = draws.count(1, 2), draws.one_of((1, 2, 4))
     model = networks.transformer(length, width, num_layers, num_heads)
     examples = next_characters(_sources(), length).train
-    return _classifier(model, examples, len(CHARACTERS), generator, name, 32)
+    return _classifier(model, examples, len(CHARACTERS), draws, name, 32)
 
 
-def _rows(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _rows(draws: _Draws, name: str) -> SupervisedProblem:
     """A GRU that reads 8 x 8 digits row by row."""
-    model = networks.recurrent_rows((8, 8, 1), _width(generator, 12, 40), unroll=True)
-    return _classifier(model, _noisy(_digits(), 10, generator), 10, generator, name, 64)
+    model = networks.recurrent_rows((8, 8, 1), draws.width(12, 40), unroll=True)
+    return _classifier(model, _noisy(_digits(), 10, draws), 10, draws, name, 64)
 
 
-def _words(generator: np.random.RandomState, name: str) -> SupervisedProblem:
+def _words(draws: _Draws, name: str) -> SupervisedProblem:
     """An embedding of words and a dense layer, for which module of Python they are of."""
-    length = _one_of(generator, (8, 16, 24))
-    model = networks.text_classifier(length, _one_of(generator, (8, 16)), _width(generator, 16, 48))
+    length = draws.one_of((8, 16, 24))
+    model = networks.text_classifier(length, draws.one_of((8, 16)), draws.width(16, 48))
     examples = labelled_words(_sources(), length, 8000).train
-    return _classifier(model, examples, NUM_TOPICS, generator, name, 64)
+    return _classifier(model, examples, NUM_TOPICS, draws, name, 64)
 
 
-KINDS: dict[str, Callable[[np.random.RandomState, str], SupervisedProblem]] = {
+KINDS: dict[str, Callable[[_Draws, str], SupervisedProblem]] = {
     "small_digits": _small_digits,
     "large_digits": _large_digits,
     "teacher": _teacher,
@@ -305,16 +332,17 @@ def _sources() -> tuple[str, ...]:
 
 
 def _from_teacher(
-    generator: np.random.RandomState, num_inputs: int, num_outputs: int, num_examples: int = 4096
+    draws: _Draws, num_inputs: int, num_outputs: int, num_examples: int = 4096
 ) -> Arrays:
     """Returns inputs of differing scales and the standardised, noisy outputs of a random net."""
+    generator = draws.generator
     inputs = generator.standard_normal((num_examples, num_inputs))
     hidden = inputs
-    for _ in range(generator.randint(1, 3)):
+    for _ in range(draws.count(1, 2)):
         kernel = generator.standard_normal((hidden.shape[1], 24)) / math.sqrt(hidden.shape[1])
         hidden = np.tanh(1.5 * hidden @ kernel + 0.3 * generator.standard_normal(24))
     outputs = hidden @ generator.standard_normal((24, num_outputs))
     outputs = (outputs - outputs.mean(0)) / outputs.std(0)
-    outputs += _one_of(generator, (0, 0.05, 0.3)) * generator.standard_normal(outputs.shape)
+    outputs += draws.one_of((0, 0.05, 0.3)) * generator.standard_normal(outputs.shape)
     scales = np.exp(generator.uniform(-1, 1, num_inputs)) * math.exp(generator.uniform(-1, 1))
     return Arrays((inputs * scales).astype(np.float32), outputs.astype(np.float32))
