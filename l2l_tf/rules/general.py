@@ -110,11 +110,14 @@ class GeneralRule(keras.layers.Layer):
         scaled = keras.initializers.RandomNormal(stddev=len(INPUTS) ** -0.5, seed=seed)
         self.hidden_kernel = self._add("hidden_kernel", (len(INPUTS), num_hidden), scaled)
         num_seen = len(INPUTS) + num_hidden
-        # Apart, so that an estimator of meta-gradients can be given the ones or the others.
-        self.mix_kernel = self._add("mix_kernel", (num_seen, len(MIXES)))
-        self.mix_bias = self._add("mix_bias", (len(MIXES),))
-        self.rate_kernel = self._add("rate_kernel", (num_seen, len(RATES)))
-        self.rate_bias = self._add("rate_bias", (len(RATES),))
+        # Apart, so that an estimator of meta-gradients can be given some of them.
+        parts = {"mix": DIRECTIONS, "orthogonalized": ORTHOGONALIZED, "rate": RATES}
+        self._kernels = [
+            self._add(f"{name}_kernel", (num_seen, len(outputs))) for name, outputs in parts.items()
+        ]
+        self._biases = [
+            self._add(f"{name}_bias", (len(outputs),)) for name, outputs in parts.items()
+        ]
         self.built = True
 
     def _add(self, name: str, shape: tuple[int, ...], initializer: Any = "zeros") -> Any:
@@ -127,8 +130,8 @@ class GeneralRule(keras.layers.Layer):
     def outputs(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the controller's `OUTPUTS`, float `[..., 10]`, for its `INPUTS` `[..., 20]`."""
         hidden = tf.tanh(tf.tensordot(inputs, self.hidden_kernel.value, 1))
-        kernel = tf.concat([self.mix_kernel.value, self.rate_kernel.value], axis=1)
-        bias = tf.concat([self.mix_bias.value, self.rate_bias.value], axis=0)
+        kernel = tf.concat([kernel.value for kernel in self._kernels], axis=1)
+        bias = tf.concat([bias.value for bias in self._biases], axis=0)
         return tf.tensordot(tf.concat([inputs, hidden], axis=-1), kernel, 1) + bias
 
     def get_config(self) -> dict[str, Any]:

@@ -69,9 +69,10 @@ class General:
         return deltas
 
     def _outputs(self, inputs):
-        hidden_kernel, mix_kernel, mix_bias, rate_kernel, rate_bias = self.weights
+        hidden_kernel, *rest = self.weights
+        kernel, bias = np.concatenate(rest[:3], axis=1), np.concatenate(rest[3:])
         seen = np.concatenate([inputs, np.tanh(inputs @ hidden_kernel)])
-        values = [*(seen @ mix_kernel + mix_bias), *(seen @ rate_kernel + rate_bias)]
+        values = seen @ kernel + bias
         return dict(zip(OUTPUTS, values, strict=True))
 
     def _seen(self, index, parameter, gradient):

@@ -195,8 +195,10 @@ def test_it_names_what_its_controller_sees_and_says():
     rule = GeneralRule(num_hidden=3, seed=0)
     assert {one.name: tuple(one.shape) for one in rule.weights} == {
         "hidden_kernel": (20, 3),
-        "mix_kernel": (23, 8),
-        "mix_bias": (8,),
+        "mix_kernel": (23, 4),
+        "mix_bias": (4,),
+        "orthogonalized_kernel": (23, 4),
+        "orthogonalized_bias": (4,),
         "rate_kernel": (23, 2),
         "rate_bias": (2,),
     }

@@ -50,3 +50,8 @@ def test_some_have_random_gains_and_several_of_a_kind_differ():
     problems = training_mixture(0, 8, ["labels"]).components
     assert 1 <= sum(isinstance(one, WithRandomGains) for one in problems) <= 7
     assert len({str(one.parameter_shapes) for one in problems}) > 4
+
+
+def test_a_factor_makes_networks_wider():
+    narrow, wide = (training_mixture(0, 6, ["labels"], factor).components for factor in (1, 4))
+    assert sum(one.num_coordinates for one in wide) > 2 * sum(one.num_coordinates for one in narrow)
