@@ -44,12 +44,14 @@ FLAGS.set_default("rule_name", "general")
 
 # Modules with flags that experiments share.
 _MODULES = [module.__name__ for module in (common, images, learned_rules, tuned_rates)]
-# Those that it reads, and those that it does not.
+# Flags of its own for one mode.
+_TO_TRAIN = {"kinds", "networks_of_each_kind", "width_factor"}
+_TO_EVALUATE = {"split", "tasks", "num_seeds", "kept_runs"}
+# Of the shared flags, those that it reads, and those that it does not.
 _READ_TO_EVALUATE = {"output_dir", "rule", "threads_per_operation", "baselines", "data_dir"}
 _NOT_READ_TO_TRAIN = {
-    *("rule", "num_tasks", "num_other_tasks", "update_card", "baselines", "tuned_rates"),
-    *("evaluated_baselines", "data_dir", "delta_factors", "nesterov_rates"),
-    *("random_scale_range", "num_convex_dimensions"),
+    *("rule", "num_tasks", "num_other_tasks", "update_card", "delta_factors", "nesterov_rates"),
+    *("random_scale_range", "num_convex_dimensions", "backtrack_ratio"),
 }
 # No seed that a flag may have, so that a rule is not validated on networks that it is trained on.
 _VALIDATION_SEED = common.MAX_SEED + 1
@@ -65,9 +67,10 @@ def main(strategy: tf.distribute.Strategy) -> None:
 
 def _train(strategy: tf.distribute.Strategy) -> None:
     by_module = FLAGS.flags_by_module_dict()
-    known = {flag.name for module in _MODULES for flag in by_module[module]}
+    known = {flag.name for module in (common, learned_rules) for flag in by_module[module.__name__]}
     advice = "they are for evaluations, or for other rules."
     common.check_all_read("general", _MODULES, known - _NOT_READ_TO_TRAIN, advice)
+    _refuse(_TO_EVALUATE)
     train = training_mixture(
         FLAGS.seed, FLAGS.networks_of_each_kind, FLAGS.kinds, FLAGS.width_factor
     )
@@ -79,6 +82,7 @@ def _train(strategy: tf.distribute.Strategy) -> None:
 def _evaluate() -> None:
     advice = "each task has its own data, network and horizon."
     common.check_all_read("general", _MODULES, _READ_TO_EVALUATE, advice)
+    _refuse(_TO_TRAIN)
     tasks, baselines = chosen_tasks(), tuned_rates.chosen_baselines(BASELINES)
     rules = list(dict.fromkeys(FLAGS.rule))
     for rule in rules:
@@ -88,6 +92,17 @@ def _evaluate() -> None:
     common.write_flags(output_dir / "flags.txt")
     evaluate(tasks, baselines, rules, FLAGS.num_seeds, runs, FLAGS.data_dir)
     write_report(output_dir, FLAGS.split, tasks, runs, FLAGS.num_seeds)
+
+
+def _refuse(flags_of_other_mode: set[str]) -> None:
+    changed = [FLAGS[name] for name in sorted(flags_of_other_mode)]
+    unread = [f"--{one.name}" for one in changed if one.value != one.default]
+    if unread:
+        raise ValueError(
+            f"Flags must be ones that --mode={FLAGS.mode} reads. "
+            f"Received: {', '.join(unread)}, which it does not. Leave them out, or give the other "
+            "mode."
+        )
 
 
 if __name__ == "__main__":

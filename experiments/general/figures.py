@@ -134,7 +134,9 @@ def draw_decisions(path: Path, decisions: Mapping[str, Any], title: str) -> None
         for kind, label in (("mix", "share of"), ("orthogonalized", "orthogonalised:")):
             for what, values in one.get(kind, {}).items():
                 panels.setdefault(f"{label} {what}", {})[name] = values
-    panels["log of the rate / the nominal one"] = {n: one["log_rate"] for n, one in tensors.items()}
+    panels["log of the rate / the untrained rule's"] = {
+        n: one["log_rate"] for n, one in tensors.items()
+    }
     panels["decay"] = {n: one["decay"] for n, one in tensors.items()}
     num_rows = -(-len(panels) // _NUM_DECISION_COLUMNS)
     num_lines = -(-len(tensors) // _NUM_DECISION_COLUMNS)

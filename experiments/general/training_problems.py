@@ -92,7 +92,7 @@ def training_mixture(
             f"--kinds must be among {sorted(KINDS)}. "
             f"Received: {unknown}. Check the spelling, or leave the flag out for all."
         )
-    if len(kinds) * num_of_each == 1:
+    if len(set(kinds)) * num_of_each == 1:
         raise ValueError(
             "--kinds must give two networks or more. "
             f"Received: --kinds={kinds[0]} with --networks_of_each_kind=1. Give more of either."

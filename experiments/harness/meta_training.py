@@ -277,7 +277,7 @@ def _counts(flag: str) -> list[int]:
         return [int(horizon) for horizon in given]
     except ValueError as error:
         raise ValueError(
-            f"--{flag} must be integers that ascend to --num_steps. "
+            f"--{flag} must be integers, of which --num_steps is the largest. "
             f"Received: --{flag}={','.join(given)}. Give, say, "
             f"--{flag}=100,200,500,1000 with --num_steps=1000."
         ) from error

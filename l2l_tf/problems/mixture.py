@@ -14,7 +14,8 @@ class MixtureProblem:
 
     A `MetaTrainer` accepts a mixture in place of a problem, for training and for validation. The
     choice of problem for a trajectory depends only on the run's seed and the trajectory's index.
-    Each problem's losses count in units of its `loss_unit`, in meta-gradients and in validations.
+    Each problem's losses count as it says (`Problem.normalized`), in meta-gradients and in
+    validations: in units of its `loss_unit`, or as logarithms of these.
 
     Args:
         problems: two or more problems with different names.

@@ -36,11 +36,23 @@ def check_estimator(estimator: Any, settings: MetaTrainingSettings) -> None:
     """Raises TypeError or ValueError if an estimator can't be used with these settings."""
     advice = "Leave it out for TruncatedBackpropagation()."
     check_instance("estimator", estimator, GradientEstimator, "a GradientEstimator", advice)
-    if estimator.has_episodes and settings.horizons:
+    for name in ("horizons", "drawn_horizons"):
+        horizons = getattr(settings, name)
+        if estimator.has_episodes and horizons:
+            raise ValueError(
+                f"{name} must be left out with an estimator that has episodes of its own. "
+                f"Received: {name}={list(horizons)} with {estimator!r}. Have it draw the horizon "
+                "of each episode."
+            )
+
+
+def check_backtracking(settings: MetaTrainingSettings, problem: Problem | MixtureProblem) -> None:
+    """Raises ValueError if training can't go back by the ratio of validation losses."""
+    if settings.backtrack_ratio and any(one.is_logarithmic for one in problem.components):
         raise ValueError(
-            "horizons must be left out with an estimator that has episodes of its own. "
-            f"Received: horizons={list(settings.horizons)} with {estimator!r}. Have it draw the "
-            "horizon of each episode."
+            "backtrack_ratio must be 0 for problems whose logarithms count, of which no ratio says "
+            f"how much worse one is. Received: backtrack_ratio={settings.backtrack_ratio} with "
+            f"{problem.name!r}. Leave it out."
         )
 
 

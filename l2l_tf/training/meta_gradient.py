@@ -218,6 +218,8 @@ def _rematerialized(
             [tf.zeros_like(weight.value) for weight in weights],
         ),
         maximum_iterations=num_steps,
+        # Steps further back do not wait for anything, but each takes memory.
+        parallel_iterations=1,
     )
     of_iterates = tf.nest.pack_sequence_as(iterate, kept).losses.stack()
     losses = tf.concat([of_iterates[1:], last.losses[tf.newaxis]], axis=0)

@@ -47,9 +47,8 @@ class MetaTrainingSettings:
         TypeError: a count or the seed is not an integer.
         ValueError: a count is below 1, the seed is out of range, the metric is unknown, or the
             ratio is neither 0 nor at least 1. Also if horizons do not ascend to `num_steps`, are
-            neither multiples of `unroll_length` nor shorter, do not divide the number of steps in a
-            meta-epoch, or outnumber the meta-epochs; and if horizons to draw are not as above, or
-            go with others.
+            not multiples of `unroll_length`, do not divide the number of steps in a meta-epoch, or
+            outnumber the meta-epochs; and if horizons to draw are not as above, or go with others.
     """
 
     num_steps: int = 100
@@ -114,11 +113,10 @@ class MetaTrainingSettings:
                 "[100, 200, 500, 1000] with num_steps=1000."
             )
         steps = self.trajectories_per_meta_epoch * self.num_steps
-        length = self.unroll_length
-        if any((one > length and one % length) or steps % one for one in horizons):
+        if any(one % self.unroll_length or steps % one for one in horizons):
             raise ValueError(
-                "horizons must be multiples of unroll_length, or shorter, and divide the steps of "
-                "a meta-epoch, num_steps * trajectories_per_meta_epoch. "
+                "horizons must be multiples of unroll_length and divide the steps of a meta-epoch, "
+                "num_steps * trajectories_per_meta_epoch. "
                 f"Received: horizons={horizons} with "
                 f"unroll_length={self.unroll_length} and {steps} steps. Change one of them."
             )
@@ -160,7 +158,10 @@ class MetaTrainingSettings:
         return (stage + 1) * self.num_meta_epochs // len(self.stages)
 
     def unroll_lengths_of(self, stage: int) -> list[int]:
-        """Returns the lengths of the unrolls in a stage's trajectory. They sum to its horizon."""
+        """Returns the lengths of the unrolls in a stage's trajectory.
+
+        They sum to its horizon. If horizons are drawn, there is one unroll of the largest.
+        """
         if self.drawn_horizons:
             return [self.num_steps]  # Of which there is one.
         whole, rest = divmod(self.stages[stage], self.unroll_length)

@@ -23,6 +23,7 @@ from l2l_tf.training.averages import averaged, begin_averages
 from l2l_tf.training.compiled_run import CompiledRun
 from l2l_tf.training.estimators import GradientEstimator, TruncatedBackpropagation
 from l2l_tf.training.meta_arguments import (
+    check_backtracking,
     check_estimator,
     check_problem,
     check_strategy,
@@ -111,6 +112,7 @@ class MetaTrainer:
         kind = "MetaTrainingSettings"
         check_instance("settings", settings, MetaTrainingSettings, kind, advice)
         check_estimator(estimator, settings)
+        check_backtracking(settings, validation_problem or problem)
         strategy = tf.distribute.get_strategy()
         check_strategy(strategy, rule, optimizer, settings)
         replicas = Replicas(strategy)
@@ -389,9 +391,8 @@ class MetaTrainer:
         components = self._validation_problem.components
         curves, final_losses = [], []
         for component in components:
-            curve = _mean_curve(self.rule, component, seeds, num_steps)
-            if len(components) > 1:
-                curve = component.normalized(curve)
+            is_counted = len(components) > 1
+            curve = _mean_curve(self.rule, component, seeds, num_steps, is_counted)
             curves.append(curve)
             num_final = num_final_losses(component, num_steps)
             final_losses.append(tf.reduce_mean(curve[-num_final:]))
@@ -461,9 +462,12 @@ class MetaTrainer:
 
 
 def _mean_curve(
-    rule: keras.layers.Layer, problem: Problem, seeds: tf.Tensor, num_steps: int
+    rule: keras.layers.Layer, problem: Problem, seeds: tf.Tensor, num_steps: int, is_counted: bool
 ) -> tf.Tensor:
-    """Returns the mean loss of a rule on a problem's tasks at each iterate, float `[T + 1]`."""
+    """Returns the mean loss of a rule on a problem's tasks at each iterate, float `[T + 1]`.
+
+    If `is_counted`, losses are first what they count in meta-training (`Problem.normalized`).
+    """
     groups = task_groups(seeds.shape[0], problem)
     tasks = StackedProblem(problem, groups.shape[1])
     bound = bind(rule, tasks).for_steps()
@@ -484,6 +488,8 @@ def _mean_curve(
         parallel_iterations=1,
     )
     losses = tf.concat(tf.unstack(losses, groups.shape[0]), axis=1)
+    if is_counted:
+        losses = problem.normalized(losses)
     num_runs = seeds.shape[0] * problem.num_functions
     return tf.reduce_mean(losses[:, :num_runs], axis=1)
 

@@ -154,8 +154,8 @@ def test_horizons_of_which_a_meta_epoch_holds_no_whole_number_are_refused(horizo
     with pytest.raises(ValueError) as raised:
         dataclasses.replace(GROWING, horizons=horizons)
     assert str(raised.value) == (
-        "horizons must be multiples of unroll_length, or shorter, and divide the steps of a "
-        "meta-epoch, num_steps * trajectories_per_meta_epoch. "
+        "horizons must be multiples of unroll_length and divide the steps of a meta-epoch, "
+        "num_steps * trajectories_per_meta_epoch. "
         f"Received: horizons={list(horizons)} with unroll_length=2 and 16 steps. "
         "Change one of them."
     )
@@ -720,7 +720,7 @@ def test_each_trajectory_has_the_horizon_that_is_drawn_for_it():
 def test_step_weights_are_refused_where_horizons_are_drawn():
     estimator = TruncatedBackpropagation(step_weights=[1.0] * 8)
     trainer = MetaTrainer(LinearRule(), Parabolas(), _sgd(0.0), DRAWN, estimator=estimator)
-    with pytest.raises(ValueError, match=r"^step_weights must be left out where the lengths"):
+    with pytest.raises(ValueError, match=r"^step_weights must be None where the lengths"):
         trainer.fit()
 
 

@@ -22,6 +22,8 @@ def answer(
             None never detaches it.
     """
     num_steps = gradients.shape[0]
+    if num_steps is None:
+        num_steps = tf.shape(gradients)[0]
     inputs = tf.TensorArray(gradients.dtype, num_steps).unstack(gradients)
 
     def step(index, state, deltas):

@@ -43,9 +43,11 @@ class TruncatedBackpropagation(GradientEstimator):
         rematerializes: whether the backward pass computes the activations of each step again. With
             second derivatives, memory is then that of a few vectors of parameters for each step,
             and the backward pass takes longer by a forward pass. Otherwise it has no effect.
-        counted_share: the share of a trajectory's steps, at its end, whose losses count.
-        max_norm: the largest norm of a meta-gradient that counts. One that is larger has exploded
-            over the steps, says nothing, and becomes zero. None lets all count.
+        counted_share: the share of a trajectory's steps, at its end, whose losses count. It is
+            meant for unrolls of whole trajectories: of shorter ones, the first have zero gradients.
+        max_norm: the largest norm of a meta-gradient that counts, on each replica. One that is
+            larger has exploded over the steps, says nothing, and becomes zero: a meta-step is still
+            taken, by momentum alone. None lets all count.
 
     Raises:
         TypeError: `backpropagation_steps` or `chunk_size` is not an integer, or `weights` is not a
@@ -111,8 +113,8 @@ class TruncatedBackpropagation(GradientEstimator):
         if self.step_weights is not None:
             if not isinstance(num_steps, int):
                 raise ValueError(
-                    "step_weights must be left out where the lengths of trajectories are drawn. "
-                    f"Received: {len(self.step_weights)} weights. Give counted_share instead."
+                    "step_weights must be None where the lengths of trajectories are drawn. "
+                    f"Received: step_weights={self.step_weights}. Give counted_share instead."
                 )
             step_weights = tf.constant(self.step_weights[-num_steps:], state.parameters.dtype)
         if self.counted_share < 1:
@@ -171,13 +173,6 @@ class TruncatedBackpropagation(GradientEstimator):
         # not its result.
         config = self.get_config()
         del config["chunk_size"], config["rematerializes"]
-        # Runs that have none of these are the same as before there were any.
-        if self.weights is None:
-            del config["weights"]
-        if self.counted_share == 1:
-            del config["counted_share"]
-        if self.max_norm is None:
-            del config["max_norm"]
         return config
 
     def description(self) -> dict[str, Any]:

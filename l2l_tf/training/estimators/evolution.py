@@ -152,7 +152,9 @@ class EvolutionStrategies(GradientEstimator):
         ]
         return Episodes(seeds, horizons, noise, first)
 
-    def estimate(self, run: Run, seeds: tf.Tensor, state: Episodes, num_steps: int) -> Estimate:
+    def estimate(
+        self, run: Run, seeds: tf.Tensor, state: Episodes, num_steps: int | tf.Tensor
+    ) -> Estimate:
         pair = _Pair(self, run)
         keys = _keys(seeds)
         is_first = state.iterates.step[:, 0] == 0

@@ -349,7 +349,7 @@ CASES = {
     ),
     "horizons_in_words": (
         ["--horizons=two,4"],
-        "error: --horizons must be integers that ascend to --num_steps. Received: "
+        "error: --horizons must be integers, of which --num_steps is the largest. Received: "
         "--horizons=two,4. Give, say, --horizons=100,200,500,1000 with --num_steps=1000.",
     ),
     "horizons_of_another_end": (
