@@ -194,7 +194,7 @@ def test_drawn_horizons_that_take_several_unrolls_or_grow_are_refused():
     with pytest.raises(ValueError, match=r"^drawn_horizons must be counts of steps"):
         dataclasses.replace(DRAWN, unroll_length=4)
     with pytest.raises(ValueError, match=r"^drawn_horizons must be left out where horizons grow"):
-        dataclasses.replace(DRAWN, horizons=(4, 8))
+        dataclasses.replace(DRAWN, horizons=(8,))
 
 
 def test_more_horizons_than_meta_epochs_are_refused():
@@ -715,6 +715,41 @@ def test_each_trajectory_has_the_horizon_that_is_drawn_for_it():
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     # All are validated over the largest.
     np.testing.assert_allclose(recorder.logs("epoch")[0]["validation_loss"], 0.64**8, rtol=1e-4)
+
+
+def test_a_rule_in_chunks_takes_trajectories_of_drawn_lengths():
+    def weights(chunk_size):
+        rule = CoordinatewiseLSTM((3,), seed=0, output_stddev=0.1)
+        estimator = TruncatedBackpropagation(chunk_size=chunk_size)
+        optimizer = keras.optimizers.Adam(0.01)
+        MetaTrainer(rule, NoisyBowls(), optimizer, DRAWN, estimator=estimator).fit()
+        return rule.get_weights()
+
+    for whole, cut in zip(weights(0), weights(2), strict=True):
+        np.testing.assert_allclose(cut, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_going_back_by_a_ratio_is_refused_where_logarithms_count():
+    problem = Parabolas()
+    problem.is_logarithmic = True
+    settings = dataclasses.replace(DRAWN, backtrack_ratio=1.5)
+    with pytest.raises(ValueError, match=r"^backtrack_ratio must be 0 for problems whose"):
+        MetaTrainer(LinearRule(), problem, _sgd(0.0), settings)
+
+
+@pytest.mark.slow
+def test_a_run_with_drawn_horizons_that_was_stopped_is_one_that_was_not(
+    tmp_path, deterministic_operations
+):
+    def make(folder):
+        rule = GeneralRule(seed=0)
+        estimator = TruncatedBackpropagation(1.0, rematerializes=True, max_norm=1e6)
+        optimizer = keras.optimizers.Adam(0.1, use_ema=True, ema_momentum=0.5)
+        return MetaTrainer(
+            rule, NoisyBowls(), optimizer, DRAWN, checkpoint_dir=folder, estimator=estimator
+        )
+
+    _assert_stops_change_nothing(make, tmp_path, [1, 5], _ended(make(None)))
 
 
 def test_step_weights_are_refused_where_horizons_are_drawn():

@@ -84,6 +84,9 @@ def test_a_rule_is_trained_in_two_stages_and_ready_for_any_model(tmp_path):
         "teacher_0_gains",
         "labels_0",
     ]
+    progress = card["training"]["progress"]
+    # Whole unrolls of 6 steps, two to a trajectory, and no gradient that is not finite.
+    assert (progress["num_trajectories"], progress["num_skipped"]) == (2, 0)
     second = l2l_tf.delivery.load_rule(tmp_path / "rates" / "rule")
     # The initial rule is kept unless a meta-epoch is better.
     assert _moved(first, second) <= {"rate_kernel", "rate_bias"}

@@ -306,7 +306,10 @@ def test_a_horizon_of_whole_unrolls_is_asked_for():
 
 def test_a_curriculum_is_refused_where_episodes_have_horizons_of_their_own():
     settings = MetaTrainingSettings(num_steps=8, unroll_length=2, horizons=[4, 8])
-    with pytest.raises(ValueError, match="horizons must be left out"):
+    with pytest.raises(ValueError, match=r"^horizons must be left out"):
+        _trainer(settings=settings)
+    settings = MetaTrainingSettings(num_steps=8, unroll_length=8, drawn_horizons=[4, 8])
+    with pytest.raises(ValueError, match=r"^drawn_horizons must be left out"):
         _trainer(settings=settings)
 
 
