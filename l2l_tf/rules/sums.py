@@ -17,11 +17,12 @@ def sum_of_all(values: tf.Tensor, num_leading: int = 0) -> tf.Tensor:
     large tensors under XLA, the sum is a product with ones.
 
     Args:
-        values: float, of static shape.
+        values: float, of static rank.
         num_leading: the number of leading axes that stay.
     """
     leading, own = values.shape[:num_leading], values.shape[num_leading:]
-    if math.prod(own) < MIN_LARGE_SIZE or own.rank < 2 or not is_compiled_by_xla():
+    is_known = own.is_fully_defined() and own.rank > 1
+    if not is_known or math.prod(own) < MIN_LARGE_SIZE or not is_compiled_by_xla():
         return tf.reduce_sum(values, list(range(num_leading, values.shape.rank)))
     rows = tf.reshape(values, [*leading, -1, own[-1]])
     return tf.reduce_sum(tf.matmul(rows, tf.ones([own[-1], 1], rows.dtype)), [-2, -1])

@@ -664,7 +664,8 @@ CASES = {
     "learned_rule": (
         ["--learned_rule=gru"],
         "FATAL Flags parsing error: flag --learned_rule=gru: value should be one of "
-        "<lstm|nesterov_rnnprop|rnnprop>\nPass --helpshort or --helpfull to see help on flags.",
+        "<general|lstm|nesterov_rnnprop|rnnprop>\n"
+        "Pass --helpshort or --helpfull to see help on flags.",
     ),
     "flag_of_another_rule": (
         ["--learned_rule=rnnprop", "--preprocessing=log_and_sign"],

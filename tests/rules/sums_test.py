@@ -15,6 +15,11 @@ def test_sums_are_over_all_axes_but_leading_ones(shape, jit_compile):
     np.testing.assert_allclose(sums, values.sum(axes, dtype=np.float64), atol=1e-2)
 
 
+def test_a_vector_of_unknown_length_has_a_sum():
+    total = tf.function(sum_of_all, input_signature=[tf.TensorSpec([None])])
+    assert total(tf.ones([7])) == 7
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_a_sum_with_a_number_that_is_not_finite_is_not(value, jit_compile):
