@@ -31,6 +31,7 @@ from l2l_tf.problems import MixtureProblem, Problem, SupervisedProblem, WithRand
 _LOG_GAIN = 0.5
 _ACTIVATIONS = ("relu", "relu", "gelu", "tanh", "sigmoid")
 _BATCH_SIZES = (16, 32, 64, 128)
+_NUM_DRAWN_EXAMPLES = 4096
 # Modules of Python whose source is text to read.
 _MODULES = (
     *("argparse", "ast", "calendar", "codecs", "configparser", "csv", "datetime", "difflib"),
@@ -278,13 +279,16 @@ def _small_shifted_digits() -> Arrays:
 
 
 @functools.cache
-def _shifted_digits(num_copies: int = 4) -> Arrays:
-    """Returns digits of 16 to 24 pixels at random places of 28 x 28 pixels, with a little noise."""
+def _shifted_digits() -> Arrays:
+    """Returns digits of 16 to 24 pixels at random places of 28 x 28 pixels, with a little noise.
+
+    There are four of each.
+    """
     generator = np.random.RandomState(0)
     digits = _digits()
     pictures, labels = [], []
     for picture, label in zip(digits.inputs[..., 0], digits.targets, strict=True):
-        for _ in range(num_copies):
+        for _ in range(4):
             size = generator.randint(16, 25)
             # Bilinear, between the centres of pixels.
             places = np.clip((np.arange(size) + 0.5) * 8 / size - 0.5, 0, 7)
@@ -331,12 +335,10 @@ def _sources() -> tuple[str, ...]:
     return tuple(inspect.getsource(importlib.import_module(name)) for name in _MODULES)
 
 
-def _from_teacher(
-    draws: _Draws, num_inputs: int, num_outputs: int, num_examples: int = 4096
-) -> Arrays:
+def _from_teacher(draws: _Draws, num_inputs: int, num_outputs: int) -> Arrays:
     """Returns inputs of differing scales and the standardised, noisy outputs of a random net."""
     generator = draws.generator
-    inputs = generator.standard_normal((num_examples, num_inputs))
+    inputs = generator.standard_normal((_NUM_DRAWN_EXAMPLES, num_inputs))
     hidden = inputs
     for _ in range(draws.count(1, 2)):
         kernel = generator.standard_normal((hidden.shape[1], 24)) / math.sqrt(hidden.shape[1])

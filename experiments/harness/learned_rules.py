@@ -49,7 +49,12 @@ LEARNED_RULES = {
         (*_OF_LSTMS, "nesterov_rate", "damping_power"),
         "Lv, Jiang and Li 2017, arXiv 1703.03633, and Nesterov momentum",
     ),
-    "general": LearnedRule(GeneralRule, ("num_hidden",), "l2l_tf"),
+    "general": LearnedRule(
+        GeneralRule,
+        ("num_hidden",),
+        "our own, with the directions of Adam (Kingma and Ba 2014, arXiv 1412.6980) and Muon "
+        "(K. Jordan 2024)",
+    ),
 }
 
 flags.DEFINE_enum("learned_rule", "lstm", sorted(LEARNED_RULES), "Kind of rule to train.")
