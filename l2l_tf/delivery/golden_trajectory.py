@@ -26,8 +26,8 @@ _MAX_NUM_COORDINATES = 10_000
 
 # The tolerance for a coordinate's deltas, relative to its largest one. It is set for each
 # coordinate, since their gradients differ greatly in size, and the effect of training may show only
-# for small ones. For the shipped rules, other processors, XLA and float64 cause errors of up to
-# 2e-6. A change by a hundredth in any tensor of their weights causes at least 7e-5.
+# for small ones. For the shipped coordinatewise rules, other processors, XLA and float64 cause
+# errors of up to 2e-6. A change by a hundredth in any tensor of their weights causes at least 7e-5.
 _TOLERANCE = 2e-5
 # A more sensitive rule gets a larger tolerance: this many times the error caused by rounding its
 # weights differently, up to a maximum.
