@@ -17,6 +17,7 @@ from experiments.general.report import write_report
 from experiments.general.runs import RUNS_FILE, Runs
 from experiments.general.tasks import chosen_tasks
 from experiments.general.training_problems import training_mixture
+from experiments.general.wall_clock import given_step_times
 from experiments.harness import common, images, learned_rules, tuned_rates
 from experiments.harness.keras_optimizers import BASELINES
 from experiments.harness.meta_training import meta_train
@@ -46,7 +47,7 @@ FLAGS.set_default("rule_name", "general")
 _MODULES = [module.__name__ for module in (common, images, learned_rules, tuned_rates)]
 # Flags of its own for one mode.
 _TO_TRAIN = {"kinds", "networks_of_each_kind", "width_factor"}
-_TO_EVALUATE = {"split", "tasks", "num_seeds", "kept_runs"}
+_TO_EVALUATE = {"split", "tasks", "num_seeds", "kept_runs", "step_times"}
 # Of the shared flags, those that it reads, and those that it does not.
 _READ_TO_EVALUATE = {"output_dir", "rule", "threads_per_operation", "baselines", "data_dir"}
 _NOT_READ_TO_TRAIN = {
@@ -88,10 +89,10 @@ def _evaluate() -> None:
     for rule in rules:
         check_rule(rule)
     output_dir = Path(FLAGS.output_dir)
-    runs = Runs(output_dir / RUNS_FILE, FLAGS.kept_runs)
+    runs, times = Runs(output_dir / RUNS_FILE, FLAGS.kept_runs), given_step_times()
     common.write_flags(output_dir / "flags.txt")
     evaluate(tasks, baselines, rules, FLAGS.num_seeds, runs, FLAGS.data_dir)
-    write_report(output_dir, FLAGS.split, tasks, runs, FLAGS.num_seeds)
+    write_report(output_dir, FLAGS.split, tasks, runs, FLAGS.num_seeds, times)
 
 
 def _refuse(flags_of_other_mode: set[str]) -> None:

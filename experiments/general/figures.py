@@ -80,13 +80,19 @@ def profile(
     return edges, shares
 
 
-def draw_losses(path: Path, table: Table, title: str) -> None:
+def draw_losses(
+    path: Path,
+    table: Table,
+    title: str,
+    step_times: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
     """Draws each contender's loss on logarithmic axes against the step, for each task, as a PNG.
 
     Args:
         path: the file to write.
         table: the results.
         title: the figure's title.
+        step_times: seconds of a step, by task and contender, to draw losses against time.
     """
     num_rows = -(-len(table) // _NUM_COLUMNS)
     size = (4.2 * _NUM_COLUMNS, 3.1 * num_rows + 1)
@@ -99,8 +105,10 @@ def draw_losses(path: Path, table: Table, title: str) -> None:
         for name, result in results.items():
             steps, losses = result.curve
             drawable = np.where(np.isfinite(losses), losses, np.nan)
-            (handles[name],) = axes.plot(steps, drawable, **styles[name])
-        axes.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss", title=task)
+            seconds = 1 if step_times is None else step_times[task][name]
+            (handles[name],) = axes.plot(np.multiply(steps, seconds), drawable, **styles[name])
+        label = "step" if step_times is None else "seconds"
+        axes.set(xscale="log", yscale="log", xlabel=label, ylabel="training loss", title=task)
         axes.grid(which="both", alpha=0.2)
     for axes in grid[len(table) :]:
         axes.set_axis_off()

@@ -1,7 +1,8 @@
 """Tables and figures of the runs of `experiments.general`.
 
 Reads `<output_dir>/runs.jsonl` and the files that `--kept_runs` names. Writes `tables_<split>.md`,
-`results_<split>.json` and figures beside it.
+`results_<split>.json` and figures beside it. With `--step_times`, losses are also compared at equal
+wall-clock time.
 """
 
 import math
@@ -24,6 +25,7 @@ from experiments.general.scores import (
     share_of_steps,
 )
 from experiments.general.tasks import Task, chosen_tasks
+from experiments.general.wall_clock import StepTimes, at_equal_time, given_step_times, timed
 from experiments.harness import common
 from experiments.harness.keras_optimizers import BASELINES
 from experiments.harness.report_tables import Column, write_tables
@@ -43,11 +45,16 @@ def main(strategy: tf.distribute.Strategy) -> None:
     del strategy  # Nothing is computed.
     output_dir = Path(FLAGS.output_dir)
     runs = Runs(output_dir / RUNS_FILE, FLAGS.kept_runs)
-    write_report(output_dir, FLAGS.split, chosen_tasks(), runs, FLAGS.num_seeds)
+    write_report(output_dir, FLAGS.split, chosen_tasks(), runs, FLAGS.num_seeds, given_step_times())
 
 
 def write_report(
-    output_dir: Path, split: str, tasks: Sequence[Task], runs: Iterable[Run], num_seeds: int
+    output_dir: Path,
+    split: str,
+    tasks: Sequence[Task],
+    runs: Iterable[Run],
+    num_seeds: int,
+    step_times: StepTimes,
 ) -> None:
     """Writes tables and figures, and prints the tables.
 
@@ -57,6 +64,7 @@ def write_report(
         tasks: the tasks to show.
         runs: all runs.
         num_seeds: the number of seeds that a contender's result on a task is the mean of.
+        step_times: seconds of a step, by task and contender, of those that are timed.
 
     Raises:
         ValueError: no contender has ended its runs on any of the tasks.
@@ -70,11 +78,14 @@ def write_report(
             "that there are."
         )
     what = PURPOSES[split]
+    of_time = timed(table, step_times)
     tables = {
         f"Summary: geometric means of ratios of losses; {what}": _summary(table),
         f"Final training loss; {what}": _column_of_each(table, _final_loss),
         f"Test loss; {what}": _column_of_each(table, _test_loss),
         f"Test accuracy; {what}": _column_of_each(table, _test_metric),
+        f"When tuned Adam ends: time of a step / Adam's, step reached, loss / Adam's final loss; "
+        f"{what}": _at_equal_time(of_time, step_times),
         "Learning rates": _column_of_each(table, _rate),
         "Not complete, and left out": {
             "contenders": {
@@ -93,11 +104,16 @@ def write_report(
     }
     draw_profile(output_dir / f"profile_{split}.png", final_losses, f"Final loss, {split} tasks")
     draw_losses(output_dir / f"losses_{split}.png", table, f"Training loss, {split} tasks")
-    print(f"\n{text}\nWrote {', '.join(written(split))} to {output_dir}")
+    files = written(split)
+    if of_time:
+        files.append(f"losses_by_time_{split}.png")
+        title = f"Training loss against time, {split} tasks"
+        draw_losses(output_dir / files[-1], of_time, title, step_times)
+    print(f"\n{text}\nWrote {', '.join(files)} to {output_dir}")
 
 
 def written(split: str) -> list[str]:
-    """Returns the names of the files that a report consists of."""
+    """Returns the names of the files that a report consists of, whether steps are timed or not."""
     return [
         f"tables_{split}.md",
         f"results_{split}.json",
@@ -140,6 +156,16 @@ def _column_of_each(
             if name in results:
                 cell = cell_of(results[name], list(results.values()))
                 columns.setdefault(_shown(name), {})[task] = cell
+    return columns
+
+
+def _at_equal_time(of_time: Table, step_times: StepTimes) -> dict[str, Column]:
+    """Returns a column for each contender but Adam, with a row for each task."""
+    columns: dict[str, Column] = {}
+    for task, results in of_time.items():
+        for name, one in at_equal_time(results, step_times[task]).items():
+            cell = f"{one.step_ratio:.2f}, step {one.step}, {one.loss_ratio:.3g}"
+            columns.setdefault(_shown(name), {})[task] = cell
     return columns
 
 

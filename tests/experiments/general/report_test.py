@@ -76,6 +76,26 @@ def test_a_report_is_made_of_kept_runs(tmp_path, capsys):
     assert results["scores"]["mine"]["final_loss"]["to_muon"] == pytest.approx(2)
 
 
+def test_losses_are_compared_at_equal_time(tmp_path):
+    path, times = tmp_path / "kept.jsonl", tmp_path / "times.json"
+    _write(
+        path,
+        [
+            made_up_run("mnist_conv", "general", None, 0, [4.0, 2.0]),
+            *tuned_runs("mnist_conv", "adam", [9.0, 8.0]),
+        ],
+    )
+    optimizers = {
+        name: {"median": 0.5 + (name == "general")} for name in ("adam", "muon", "general")
+    }
+    row = {"network": "mnist_conv", "compiler": "graph", "optimizers": optimizers}
+    times.write_text(strict_json({"measurements": [row]}))
+    kept = {"kept_runs": [str(path)], "output_dir": str(tmp_path)}
+    _report(split="test", num_seeds=1, step_times=str(times), **kept)
+    assert "| mnist_conv | 3.00, step 0, inf |\n" in (tmp_path / "tables_test.md").read_text()
+    assert matplotlib.image.imread(tmp_path / "losses_by_time_test.png").size
+
+
 def test_a_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError) as error:
         _report(split="validation", num_seeds=2, output_dir=str(tmp_path))
