@@ -1,19 +1,15 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forks import run_module
 
 
 @pytest.mark.slow
 def test_the_rule_is_timed_beside_adam_and_muon_alone_and_in_training(tmp_path):
     output = tmp_path / "results.json"
-    command = [sys.executable, "-m", "benchmarks.general_rule", f"--output={output}"]
-    command += ["--networks=mlp_10k,cifar_conv", "--compilers=graph", "--rounds=2"]
-    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    brief = ("--networks=mlp_10k,cifar_conv", "--compilers=graph", "--rounds=2")
+    printed = run_module("benchmarks.general_rule", f"--output={output}", *brief)
     results = json.loads(output.read_text())
     assert results["threads"] == 1
     alone, whole = results["measurements"]

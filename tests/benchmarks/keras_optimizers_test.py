@@ -1,21 +1,16 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import keras_optimizers
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forks import run_module
 
 
 @pytest.mark.slow
 def test_the_benchmark_measures_each_optimizer_and_says_how_it_stands_to_its_bars(tmp_path):
     output = tmp_path / "results.json"
-    command = [sys.executable, "-m", "benchmarks.keras_optimizers", f"--output={output}"]
-    command += ["--networks=mlp_10k", "--seconds=0", "--turns_seconds=0", "--num_traces=2"]
-    subprocess.run(command, cwd=ROOT, check=True)
+    brief = ("--networks=mlp_10k", "--seconds=0", "--turns_seconds=0", "--num_traces=2")
+    run_module("benchmarks.keras_optimizers", f"--output={output}", *brief)
     results = json.loads(output.read_text())
     rows = {
         (one["network"], one["optimizer"], one["compiler"]): one for one in results["measurements"]

@@ -1,18 +1,15 @@
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forks import run_module
+
 LINE = re.compile(r"(\w+): (\d+) ms \(([\d.]+) of Adam's\), (\d+) MB \(([\d.]+)\)")
 
 
 @pytest.mark.slow
 def test_learned_rules_are_timed_beside_adam_in_processes_of_their_own():
-    command = [sys.executable, "-m", "benchmarks.resnet_step", "--batch_size=2", "--num_steps=2"]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    output = run_module("benchmarks.resnet_step", "--batch_size=2", "--num_steps=2")
     found = [LINE.fullmatch(line).groups() for line in output.splitlines()]
     names, *numbers = zip(*found, strict=True)
     assert names == ("adam", "two_lstms", "rnnprop")

@@ -1,18 +1,14 @@
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forks import run_module
 
 
 @pytest.mark.slow
 def test_a_meta_step_is_compared_with_a_pass_and_the_rule():
-    command = [sys.executable, "-m", "benchmarks.style_memory", "--network=squeezenet"]
-    command += ["--image_size=32", "--unroll_length=2", "--units=3", "--repeats=2"]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    small = ("--image_size=32", "--unroll_length=2", "--units=3", "--repeats=2")
+    output = run_module("benchmarks.style_memory", "--network=squeezenet", *small)
     *parts, maps, last = output.splitlines()
     found = [re.fullmatch(r"(\w+): (\d+) MB, ([\d.e-]+) s", line).groups() for line in parts]
     assert [name for name, _, _ in found] == ["pass", "rule", "meta_step"]

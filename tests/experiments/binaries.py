@@ -1,69 +1,14 @@
 """Runs experiment binaries as a user does, or in forks of a process with TensorFlow."""
 
-import atexit
-import functools
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
-# Of some seconds: who waits for something for ever should fail a test.
-TIMEOUT = 600
-
-
-class Ended(NamedTuple):
-    """How a process ended, and what it said on standard output and standard error."""
-
-    status: int
-    output: str
-    errors: str
-
-
-class Fork:
-    """A program that runs in a fork of a process that has imported TensorFlow.
-
-    Args:
-        what: the program, or the binary's name and whether it gets Ctrl-C in place of running the
-            experiment.
-        *arguments: the program's arguments.
-        **environment: variables to set.
-    """
-
-    def __init__(self, what: str | dict, *arguments: str, **environment: str):
-        self._folder = tempfile.TemporaryDirectory()
-        self._files = f"{self._folder.name}/said"
-        self._status: int | None = None
-        self.pid = _answer(
-            {
-                "program" if isinstance(what, str) else "binary": what,
-                "arguments": arguments,
-                "environment": os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
-                "files": self._files,
-            }
-        )
-
-    def has_ended(self) -> bool:
-        if self._status is None:
-            self._status = _answer({"pid": self.pid, "files": self._files})
-        return self._status is not None
-
-    def end(self, timeout: float = TIMEOUT) -> Ended:
-        """Waits for the end, and kills what has not ended in some seconds."""
-        deadline = time.monotonic() + timeout
-        while not self.has_ended():
-            if time.monotonic() > deadline:
-                os.kill(self.pid, signal.SIGKILL)
-            time.sleep(0.01)
-        output, errors = (Path(f"{self._files}.{one}").read_text() for one in ("out", "err"))
-        self._folder.cleanup()
-        return Ended(self._status, output, errors)
+from tests.forks import ROOT, TIMEOUT, Ended, Fork
 
 
 class Program:
@@ -90,33 +35,6 @@ class Program:
             self._process.kill()
             raise
         return Ended(self._process.returncode, output, errors)
-
-
-@functools.cache
-def _server() -> subprocess.Popen:
-    """Returns the process whose forks run programs; it ends with this one."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.experiments.fork_server"],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-    def end():
-        process.communicate()
-
-    atexit.register(end)
-    return process
-
-
-def _answer(order: dict) -> int | None:
-    process = _server()
-    print(json.dumps(order), file=process.stdin, flush=True)
-    answer = process.stdout.readline()
-    assert answer, "the process that forks has ended: see standard error"
-    return json.loads(answer)
 
 
 def start_fork(
