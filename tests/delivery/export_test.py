@@ -26,6 +26,7 @@ from l2l_tf.rules import SGD
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
+from tests.forks import run_program
 from tests.reference import lstm as reference
 from tests.rules.run_rule import run_rule
 
@@ -542,9 +543,7 @@ export_rule(CoordinatewiseLSTM((2,), seed=1), sys.argv[1], {"name": "newer"})
 @pytest.fixture
 def killed(copy) -> Path:
     """The folder of a rule, moved away by an export that was killed before it was replaced."""
-    command = [sys.executable, "-c", KILLED_BETWEEN_THE_RENAMES, copy]
-    process = subprocess.run(command, capture_output=True, check=False)
-    assert process.returncode == -signal.SIGKILL
+    assert run_program(KILLED_BETWEEN_THE_RENAMES, str(copy)).status == -signal.SIGKILL
     assert not copy.exists()
     return copy
 

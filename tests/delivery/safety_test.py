@@ -253,31 +253,50 @@ def test_fit_with_finite_gradients_raises_nothing():
 NUM_STEPS = 2_000
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [0.0, 1e-30, 1e10, 1e30])
-@pytest.mark.parametrize("name", [*list_rules(), *HAND_DESIGNED])
-def test_states_stay_bounded_over_many_steps_of_extreme_gradients(name, size):
-    is_learned = name not in HAND_DESIGNED
+@pytest.fixture(scope="module", params=[*list_rules(), *HAND_DESIGNED])
+def long_run(request):
+    """A rule's name, its optimizer, the variable, and a run of gradients of a given size.
+
+    It is traced once for all sizes. The optimizer and its variable begin anew for each.
+    """
     # And one step at the end.
-    optimizer = optimizer_of(name, NUM_STEPS + 1)
+    optimizer = optimizer_of(request.param, NUM_STEPS + 1)
     variable = keras.Variable(np.ones(NUM_COORDINATES, np.float32))
     optimizer.build([variable])
     signs = tf.constant([1.0, -1.0] * (NUM_COORDINATES // 2))
 
     @tf.function
-    def run(num_steps):
+    def run(size, num_steps):
         for step in tf.range(num_steps):
             # Half of the coordinates keep their sign, half change it at each step.
             flip = tf.where(tf.range(NUM_COORDINATES) % 4 < 2, 1.0, 1.0 - 2.0 * float(step % 2))
             optimizer.apply([size * signs * flip], [variable])
 
+    values = [variable, *optimizer.variables, *optimizer._gradient_history.keras_variables]
+    initial_values = [one.numpy() for one in values]
+
+    def begin() -> None:
+        for one, value in zip(values, initial_values, strict=True):
+            one.assign(value)
+
+    return request.param, optimizer, variable, run, begin
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e10, 1e30])
+def test_states_stay_bounded_over_many_steps_of_extreme_gradients(long_run, size):
+    name, optimizer, variable, run, begin = long_run
+    is_learned = name not in HAND_DESIGNED
+    begin()
+
     def largest() -> float:
         state = [one for one in optimizer.variables if one.name.startswith("state_")]
         return max(float(np.abs(one.numpy()).max()) for one in state if len(one.shape))
 
-    run(NUM_STEPS // 2)
+    half = tf.constant(size), tf.constant(NUM_STEPS // 2)
+    run(*half)
     halfway = largest()
-    run(NUM_STEPS // 2)
+    run(*half)
     assert np.isfinite(largest())
     # A cell adds at most 1 at a step; what is averaged stays below the largest, and its square. Of
     # the first half, up to 29 steps are left out.
