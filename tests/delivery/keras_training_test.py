@@ -109,11 +109,23 @@ def _trained_by_keras(option: str) -> keras.Model:
     return _fit(keras.optimizers.SGD(**{"learning_rate": 0.1} | OPTIONS[option]))
 
 
-@pytest.mark.parametrize("rule", [SGD(1.0), LinearRule()], ids=["hand_designed", "learned"])
-@pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_does_to_a_rule_that_is_sgd_what_it_does_to_sgd_of_keras(option, rule):
+# Each option with one rule, and what all of them share with both.
+OF_EACH_KIND = {"hand_designed": SGD(1.0), "learned": LinearRule()}
+WITH_BOTH = ("plain", "accumulation")
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [
+        (option, kind)
+        for index, option in enumerate(OPTIONS)
+        for number, kind in enumerate(OF_EACH_KIND)
+        if option in WITH_BOTH or (index + number) % 2
+    ],
+)
+def test_an_option_does_to_a_rule_that_is_sgd_what_it_does_to_sgd_of_keras(option, kind):
     arguments = {"learning_rate": 0.1} | OPTIONS[option]
-    ours = _fit(LearnedOptimizer(rule, **arguments))
+    ours = _fit(LearnedOptimizer(OF_EACH_KIND[kind], **arguments))
     theirs = _trained_by_keras(option)
     # Equal but for the order of a few float32 operations.
     _same_weights(ours, theirs, 1e-6)
@@ -129,21 +141,21 @@ def _trained_in_a_graph(rule: str) -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    ("rule", "chunk_size"),
-    [("momentum", None), ("lstm", None), ("lstm", 10)],
-    ids=["momentum", "lstm", "lstm_in_chunks"],
-)
-@pytest.mark.parametrize(
-    "how",
+    ("rule", "chunk_size", "how"),
     [
-        {"run_eagerly": True},
-        {"jit_compile": True},
-        {"jit_compile": "auto"},
-        {"steps_per_execution": 3},
+        ("momentum", None, {"run_eagerly": True}),
+        ("momentum", None, {"jit_compile": True}),
+        ("lstm", None, {"run_eagerly": True}),
+        ("lstm", None, {"jit_compile": True}),
+        ("lstm", None, {"jit_compile": "auto"}),
+        ("lstm", None, {"steps_per_execution": 3}),
+        ("lstm", 10, {"run_eagerly": True}),
+        ("lstm", 10, {"jit_compile": True}),
+        ("lstm", 10, {"steps_per_execution": 3}),
     ],
-    ids=lambda how: "-".join(f"{key}={value}" for key, value in how.items()),
+    ids=str,
 )
-def test_however_the_step_is_compiled_the_weights_are_the_same(rule, how, chunk_size):
+def test_however_the_step_is_compiled_the_weights_are_the_same(rule, chunk_size, how):
     wanted = _trained_in_a_graph(rule)
     assert _moved(wanted)
     # XLA fuses multiplications with additions: last bits, over six steps.
