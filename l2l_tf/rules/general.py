@@ -34,6 +34,11 @@ _GRADIENT_SHARE = 0.1
 # The largest rate before anything is learned, for so many steps, and the share of steps in which it
 # is reached. For other numbers of steps, it changes with the power.
 _RATE, _RATE_STEPS, _RATE_POWER, _WARM_UP_SHARE = 3e-3, 1000, -0.5, 0.05
+# A tensor's rate is multiplied by exp of the first times its persistence less the second, within
+# bounds. Persistence is measured over the first of so many equal parts of training.
+_PACE_SCALE, _USUAL_PERSISTENCE = 4.0, 0.1
+_MIN_PACE, _MAX_PACE = 0.8, 5.0
+_NUM_PARTS = 10
 # The logarithm of the rate changes by the output times the first, at most by the second.
 _RATE_SCALE, _MAX_LOG_RATE = 3.0, 5.0
 # The weight decay is the first times softplus of the output, times the second, plus the third.
@@ -68,6 +73,11 @@ class GeneralRule(keras.layers.Layer):
     directions (`DIRECTIONS`), how far to go, and how much to decay the parameters. Directions and
     mixture are divided by their root mean square over the tensor. So nothing depends on the scale
     of the loss.
+
+    A tensor's rate also depends on its persistence: the cosine between a gradient and the average
+    of those before, on average over the first tenth of training. Where gradients go on pointing the
+    same way, steps are too small. So the rate is multiplied by exp(4 (persistence - .1)), but by .8
+    at least and by 5 at most. After the first tenth, this factor stays as it is.
 
     With its initial weights the controller changes nothing. The rule is then Muon's direction for
     all tensors with two axes or more, and nearly Adam's for the others, with a warm-up over 5 % of
@@ -141,19 +151,23 @@ class GeneralRule(keras.layers.Layer):
 class Averages(NamedTuple):
     """The state of one tensor.
 
+    The last two have the batch axes, and the tensor's own with length 1.
+
     Attributes:
         mean: the moving average of gradients, in the tensor's shape with its batch axes, as the
             next two.
         slow_mean: a slower one.
         square: the moving average of the gradients' squares.
-        agreement: the moving average of the cosine between a gradient and the mean before it, with
-            the batch axes, and the tensor's own with length 1.
+        agreement: the moving average of the cosine between a gradient and the mean before it.
+        persistence: the average of that cosine over the first tenth of training. Each counts in
+            proportion to the number of gradients before it.
     """
 
     mean: tf.Tensor
     slow_mean: tf.Tensor
     square: tf.Tensor
     agreement: tf.Tensor
+    persistence: tf.Tensor
 
 
 class _Moments(NamedTuple):
@@ -261,8 +275,8 @@ class BoundGeneral(BoundToTensors):
         tensors = []
         for shape in self.shapes:
             zeros = tf.zeros([*self.batch_shape, *shape], dtype)
-            agreement = tf.zeros([*self.batch_shape, *[1] * len(shape)], dtype)
-            tensors.append(Averages(zeros, zeros, zeros, agreement))
+            number = tf.zeros([*self.batch_shape, *[1] * len(shape)], dtype)
+            tensors.append(Averages(zeros, zeros, zeros, number, number))
         return TensorState((), tensors)
 
     def update(
@@ -273,17 +287,17 @@ class BoundGeneral(BoundToTensors):
             return deltas, state
         known = self._known(gradients, state, info)
         scales, time = known.scales, known.time
-        factors = scales.factors(known.sizes, _shares_and_rates(known.outputs, time))
-        for family, own, step, of_family, (agreement,) in zip(
+        factors = scales.factors(known.sizes, _shares_and_rates(known.outputs, scales.pace, time))
+        for family, own, step, of_family, cosines in zip(
             self._families,
             known.moments,
             known.steps,
             self._of_families(factors),
-            self._of_families([scales.agreement]),
+            self._of_families([scales.agreement, scales.persistence]),
             strict=True,
         ):
             delta = _delta(family, own, step, of_family, scales.of_mean)
-            new = Averages(own.mean, own.slow_mean, own.square, agreement)
+            new = Averages(own.mean, own.slow_mean, own.square, *cosines)
             for index, one, *fields in zip(
                 family.indices, family.apart(delta), *map(family.apart, new), strict=True
             ):
@@ -332,11 +346,12 @@ class BoundGeneral(BoundToTensors):
             _moments(family, family.joined(gradients), one, family.joined(info.parameters))
             for family, one in zip(families, old, strict=True)
         ]
-        agreement = [
-            family.as_numbers(one.agreement) for family, one in zip(families, old, strict=True)
+        cosines = [
+            tf.stack([family.as_numbers(one.agreement), family.as_numbers(one.persistence)])
+            for family, one in zip(families, old, strict=True)
         ]
         scales = _Scales(
-            tf.concat([one.numbers for one in moments], -1), tf.concat(agreement, -1), time.step + 1
+            tf.concat([one.numbers for one in moments], -1), tf.concat(cosines, -1), time
         )
         steps = [
             _steps(family, own, *factors)
@@ -518,21 +533,30 @@ class _Scales:
 
     Args:
         numbers: those of `_Moments`, `[8, ..., tensors]`.
-        agreement: the average agreement before this step, `[..., tensors]`.
-        number: the number of gradients so far, `[]`.
+        cosines: the average agreement and the persistence before this step, `[2, ..., tensors]`.
+        time: the time.
 
     Attributes:
         agreement: the average agreement after this step, not corrected.
+        persistence: the persistence after this step.
+        pace: the factor of the rate that it gives, `[..., tensors]`.
         of_mean: the correction of means of gradients, `[]`.
         of_squares: two factors that `_steps` takes, `[..., tensors]` each.
     """
 
-    def __init__(self, numbers: tf.Tensor, agreement: tf.Tensor, number: tf.Tensor):
+    def __init__(self, numbers: tf.Tensor, cosines: tf.Tensor, time: "_Time"):
         self._numbers = tf.unstack(numbers)
         gradient, of_old_mean, old_mean, square, *_ = self._numbers
+        agreement, persistence = tf.unstack(cosines)
+        number = time.step + 1
         # One after the other, since the product of the two roots may be too small a number.
         cosine = of_old_mean * tf.math.rsqrt(gradient + _TINY) * tf.math.rsqrt(old_mean + _TINY)
         self.agreement = _moved(agreement, cosine, _AGREEMENT_DECAY)
+        weight = tf.where(_NUM_PARTS * time.step <= time.num_steps, 2 / number, 0)
+        self.persistence = persistence + weight * (cosine - persistence)
+        self.pace = tf.clip_by_value(
+            tf.exp(_PACE_SCALE * (self.persistence - _USUAL_PERSISTENCE)), _MIN_PACE, _MAX_PACE
+        )
         self.of_mean = 1 / (1 - _MEAN_DECAY**number)
         self._of_slow_mean = 1 / (1 - _SLOW_MEAN_DECAY**number)
         self._of_agreement = 1 / (1 - _AGREEMENT_DECAY**number)
@@ -660,11 +684,12 @@ def _decisions(outputs: tf.Tensor) -> Decisions:
     )
 
 
-def _shares_and_rates(outputs: tf.Tensor, time: _Time) -> list[tf.Tensor]:
+def _shares_and_rates(outputs: tf.Tensor, pace: tf.Tensor, time: _Time) -> list[tf.Tensor]:
     """Returns mixtures and the factors of direction and parameters in a delta.
 
     Args:
         outputs: the controller's outputs, `[..., tensors, 10]`.
+        pace: a factor of the rate, `[..., tensors]`.
         time: the time.
 
     Returns:
@@ -672,7 +697,7 @@ def _shares_and_rates(outputs: tf.Tensor, time: _Time) -> list[tf.Tensor]:
     """
     decided = _decisions(outputs)
     largest = _RATE * (time.num_steps / _RATE_STEPS) ** _RATE_POWER
-    rate = largest * tf.exp(decided.log_rate)
+    rate = largest * pace * tf.exp(decided.log_rate)
     factors = (-time.schedule * rate, -time.schedule * decided.decay)
     return [*decided.mix, *decided.orthogonalized, *factors]
 
