@@ -206,19 +206,21 @@ class _Steps(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """What the controller decides on some tensors.
+    """What is decided on some tensors, by the controller and by how gradients persist.
 
     Attributes:
         mix: the shares of the `DIRECTIONS` in the mixture, each relative to its size, `[...]` each.
         orthogonalized: those of the terms `ORTHOGONALIZED`, which vectors do not use.
         log_rate: the logarithm of the rate over the one before anything is learned, `[...]`.
         decay: the share of the parameters that a step takes away where the schedule is largest.
+        pace: the factor of the rate that persistence gives, `[...]`.
     """
 
     mix: list[tf.Tensor]
     orthogonalized: list[tf.Tensor]
     log_rate: tf.Tensor
     decay: tf.Tensor
+    pace: tf.Tensor
 
 
 class _Known(NamedTuple):
@@ -308,7 +310,7 @@ class BoundGeneral(BoundToTensors):
     def decisions(
         self, gradients: Sequence[tf.Tensor], state: TensorState, info: StepInfo = NO_INFO
     ) -> list[Decisions | None]:
-        """Returns what the controller decides in the step that `update` takes with these arguments.
+        """Returns what is decided in the step that `update` takes with these arguments.
 
         Returns:
             Decisions on each tensor. None for one without coordinates.
@@ -316,7 +318,8 @@ class BoundGeneral(BoundToTensors):
         found: list[Decisions | None] = [None] * len(self.shapes)
         if not self._families:
             return found
-        decided = _decisions(self._known(gradients, state, info).outputs)
+        known = self._known(gradients, state, info)
+        decided = _decisions(known.outputs, known.scales.pace)
         indices = [index for family in self._families for index in family.indices]
         for row, index in enumerate(indices):
             found[index] = Decisions._make(
@@ -672,8 +675,8 @@ class _Time:
         )
 
 
-def _decisions(outputs: tf.Tensor) -> Decisions:
-    """Returns what outputs of the controller, `[..., tensors, 10]`, decide."""
+def _decisions(outputs: tf.Tensor, pace: tf.Tensor) -> Decisions:
+    """Returns what outputs of the controller, `[..., tensors, 10]`, and paces decide."""
     nominal = tf.constant([*_NOMINAL_MIX, *_NOMINAL_INPUTS, 0, 0], outputs.dtype)
     *mixes, log_rate, decay = tf.unstack(outputs + nominal, axis=-1)
     return Decisions(
@@ -681,6 +684,7 @@ def _decisions(outputs: tf.Tensor) -> Decisions:
         mixes[4:],
         tf.clip_by_value(_RATE_SCALE * log_rate, -_MAX_LOG_RATE, _MAX_LOG_RATE),
         _DECAY * tf.nn.softplus(_DECAY_SCALE * decay + _DECAY_START),
+        pace,
     )
 
 
@@ -695,9 +699,9 @@ def _shares_and_rates(outputs: tf.Tensor, pace: tf.Tensor, time: _Time) -> list[
     Returns:
         Ten tensors `[..., tensors]`.
     """
-    decided = _decisions(outputs)
+    decided = _decisions(outputs, pace)
     largest = _RATE * (time.num_steps / _RATE_STEPS) ** _RATE_POWER
-    rate = largest * pace * tf.exp(decided.log_rate)
+    rate = largest * decided.pace * tf.exp(decided.log_rate)
     factors = (-time.schedule * rate, -time.schedule * decided.decay)
     return [*decided.mix, *decided.orthogonalized, *factors]
 

@@ -112,6 +112,9 @@ def test_it_says_what_its_twin_decides():
         np.testing.assert_allclose(one.log_rate, np.clip(3 * values[8], -5, 5), rtol=1e-9)
         decay = 3e-3 * np.log1p(np.exp(3 * values[9] - 5))
         np.testing.assert_allclose(one.decay, decay, rtol=1e-9)
+    for one, persistence in zip(decisions, twin.persistence, strict=True):
+        pace = np.clip(np.exp(4 * (persistence - 0.1)), 0.8, 5)
+        np.testing.assert_allclose(one.pace, pace, rtol=1e-9)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
