@@ -89,7 +89,9 @@ class GeneralRule(keras.layers.Layer):
 
     Source: our own. The directions are those of Adam (Kingma and Ba 2014, arXiv 1412.6980) and Muon
     (K. Jordan 2024, https://kellerjordan.github.io/posts/muon). Controllers for each tensor go back
-    to Wichrowska et al. 2017 (arXiv 1703.04813).
+    to Wichrowska et al. 2017 (arXiv 1703.04813). That successive gradients tell whether steps are
+    too small is the idea of delta-bar-delta (Jacobs 1988) and of hypergradient descent (Baydin et
+    al. 2018, arXiv 1703.04782); here they decide once, early.
 
     Args:
         num_hidden: the units of the controller's hidden layer.
