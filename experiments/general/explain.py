@@ -3,10 +3,10 @@
     python -m experiments.general.explain --rule=general_untrained --tasks=cifar16_conv \
         --data_dir=FOLDER --output_dir=results/explain
 
-Trains one task once, with seed 0. At some fifty steps it records what the rule's controller decides
-on each tensor: the shares of directions, the shares of what is orthogonalised, the logarithm of the
-rate over the one before anything is learned, and the decay. Writes `decisions_<task>.json` and a
-figure beside it.
+Trains one task once, with seed 0. At some fifty steps it records what is decided on each tensor:
+the shares of directions, the shares of what is orthogonalised, the logarithm of the rate over the
+one before anything is learned, the decay, and the pace, which the controller does not choose.
+Writes `decisions_<task>.json` and a figure beside it.
 """
 
 from pathlib import Path
@@ -81,8 +81,8 @@ def explain(task: Task, data: Data, rule: GeneralRule) -> dict[str, Any]:
     Returns:
         `steps`, the recorded ones, counted from 1, and for each step the `losses` of its minibatch.
         `tensors`, for each tensor by its path: `shape`; `mix` and `orthogonalized`, for each
-        direction or term its share of the sum of absolute shares; `log_rate` and `decay`. They
-        have a number for each step. For vectors, which are not orthogonalised, and for tensors
+        direction or term its share of the sum of absolute shares; `log_rate`, `decay` and `pace`.
+        They have a number for each step. For vectors, which are not orthogonalised, and for tensors
         without coordinates, what is not decided is left out.
     """
     num_points = min(NUM_CURVE_POINTS, task.num_steps)
@@ -143,6 +143,7 @@ def _series(decisions: list[Decisions | None], is_matrix: bool) -> dict[str, Any
         series["orthogonalized"] = _shares(ORTHOGONALIZED, terms)
     series["log_rate"] = [float(one.log_rate) for one in present]
     series["decay"] = [float(one.decay) for one in present]
+    series["pace"] = [float(one.pace) for one in present]
     return series
 
 

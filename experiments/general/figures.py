@@ -146,6 +146,7 @@ def draw_decisions(path: Path, decisions: Mapping[str, Any], title: str) -> None
         n: one["log_rate"] for n, one in tensors.items()
     }
     panels["decay"] = {n: one["decay"] for n, one in tensors.items()}
+    panels["pace"] = {n: one["pace"] for n, one in tensors.items()}
     num_rows = -(-len(panels) // _NUM_DECISION_COLUMNS)
     num_lines = -(-len(tensors) // _NUM_DECISION_COLUMNS)
     size = (3.4 * _NUM_DECISION_COLUMNS, 2.7 * num_rows + 0.22 * num_lines + 0.5)

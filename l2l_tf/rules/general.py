@@ -34,6 +34,11 @@ _GRADIENT_SHARE = 0.1
 # The largest rate before anything is learned, for so many steps, and the share of steps in which it
 # is reached. For other numbers of steps, it changes with the power.
 _RATE, _RATE_STEPS, _RATE_POWER, _WARM_UP_SHARE = 3e-3, 1000, -0.5, 0.05
+# A tensor's rate is multiplied by exp of the first times its persistence less the second, within
+# bounds. Persistence is measured over the first of so many equal parts of training.
+_PACE_SCALE, _USUAL_PERSISTENCE = 4.0, 0.1
+_MIN_PACE, _MAX_PACE = 0.8, 5.0
+_NUM_PARTS = 10
 # The logarithm of the rate changes by the output times the first, at most by the second.
 _RATE_SCALE, _MAX_LOG_RATE = 3.0, 5.0
 # The weight decay is the first times softplus of the output, times the second, plus the third.
@@ -69,6 +74,11 @@ class GeneralRule(keras.layers.Layer):
     mixture are divided by their root mean square over the tensor. So nothing depends on the scale
     of the loss.
 
+    A tensor's rate also depends on its persistence: the cosine between a gradient and the average
+    of those before, on average over the first tenth of training. Where gradients go on pointing the
+    same way, steps are too small. So the rate is multiplied by exp(4 (persistence - .1)), but by .8
+    at least and by 5 at most. After the first tenth, this factor stays as it is.
+
     With its initial weights the controller changes nothing. The rule is then Muon's direction for
     all tensors with two axes or more, and nearly Adam's for the others, with a warm-up over 5 % of
     the steps, a cosine decay, and a rate that falls with the root of the number of steps. It also
@@ -79,7 +89,9 @@ class GeneralRule(keras.layers.Layer):
 
     Source: our own. The directions are those of Adam (Kingma and Ba 2014, arXiv 1412.6980) and Muon
     (K. Jordan 2024, https://kellerjordan.github.io/posts/muon). Controllers for each tensor go back
-    to Wichrowska et al. 2017 (arXiv 1703.04813).
+    to Wichrowska et al. 2017 (arXiv 1703.04813). That successive gradients tell whether steps are
+    too small is the idea of delta-bar-delta (Jacobs 1988) and of hypergradient descent (Baydin et
+    al. 2018, arXiv 1703.04782); here they decide once, early.
 
     Args:
         num_hidden: the units of the controller's hidden layer.
@@ -141,19 +153,23 @@ class GeneralRule(keras.layers.Layer):
 class Averages(NamedTuple):
     """The state of one tensor.
 
+    The last two have the batch axes, and the tensor's own with length 1.
+
     Attributes:
         mean: the moving average of gradients, in the tensor's shape with its batch axes, as the
             next two.
         slow_mean: a slower one.
         square: the moving average of the gradients' squares.
-        agreement: the moving average of the cosine between a gradient and the mean before it, with
-            the batch axes, and the tensor's own with length 1.
+        agreement: the moving average of the cosine between a gradient and the mean before it.
+        persistence: the average of that cosine over the first tenth of training. Each counts in
+            proportion to the number of gradients before it.
     """
 
     mean: tf.Tensor
     slow_mean: tf.Tensor
     square: tf.Tensor
     agreement: tf.Tensor
+    persistence: tf.Tensor
 
 
 class _Moments(NamedTuple):
@@ -192,19 +208,21 @@ class _Steps(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """What the controller decides on some tensors.
+    """What is decided on some tensors, by the controller and by how gradients persist.
 
     Attributes:
         mix: the shares of the `DIRECTIONS` in the mixture, each relative to its size, `[...]` each.
         orthogonalized: those of the terms `ORTHOGONALIZED`, which vectors do not use.
         log_rate: the logarithm of the rate over the one before anything is learned, `[...]`.
         decay: the share of the parameters that a step takes away where the schedule is largest.
+        pace: the factor of the rate that persistence gives, `[...]`.
     """
 
     mix: list[tf.Tensor]
     orthogonalized: list[tf.Tensor]
     log_rate: tf.Tensor
     decay: tf.Tensor
+    pace: tf.Tensor
 
 
 class _Known(NamedTuple):
@@ -261,8 +279,8 @@ class BoundGeneral(BoundToTensors):
         tensors = []
         for shape in self.shapes:
             zeros = tf.zeros([*self.batch_shape, *shape], dtype)
-            agreement = tf.zeros([*self.batch_shape, *[1] * len(shape)], dtype)
-            tensors.append(Averages(zeros, zeros, zeros, agreement))
+            number = tf.zeros([*self.batch_shape, *[1] * len(shape)], dtype)
+            tensors.append(Averages(zeros, zeros, zeros, number, number))
         return TensorState((), tensors)
 
     def update(
@@ -273,17 +291,17 @@ class BoundGeneral(BoundToTensors):
             return deltas, state
         known = self._known(gradients, state, info)
         scales, time = known.scales, known.time
-        factors = scales.factors(known.sizes, _shares_and_rates(known.outputs, time))
-        for family, own, step, of_family, (agreement,) in zip(
+        factors = scales.factors(known.sizes, _shares_and_rates(known.outputs, scales.pace, time))
+        for family, own, step, of_family, cosines in zip(
             self._families,
             known.moments,
             known.steps,
             self._of_families(factors),
-            self._of_families([scales.agreement]),
+            self._of_families([scales.agreement, scales.persistence]),
             strict=True,
         ):
             delta = _delta(family, own, step, of_family, scales.of_mean)
-            new = Averages(own.mean, own.slow_mean, own.square, agreement)
+            new = Averages(own.mean, own.slow_mean, own.square, *cosines)
             for index, one, *fields in zip(
                 family.indices, family.apart(delta), *map(family.apart, new), strict=True
             ):
@@ -294,7 +312,7 @@ class BoundGeneral(BoundToTensors):
     def decisions(
         self, gradients: Sequence[tf.Tensor], state: TensorState, info: StepInfo = NO_INFO
     ) -> list[Decisions | None]:
-        """Returns what the controller decides in the step that `update` takes with these arguments.
+        """Returns what is decided in the step that `update` takes with these arguments.
 
         Returns:
             Decisions on each tensor. None for one without coordinates.
@@ -302,7 +320,8 @@ class BoundGeneral(BoundToTensors):
         found: list[Decisions | None] = [None] * len(self.shapes)
         if not self._families:
             return found
-        decided = _decisions(self._known(gradients, state, info).outputs)
+        known = self._known(gradients, state, info)
+        decided = _decisions(known.outputs, known.scales.pace)
         indices = [index for family in self._families for index in family.indices]
         for row, index in enumerate(indices):
             found[index] = Decisions._make(
@@ -332,11 +351,12 @@ class BoundGeneral(BoundToTensors):
             _moments(family, family.joined(gradients), one, family.joined(info.parameters))
             for family, one in zip(families, old, strict=True)
         ]
-        agreement = [
-            family.as_numbers(one.agreement) for family, one in zip(families, old, strict=True)
+        cosines = [
+            tf.stack([family.as_numbers(one.agreement), family.as_numbers(one.persistence)])
+            for family, one in zip(families, old, strict=True)
         ]
         scales = _Scales(
-            tf.concat([one.numbers for one in moments], -1), tf.concat(agreement, -1), time.step + 1
+            tf.concat([one.numbers for one in moments], -1), tf.concat(cosines, -1), time
         )
         steps = [
             _steps(family, own, *factors)
@@ -518,21 +538,30 @@ class _Scales:
 
     Args:
         numbers: those of `_Moments`, `[8, ..., tensors]`.
-        agreement: the average agreement before this step, `[..., tensors]`.
-        number: the number of gradients so far, `[]`.
+        cosines: the average agreement and the persistence before this step, `[2, ..., tensors]`.
+        time: the time.
 
     Attributes:
         agreement: the average agreement after this step, not corrected.
+        persistence: the persistence after this step.
+        pace: the factor of the rate that it gives, `[..., tensors]`.
         of_mean: the correction of means of gradients, `[]`.
         of_squares: two factors that `_steps` takes, `[..., tensors]` each.
     """
 
-    def __init__(self, numbers: tf.Tensor, agreement: tf.Tensor, number: tf.Tensor):
+    def __init__(self, numbers: tf.Tensor, cosines: tf.Tensor, time: "_Time"):
         self._numbers = tf.unstack(numbers)
         gradient, of_old_mean, old_mean, square, *_ = self._numbers
+        agreement, persistence = tf.unstack(cosines)
+        number = time.step + 1
         # One after the other, since the product of the two roots may be too small a number.
         cosine = of_old_mean * tf.math.rsqrt(gradient + _TINY) * tf.math.rsqrt(old_mean + _TINY)
         self.agreement = _moved(agreement, cosine, _AGREEMENT_DECAY)
+        weight = tf.where(_NUM_PARTS * time.step <= time.num_steps, 2 / number, 0)
+        self.persistence = persistence + weight * (cosine - persistence)
+        self.pace = tf.clip_by_value(
+            tf.exp(_PACE_SCALE * (self.persistence - _USUAL_PERSISTENCE)), _MIN_PACE, _MAX_PACE
+        )
         self.of_mean = 1 / (1 - _MEAN_DECAY**number)
         self._of_slow_mean = 1 / (1 - _SLOW_MEAN_DECAY**number)
         self._of_agreement = 1 / (1 - _AGREEMENT_DECAY**number)
@@ -648,8 +677,8 @@ class _Time:
         )
 
 
-def _decisions(outputs: tf.Tensor) -> Decisions:
-    """Returns what outputs of the controller, `[..., tensors, 10]`, decide."""
+def _decisions(outputs: tf.Tensor, pace: tf.Tensor) -> Decisions:
+    """Returns what outputs of the controller, `[..., tensors, 10]`, and paces decide."""
     nominal = tf.constant([*_NOMINAL_MIX, *_NOMINAL_INPUTS, 0, 0], outputs.dtype)
     *mixes, log_rate, decay = tf.unstack(outputs + nominal, axis=-1)
     return Decisions(
@@ -657,22 +686,24 @@ def _decisions(outputs: tf.Tensor) -> Decisions:
         mixes[4:],
         tf.clip_by_value(_RATE_SCALE * log_rate, -_MAX_LOG_RATE, _MAX_LOG_RATE),
         _DECAY * tf.nn.softplus(_DECAY_SCALE * decay + _DECAY_START),
+        pace,
     )
 
 
-def _shares_and_rates(outputs: tf.Tensor, time: _Time) -> list[tf.Tensor]:
+def _shares_and_rates(outputs: tf.Tensor, pace: tf.Tensor, time: _Time) -> list[tf.Tensor]:
     """Returns mixtures and the factors of direction and parameters in a delta.
 
     Args:
         outputs: the controller's outputs, `[..., tensors, 10]`.
+        pace: a factor of the rate, `[..., tensors]`.
         time: the time.
 
     Returns:
         Ten tensors `[..., tensors]`.
     """
-    decided = _decisions(outputs)
+    decided = _decisions(outputs, pace)
     largest = _RATE * (time.num_steps / _RATE_STEPS) ** _RATE_POWER
-    rate = largest * tf.exp(decided.log_rate)
+    rate = largest * decided.pace * tf.exp(decided.log_rate)
     factors = (-time.schedule * rate, -time.schedule * decided.decay)
     return [*decided.mix, *decided.orthogonalized, *factors]
 

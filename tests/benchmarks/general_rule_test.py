@@ -21,6 +21,6 @@ def test_the_rule_is_timed_beside_adam_and_muon_alone_and_in_training(tmp_path):
         assert all(0.2 < one["ratio"] < 20 for one in row["ratios"].values())
         assert f"{row['network']:18}       graph" in printed
     floats = {name: one["state_floats_per_parameter"] for name, one in alone["optimizers"].items()}
-    # Muon has a second average for the two biases alone; the rule has a number for each tensor.
-    assert floats == {"adam": 2.0, "muon": 1.01, "general": pytest.approx(3 + 4 / 10_000)}
+    # Muon has a second average for the two biases alone; the rule has two numbers for each tensor.
+    assert floats == {"adam": 2.0, "muon": 1.01, "general": pytest.approx(3 + 8 / 10_000)}
     assert [(bar["network"], bar["other"]) for bar in results["bars"]] == [("cifar_conv", "adam")]

@@ -34,6 +34,7 @@ class General:
         self.num_steps = num_steps
         self.averages = [[np.zeros(shape) for _ in range(3)] for shape in shapes]
         self.agreement = [0.0] * len(shapes)
+        self.persistence = [0.0] * len(shapes)
         self.num_taken = 0
 
     def step(self, parameters, gradients):
@@ -63,6 +64,7 @@ class General:
             outputs = self._outputs(np.array([numbers[name] for name in INPUTS]))
             rate = 3e-3 * (self.num_steps / 1000) ** -0.5
             rate *= np.exp(np.clip(3 * outputs["log_rate"], -5, 5))
+            rate *= np.clip(np.exp(4 * (self.persistence[row] - 0.1)), 0.8, 5)
             decay = 3e-3 * np.log1p(np.exp(3 * outputs["decay"] - 5))
             direction = self._direction(known, outputs)
             deltas.append(-schedule * (rate * direction + decay * parameter))
@@ -87,6 +89,8 @@ class General:
             decay * old + (1 - decay) * new
             for decay, old, new in zip(decays, (mean, slow_mean, square), values, strict=True)
         ]
+        if 10 * (self.num_taken - 1) <= self.num_steps:
+            self.persistence[index] += 2 / self.num_taken * (cosine - self.persistence[index])
         mean, slow_mean, square = (
             one / (1 - decay**self.num_taken)
             for one, decay in zip(self.averages[index], decays, strict=True)

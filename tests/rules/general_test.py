@@ -52,6 +52,11 @@ def _run(rule, gradients, parameters, num_steps=NUM_STEPS):
     return deltas
 
 
+def _sizes(deltas, index):
+    """Returns the root mean square of a tensor's delta at each step."""
+    return np.array([np.sqrt(np.mean(np.square(one[index]))) for one in deltas])
+
+
 def _parameters(shapes):
     draw = np.random.default_rng(2)
     return [0.3 * draw.standard_normal(shape) for shape in shapes]
@@ -59,9 +64,12 @@ def _parameters(shapes):
 
 def test_it_takes_the_steps_of_its_twin():
     rule, parameters = _trained(dtype="float64"), _parameters(SHAPES)
-    twin = General([one.numpy() for one in rule.weights], SHAPES, NUM_STEPS)
+    # So many that a tenth of them is more than one.
+    num_steps = 4 * NUM_STEPS
+    twin = General([one.numpy() for one in rule.weights], SHAPES, num_steps)
     gradients = _gradients(SHAPES)
-    for of_step, deltas in zip(gradients, _run(rule, gradients, parameters), strict=True):
+    taken = _run(rule, gradients, parameters, num_steps)
+    for of_step, deltas in zip(gradients, taken, strict=True):
         expected = twin.step(parameters, of_step)
         for one, other in zip(deltas, expected, strict=True):
             # The twin adds no tiny numbers to means.
@@ -104,6 +112,9 @@ def test_it_says_what_its_twin_decides():
         np.testing.assert_allclose(one.log_rate, np.clip(3 * values[8], -5, 5), rtol=1e-9)
         decay = 3e-3 * np.log1p(np.exp(3 * values[9] - 5))
         np.testing.assert_allclose(one.decay, decay, rtol=1e-9)
+    for one, persistence in zip(decisions, twin.persistence, strict=True):
+        pace = np.clip(np.exp(4 * (persistence - 0.1)), 0.8, 5)
+        np.testing.assert_allclose(one.pace, pace, rtol=1e-9)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -146,17 +157,31 @@ def test_the_scale_of_the_loss_changes_nothing():
 
 
 def test_the_rate_of_an_untrained_rule_warms_up_and_falls_to_zero():
-    num_steps = 100
-    deltas = _run(
-        GeneralRule(seed=0), _gradients([(4, 4)], num_steps), [np.zeros((4, 4))], num_steps
-    )
-    rates = [float(np.sqrt(np.mean(np.square(one)))) for (one,) in deltas]
-    # 3e-3 for 1,000 steps, times the root of ten.
-    assert max(rates) == pytest.approx(3e-3 * 10**0.5, rel=0.02)
+    num_steps, (one,) = 100, _gradients([(4, 4)], 1)
+    # Gradients that do not persist, so that the pace is the lowest throughout.
+    gradients = [[(-1) ** step * one[0]] for step in range(num_steps)]
+    deltas = _run(GeneralRule(seed=0), gradients, [np.zeros((4, 4))], num_steps)
+    rates = _sizes(deltas, 0)
+    # 3e-3 for 1,000 steps, times the root of ten, times the lowest pace.
+    assert max(rates) == pytest.approx(3e-3 * 10**0.5 * 0.8, rel=0.02)
     assert rates[0] == pytest.approx(max(rates) / 6, rel=0.02)
     assert int(np.argmax(rates)) == 5
     assert rates[-1] < 1e-3 * max(rates)
     assert (np.diff(rates[6:]) < 0).all()
+
+
+def test_in_the_first_tenth_it_learns_the_pace_of_each_tensor():
+    num_steps, shapes = 60, [(4, 4), (4, 4), (9,)]
+    draw = np.random.default_rng(0)
+    (first,) = _gradients(shapes, 1)
+    gradients = [[first[0], (-1) ** step * first[1], first[2]] for step in range(7)]
+    # Whatever comes later.
+    gradients += [[draw.standard_normal(one) for one in shapes] for _ in range(20)]
+    deltas = _run(GeneralRule(seed=0), gradients, [np.zeros(one) for one in shapes], num_steps)
+    persistent, alternating, vector = (_sizes(deltas, index) for index in range(3))
+    assert persistent[0] == pytest.approx(alternating[0], rel=1e-3)
+    np.testing.assert_allclose(persistent[1:] / alternating[1:], 5 / 0.8, rtol=1e-3)
+    np.testing.assert_allclose(vector[1:] / alternating[1:], 5 / 0.8, rtol=1e-3)
 
 
 def test_after_the_last_step_it_stands_still():
@@ -186,7 +211,7 @@ def test_it_recovers_from_a_huge_gradient():
     deltas = _run(_trained(), gradients, _parameters(shapes), num_steps=60)
     assert np.isfinite(deltas).all()
     # Every step has the size that the controller decides on.
-    sizes = [np.sqrt(np.mean(np.square(one))) for (one,) in deltas]
+    sizes = _sizes(deltas, 0)
     assert min(sizes[6:50]) > 0.1 * np.median(sizes)
     assert max(sizes) < 10 * np.median(sizes)
 
@@ -207,7 +232,7 @@ def test_it_names_what_its_controller_sees_and_says():
 
 def test_its_state_is_three_numbers_for_each_coordinate():
     state = GeneralRule(seed=0).bind(_specs([(30, 40), (40,)])).initial_state()
-    assert sum(int(tf.size(one)) for one in tf.nest.flatten(state)) == 3 * 31 * 40 + 2
+    assert sum(int(tf.size(one)) for one in tf.nest.flatten(state)) == 3 * 31 * 40 + 4
 
 
 def test_without_the_number_of_steps_it_says_so():

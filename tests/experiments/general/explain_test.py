@@ -30,6 +30,8 @@ def test_what_a_rule_decides_is_recorded_and_drawn(tmp_path):
             "orthogonal": {1.0},
         }
         assert set(one["log_rate"]) == {0.0}
+        # The first step, before any gradient persists.
+        assert one["pace"][0] == pytest.approx(0.8)
         np.testing.assert_allclose(one["decay"], 3e-3 * math.log1p(math.exp(-5)), rtol=1e-5)
     draw_decisions(tmp_path / "decisions.png", found, "A linear model")
     height, width, _ = matplotlib.image.imread(tmp_path / "decisions.png").shape
