@@ -559,9 +559,9 @@ class _Scales:
         self.agreement = _moved(agreement, cosine, _AGREEMENT_DECAY)
         weight = tf.where(_NUM_PARTS * time.step <= time.num_steps, 2 / number, 0)
         self.persistence = persistence + weight * (cosine - persistence)
-        self.pace = tf.clip_by_value(
-            tf.exp(_PACE_SCALE * (self.persistence - _USUAL_PERSISTENCE)), _MIN_PACE, _MAX_PACE
-        )
+        # Its derivative by way of cosines would be as chaotic as training is.
+        excess = tf.stop_gradient(self.persistence) - _USUAL_PERSISTENCE
+        self.pace = tf.clip_by_value(tf.exp(_PACE_SCALE * excess), _MIN_PACE, _MAX_PACE)
         self.of_mean = 1 / (1 - _MEAN_DECAY**number)
         self._of_slow_mean = 1 / (1 - _SLOW_MEAN_DECAY**number)
         self._of_agreement = 1 / (1 - _AGREEMENT_DECAY**number)
