@@ -38,32 +38,21 @@ def _gradients(num_steps: int, num_coordinates: int = NUM_COORDINATES) -> np.nda
 @pytest.mark.parametrize("chunk_size", [1, 8, 22, NUM_COORDINATES, 100])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_deltas_are_those_of_the_rule(chunk_size, compiled):
-    gradients, rule = tf.constant(_gradients(4)), in_chunks(_lstm(), LAYOUT, chunk_size)
-
-    def deltas():
-        state, results = rule.initial_state(), []
-        for gradient in tf.unstack(gradients):
-            delta, state = rule(gradient, state)
-            results.append(delta)
-        return tf.stack(results)
-
-    run = tf.function(deltas) if compiled else deltas
-    np.testing.assert_allclose(run(), run_rule(_lstm(), gradients), rtol=1e-12)
+    gradients, rule = _gradients(4), in_chunks(_lstm(), LAYOUT, chunk_size)
+    call = tf.function(rule) if compiled else rule
+    state = rule.initial_state()
+    for gradient, expected in zip(gradients, run_rule(_lstm(), gradients), strict=True):
+        delta, state = call(tf.constant(gradient), state)
+        np.testing.assert_allclose(delta, expected, rtol=1e-12)
 
 
 def test_deltas_are_those_of_the_rule_under_xla():
-    gradients, rule = tf.constant(_gradients(4)), in_chunks(_lstm(), LAYOUT, 8)
-
-    @tf.function(jit_compile=True)
-    def deltas():
-        state, results = rule.initial_state(), []
-        for gradient in tf.unstack(gradients):
-            delta, state = rule(gradient, state)
-            results.append(delta)
-        return tf.stack(results)
-
-    # XLA's float64 tanh differs from TensorFlow's by some last bits.
-    np.testing.assert_allclose(deltas(), run_rule(_lstm(), gradients), rtol=1e-9)
+    gradients, rule = _gradients(4), in_chunks(_lstm(), LAYOUT, 8)
+    call, state = tf.function(rule, jit_compile=True), rule.initial_state()
+    for gradient, expected in zip(gradients, run_rule(_lstm(), gradients), strict=True):
+        delta, state = call(tf.constant(gradient), state)
+        # XLA's float64 tanh differs from TensorFlow's by some last bits.
+        np.testing.assert_allclose(delta, expected, rtol=1e-9)
 
 
 def test_a_state_with_scalars_is_kept_for_each_chunk():
