@@ -18,11 +18,12 @@ SEEDS = task_seeds(0, "tuning", 0, 3)
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("nag", Quadratic("gaussian", 2, 3)),
+        ("sgd", Quadratic("gaussian", 2, 3)),
+        ("nag", NoisyBowls()),
         ("adam", NoisyBowls()),
         ("normalized", NoisyBowls()),
     ],
-    ids=["nag", "adam", "normalized"],
+    ids=["sgd", "nag", "adam", "normalized"],
 )
 @pytest.mark.filterwarnings("ignore:The best learning rate:UserWarning")
 def test_rates_tried_side_by_side_give_what_each_gives_alone(name, problem):
