@@ -1,9 +1,12 @@
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import l2l_tf
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT = """
@@ -81,13 +84,9 @@ def test_what_needs_a_package_that_is_missing_says_how_to_install_it(said, packa
     )
 
 
-@pytest.mark.slow
 def test_every_public_name_is_at_home_where_the_package_says():
-    program = (
-        "import importlib, l2l_tf\n"
-        "assert set(l2l_tf.__all__) == set(l2l_tf._HOMES)\n"
-        "for name, home in l2l_tf._HOMES.items():\n"
-        "    module = importlib.import_module(home)\n"
-        "    assert name in module.__all__ and getattr(module, name) is getattr(l2l_tf, name)\n"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    assert set(l2l_tf.__all__) == set(l2l_tf._HOMES)
+    for name, home in l2l_tf._HOMES.items():
+        module = importlib.import_module(home)
+        assert name in module.__all__
+        assert getattr(module, name) is getattr(l2l_tf, name)

@@ -183,9 +183,8 @@ def test_eager_steps_are_those_of_a_graph(problem):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("problem", [Quadratic("gaussian", 2, 3), NoisyBowls()])
-def test_xla_agrees_within_rounding(problem):
-    rule = _lstm()
+def test_xla_agrees_within_rounding():
+    rule, problem = _lstm(units=(3,)), NoisyBowls()
 
     def run(seed):
         first = start(rule, problem, seed)
@@ -207,13 +206,19 @@ def _whole(rule, problem):
     return _run(rule, problem, SEED, [100])
 
 
+rules_on_problems = pytest.mark.parametrize(
+    ("rule", "problem"),
+    [(Adam(0.05), Quadratic("gaussian", 3, 4)), (_lstm(), NoisyBowls())],
+    ids=["adam_on_quadratics", "lstm_on_bowls"],
+)
+
+
 @pytest.mark.parametrize(
     "lengths",
-    [[20] * 5, [1] * 100, [30, 30, 30, 10], [7, 93]],
-    ids=["5_of_20", "100_of_1", "3_of_30_and_10", "7_and_93"],
+    [[20] * 5, [1] * 100, [30, 30, 30, 10]],
+    ids=["5_of_20", "100_of_1", "3_of_30_and_10"],
 )
-@pytest.mark.parametrize("problem", [Quadratic("gaussian", 3, 4), NoisyBowls()])
-@pytest.mark.parametrize("rule", [_lstm(), Adam(0.05)], ids=["lstm", "adam"])
+@rules_on_problems
 def test_how_a_trajectory_is_cut_into_unrolls_changes_nothing_at_all(rule, problem, lengths):
     losses, last = _whole(rule, problem)
     parts_losses, parts_last = _run(rule, problem, SEED, lengths)
@@ -402,8 +407,7 @@ def test_losses_and_gradients_are_constants_to_a_tape_unless_asked_for(wrap):
 # Hygiene
 
 
-@pytest.mark.parametrize("problem", [Quadratic("gaussian", 2, 3), NoisyBowls()])
-@pytest.mark.parametrize("rule", [_lstm(), Adam(0.05)], ids=["lstm", "adam"])
+@rules_on_problems
 def test_one_trace_serves_every_unroll_of_one_length_of_every_task(rule, problem):
     begin = tf.function(lambda seed: start(rule, problem, seed))
 

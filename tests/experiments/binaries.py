@@ -11,32 +11,6 @@ from typing import NamedTuple
 from tests.forks import ROOT, TIMEOUT, Ended, Fork
 
 
-class Program:
-    """A binary as users start it, with what `Fork` has."""
-
-    def __init__(self, binary: str, *arguments: str, **environment: str):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"experiments.{binary}", *arguments],
-            cwd=ROOT,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self._process.pid
-
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def end(self, timeout: float = TIMEOUT) -> Ended:
-        try:
-            output, errors = self._process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise
-        return Ended(self._process.returncode, output, errors)
-
-
 def start_fork(
     binary: str, *arguments: str, is_interrupted: bool = False, **environment: str
 ) -> Fork:
@@ -78,7 +52,16 @@ def run(binary: str, *arguments: str, **environment: str) -> str:
 
 def run_as_users_do(binary: str, *arguments: str) -> str:
     """Does what `run` does, in a process of its own."""
-    return _output(Program(binary, *arguments).end())
+    process = subprocess.run(
+        [sys.executable, "-m", f"experiments.{binary}", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return _output(Ended(process.returncode, process.stdout, process.stderr))
 
 
 def _output(ended: Ended) -> str:

@@ -27,6 +27,8 @@ def test_it_trains_with_each_optimizer_and_writes_results_and_figure(tmp_path):
         "--baselines=adam",
         "--num_epochs=2",
         "--num_tasks=2",
+        # Divides the digits, so that Keras compiles each step for one shape alone.
+        "--batch_size=120",
     )
     assert "from Keras's initial weights" in printed
     assert "test accuracy" in printed
@@ -58,6 +60,7 @@ def test_other_networks_initial_weights_and_lengths_of_epochs_are_taken(tmp_path
         "--steps_per_epoch=30",
         "--num_epochs=2",
         "--num_tasks=1",
+        "--batch_size=120",
         "--rule=mnist_rnnprop,mnist_lstm",
         "--baselines=",
     )

@@ -1,7 +1,7 @@
 """Runs of `python -m experiments.quadratic` on two devices, and on two workers of this machine.
 
-Tests share runs: fixtures make them, and many tests check them. All runs but one are forks of a
-process that has imported TensorFlow and not yet used it, because the import takes longest.
+Tests share runs: fixtures make them, and many tests check them. All runs are forks of a process
+that has imported TensorFlow and not yet used it, because the import takes longest.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from l2l_tf.delivery.export import load_card
-from tests.experiments.binaries import Ended, Fork, Program, run_fork, start_fork
+from tests.experiments.binaries import Ended, Fork, run_fork, start_fork
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ COMMAND = (
 TIMEOUT = 300
 
 
-def _start_workers(*folders: Path, are_forks: bool = True) -> list[Fork | Program]:
+def _start_workers(*folders: Path) -> list[Fork]:
     """Starts the command on a worker for each folder; the first is the chief."""
     sockets = [socket.create_server(("localhost", 0)) for _ in folders]
     hosts = [f"localhost:{one.getsockname()[1]}" for one in sockets]
@@ -55,8 +55,7 @@ def _start_workers(*folders: Path, are_forks: bool = True) -> list[Fork | Progra
         task = {"type": "worker", "index": index}
         cluster = json.dumps({"cluster": {"worker": hosts}, "task": task})
         arguments = [*COMMAND, "--strategy=multi_worker", f"--output_dir={folder}"]
-        begin = start_fork if are_forks else Program
-        workers.append(begin("quadratic", *arguments, TF_CONFIG=cluster))
+        workers.append(start_fork("quadratic", *arguments, TF_CONFIG=cluster))
     return workers
 
 
@@ -94,8 +93,7 @@ def workers(tmp_path_factory) -> tuple[list[Ended], list[Path]]:
     """How two workers ended that nobody stopped, and the folder that each was given."""
     root = tmp_path_factory.mktemp("workers")
     folders = [root / "chief", root / "other"]
-    started = _start_workers(*folders, are_forks=False)
-    return [worker.end(TIMEOUT) for worker in started], folders
+    return [worker.end(TIMEOUT) for worker in _start_workers(*folders)], folders
 
 
 @pytest.mark.parametrize("kind", ["two_devices", "two_workers"])

@@ -31,7 +31,6 @@ from l2l_tf.rules.hand_designed import BASELINES
 from tests.experiments.binaries import (
     ROOT,
     Fork,
-    Program,
     Refusal,
     own_lines,
     refusals,
@@ -60,17 +59,18 @@ SETTINGS = (
     "--baselines=sgd,adam",
 )
 TRAINING = (*SETTINGS, "--num_meta_epochs=2", "--trajectories_per_meta_epoch=3")
-# Some seconds within one meta-epoch, and several checkpoints a second, most of them in the middle
-# of a trajectory.
+# A second or two within one meta-epoch, and several checkpoints a second, most of them in the
+# middle of a trajectory.
+LONG_TRAJECTORIES = 30
 LONG_TRAINING = (
     *SETTINGS,
     "--mode=train",
     "--num_steps=20",
     "--num_meta_epochs=1",
-    "--trajectories_per_meta_epoch=60",
+    f"--trajectories_per_meta_epoch={LONG_TRAJECTORIES}",
     "--checkpoint_seconds=0.2",
 )
-LONG_META_STEPS = 60 * 10
+LONG_META_STEPS = LONG_TRAJECTORIES * 10
 PROBLEM_CONFIG = {
     "family": "uniform",
     "num_functions": NUM_FUNCTIONS,
@@ -498,7 +498,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     return folder
 
 
-def _wait_for(path: Path, process: Fork | Program) -> None:
+def _wait_for(path: Path, process: Fork) -> None:
     deadline = time.monotonic() + 120
     while not path.exists():
         assert not process.has_ended(), process.end()
@@ -507,19 +507,15 @@ def _wait_for(path: Path, process: Fork | Program) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "begin"),
-    [
-        (signal.SIGINT, 130, Program),
-        (signal.SIGTERM, 143, start_fork),
-        (signal.SIGKILL, -signal.SIGKILL, start_fork),
-    ],
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
     ids=["sigint", "sigterm", "sigkill"],
 )
 def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
-    uninterrupted, tmp_path, number, status, begin
+    uninterrupted, tmp_path, number, status
 ):
     command = (*LONG_TRAINING, f"--output_dir={tmp_path}")
-    process = begin("quadratic", *command)
+    process = start_fork("quadratic", *command)
     _wait_for(tmp_path / "checkpoints" / "checkpoint", process)
     time.sleep(0.3)  # Let it go on from the checkpoint, so that there is something to lose.
     os.kill(process.pid, number)
@@ -532,7 +528,7 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
             r"Stopped after (\d+) trajectories; the same command goes on from here.",
             output.splitlines()[-1],
         )
-        assert int(said[1]) < 60
+        assert int(said[1]) < LONG_TRAJECTORIES
     resumed = re.sub(r"\x1b\[[0-9;]*m", "", _run(*command))
     assert resumed.startswith("Meta-epoch 1/1\n")
     # It goes on in the middle of the meta-epoch, not at its start.

@@ -104,7 +104,7 @@ def test_deltas_and_states_are_those_of_keras_cells_and_a_dense_layer():
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("preprocessing", PREPROCESSORS)
 def test_a_compiled_loop_gives_the_deltas_of_eager_steps(jit_compile, preprocessing):
-    rule = _rule(preprocessing=preprocessing)
+    rule = _rule(units=(3,), preprocessing=preprocessing)
 
     @tf.function(jit_compile=jit_compile)
     def run(gradients):

@@ -117,24 +117,23 @@ def test_it_says_what_its_twin_decides():
         np.testing.assert_allclose(one.pace, pace, rtol=1e-9)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_large_tensors_take_the_steps_of_the_twin_in_batches_or_alone(jit_compile):
+@pytest.mark.parametrize(("batch_shape", "jit_compile"), [((), False), ((2,), False), ((2,), True)])
+def test_large_tensors_take_the_steps_of_the_twin_in_batches_or_alone(batch_shape, jit_compile):
     rule, shape = _trained(dtype="float64"), (150, 2, 60)
-    twins = [General([one.numpy() for one in rule.weights], [shape], NUM_STEPS) for _ in range(2)]
     draw = np.random.default_rng(0)
-    parameters, *gradients = draw.standard_normal((4, 2, *shape))
-    for batch_shape, chosen in (((), 0), ((2,), slice(None))):
-        bound = rule.bind(_specs([shape]), batch_shape)
-        state = bound.initial_state()
-        update = tf.function(bound.update, autograph=False, jit_compile=jit_compile)
-        for step, of_step in enumerate(gradients):
-            info = StepInfo(tf.constant(step), None, [tf.constant(parameters[chosen])], NUM_STEPS)
-            (delta,), state = update([tf.constant(of_step[chosen])], state, info)
-    for one, twin, index in zip(delta, twins, (0, 1), strict=True):
+    parameters, *gradients = draw.standard_normal((4, *batch_shape, *shape))
+    bound = rule.bind(_specs([shape]), batch_shape)
+    state = bound.initial_state()
+    update = tf.function(bound.update, autograph=False, jit_compile=jit_compile)
+    for step, of_step in enumerate(gradients):
+        info = StepInfo(tf.constant(step), None, [tf.constant(parameters)], NUM_STEPS)
+        (delta,), state = update([tf.constant(of_step)], state, info)
+    for entry in np.ndindex(batch_shape):
+        twin = General([one.numpy() for one in rule.weights], [shape], NUM_STEPS)
         for of_step in gradients:
-            (expected,) = twin.step([parameters[index]], [of_step[index]])
+            (expected,) = twin.step([parameters[entry]], [of_step[entry]])
         # Rounding is amplified by the iteration that orthogonalises.
-        np.testing.assert_allclose(one, expected, rtol=1e-6, atol=1e-10)
+        np.testing.assert_allclose(delta.numpy()[entry], expected, rtol=1e-6, atol=1e-10)
 
 
 def test_untrained_it_moves_a_matrix_along_its_orthogonalised_momentum():
@@ -254,15 +253,17 @@ def test_derivatives_are_finite_where_gradients_are_zero(jit_compile):
     parameters = [tf.ones([6, 2]), tf.ones([2])]
     weights = [weight.value for weight in rule.trainable_variables]
 
-    @tf.function(jit_compile=jit_compile)
-    def derivatives():
+    @tf.function(autograph=False, jit_compile=jit_compile)
+    def derivatives(step, state):
+        """Returns those of all that comes out of a step by all that goes in, and the next state."""
+        sources = [*weights, *gradients, *tf.nest.flatten(state)]
         with tf.GradientTape() as tape:
-            tape.watch(gradients)
-            state, total = bound.initial_state(), 0.0
-            for step in range(2):
-                info = StepInfo(tf.constant(step), None, parameters, 4)
-                deltas, state = bound.update(gradients, state, info)
-                total += sum(tf.reduce_sum(delta) for delta in deltas)
-        return tape.gradient(total, [*weights, *gradients])
+            tape.watch(sources)
+            deltas, state = bound.update(gradients, state, StepInfo(step, None, parameters, 4))
+            total = sum(map(tf.reduce_sum, [*deltas, *tf.nest.flatten(state)]))
+        return tape.gradient(total, sources), state
 
-    assert all(np.isfinite(one).all() for one in derivatives())
+    state = bound.initial_state()
+    for step in range(2):
+        found, state = derivatives(tf.constant(step), state)
+        assert all(np.isfinite(one).all() for one in found)

@@ -97,37 +97,40 @@ def test_two_devices_give_the_weights_of_one_with_the_tasks_of_both(lstm_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "choice",
-    [{"second_derivatives": True}, {"chunk_size": 1}, {"tasks_per_meta_step": 4}],
-    ids=lambda choice: next(iter(choice)),
+    ("estimator", "num_tasks", "optimizer"),
+    [
+        (
+            TruncatedBackpropagation(second_derivatives=True),
+            2,
+            lambda: keras.optimizers.SGD(1e-2, clipnorm=0.5),
+        ),
+        (
+            TruncatedBackpropagation(chunk_size=1),
+            2,
+            lambda: keras.optimizers.AdamW(0.01, weight_decay=0.5),
+        ),
+        (
+            TruncatedBackpropagation(),
+            4,
+            lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.75),
+        ),
+    ],
+    ids=["second_derivatives_and_clipnorm", "chunks_and_weight_decay", "four_tasks_and_averages"],
 )
-def test_so_they_do_however_the_meta_gradient_is_taken(two_devices, choice):
-    num_tasks = {key: choice.pop(key) for key in ["tasks_per_meta_step"] if key in choice}
-    settings = dataclasses.replace(SMALL, num_meta_epochs=1, **num_tasks)
-    estimator = TruncatedBackpropagation(**choice)
+def test_so_they_do_however_the_meta_gradient_is_taken_and_whatever_the_optimizer_makes_of_it(
+    two_devices, estimator, num_tasks, optimizer
+):
+    settings = dataclasses.replace(SMALL, num_meta_epochs=1, tasks_per_meta_step=num_tasks)
     one, both = (
         fit_recorded(
-            _trainer(strategy, Parabolas(CURVATURES), settings=settings, estimator=estimator)
+            _trainer(
+                strategy,
+                Parabolas(CURVATURES),
+                optimizer,
+                settings=settings,
+                estimator=estimator,
+            )
         )
-        for strategy in (ONE_DEVICE, two_devices)
-    )
-    _assert_same_run(both, one)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        lambda: keras.optimizers.SGD(1e-2, clipnorm=0.5),
-        lambda: keras.optimizers.AdamW(0.01, weight_decay=0.5),
-        lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.75),
-    ],
-    ids=["clipnorm", "weight_decay", "averages"],
-)
-def test_what_the_meta_optimizer_does_by_itself_it_does_as_on_one_device(two_devices, optimizer):
-    settings = dataclasses.replace(SMALL, num_meta_epochs=1)
-    one, both = (
-        fit_recorded(_trainer(strategy, Parabolas(CURVATURES), optimizer, settings=settings))
         for strategy in (ONE_DEVICE, two_devices)
     )
     _assert_same_run(both, one)

@@ -14,7 +14,7 @@ from l2l_tf.training import (
     TruncatedBackpropagation,
 )
 from l2l_tf.training.estimators.estimator import Run
-from tests.training.recorder import StopAfter
+from tests.training.recorder import KeepCheckpoints, StopAfter
 from tests.training.toys import NoisyBowls
 
 SETTINGS = MetaTrainingSettings(
@@ -56,13 +56,12 @@ def _trainer(checkpoint_dir=None, estimator="backpropagation") -> MetaTrainer:
 @pytest.mark.slow
 @pytest.mark.usefixtures("deterministic_operations")
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(tmp_path, estimator):
-    whole = _trainer(estimator=estimator)
-    whole.fit()
-    stopped = _trainer(tmp_path, estimator)
+def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_path, estimator):
+    folder, killed = tmp_path / "run", tmp_path / "killed"
+    whole = _trainer(folder, estimator)
     # In the middle of a trajectory.
-    stopped.fit([StopAfter(stopped, 8)])
-    resumed = _trainer(tmp_path, estimator)
+    whole.fit([KeepCheckpoints(folder, killed, 8)])
+    resumed = _trainer(killed, estimator)
     assert resumed.progress.num_unrolls == 2
     resumed.fit()
     for one, same in zip(resumed.rule.get_weights(), whole.rule.get_weights(), strict=True):

@@ -1,5 +1,8 @@
 """Callbacks that watch a meta-trainer and stop it."""
 
+import shutil
+from pathlib import Path
+
 import keras
 
 from l2l_tf.training.meta_trainer import MetaTrainer
@@ -46,6 +49,25 @@ class StopAfter(keras.callbacks.Callback):
         self.num_left -= 1
         if self.num_left == 0:
             self.trainer.request_stop()
+
+
+class KeepCheckpoints(keras.callbacks.Callback):
+    """Copies a run's checkpoints as they are after a number of meta-steps.
+
+    What is copied is what the run would leave if it were killed then. The run must write
+    checkpoints after each meta-step, and not end there.
+    """
+
+    def __init__(self, folder: Path, copy: Path, num_meta_steps: int):
+        super().__init__()
+        self.folder, self.copy = folder, copy
+        self.num_left = num_meta_steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Before the checkpoint of this meta-step is written.
+        if self.num_left == 0:
+            shutil.copytree(self.folder, self.copy)
+        self.num_left -= 1
 
 
 def fit_recorded(trainer: MetaTrainer) -> Recorder:

@@ -1,5 +1,7 @@
 """A rule in chunks, against the rule on all coordinates at once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,8 +21,8 @@ NUM_COORDINATES = 23
 LAYOUT = FlatLayout([[NUM_COORDINATES]])
 
 
-def _lstm() -> CoordinatewiseLSTM:
-    return CoordinatewiseLSTM((4, 3), "log_and_sign", output_stddev=0.3, seed=0, dtype="float64")
+def _lstm(units: Sequence[int] = (4, 3)) -> CoordinatewiseLSTM:
+    return CoordinatewiseLSTM(units, "log_and_sign", output_stddev=0.3, seed=0, dtype="float64")
 
 
 def _rnnprop() -> RNNprop:
@@ -38,32 +40,21 @@ def _gradients(num_steps: int, num_coordinates: int = NUM_COORDINATES) -> np.nda
 @pytest.mark.parametrize("chunk_size", [1, 8, 22, NUM_COORDINATES, 100])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_deltas_are_those_of_the_rule(chunk_size, compiled):
-    gradients, rule = tf.constant(_gradients(4)), in_chunks(_lstm(), LAYOUT, chunk_size)
-
-    def deltas():
-        state, results = rule.initial_state(), []
-        for gradient in tf.unstack(gradients):
-            delta, state = rule(gradient, state)
-            results.append(delta)
-        return tf.stack(results)
-
-    run = tf.function(deltas) if compiled else deltas
-    np.testing.assert_allclose(run(), run_rule(_lstm(), gradients), rtol=1e-12)
+    gradients, rule = _gradients(4), in_chunks(_lstm(), LAYOUT, chunk_size)
+    call = tf.function(rule) if compiled else rule
+    state = rule.initial_state()
+    for gradient, expected in zip(gradients, run_rule(_lstm(), gradients), strict=True):
+        delta, state = call(tf.constant(gradient), state)
+        np.testing.assert_allclose(delta, expected, rtol=1e-12)
 
 
 def test_deltas_are_those_of_the_rule_under_xla():
-    gradients, rule = tf.constant(_gradients(4)), in_chunks(_lstm(), LAYOUT, 8)
-
-    @tf.function(jit_compile=True)
-    def deltas():
-        state, results = rule.initial_state(), []
-        for gradient in tf.unstack(gradients):
-            delta, state = rule(gradient, state)
-            results.append(delta)
-        return tf.stack(results)
-
-    # XLA's float64 tanh differs from TensorFlow's by some last bits.
-    np.testing.assert_allclose(deltas(), run_rule(_lstm(), gradients), rtol=1e-9)
+    gradients, rule = _gradients(4), in_chunks(_lstm((3,)), LAYOUT, 8)
+    call, state = tf.function(rule, jit_compile=True), rule.initial_state()
+    for gradient, expected in zip(gradients, run_rule(_lstm((3,)), gradients), strict=True):
+        delta, state = call(tf.constant(gradient), state)
+        # XLA's float64 tanh differs from TensorFlow's by some last bits.
+        np.testing.assert_allclose(delta, expected, rtol=1e-9)
 
 
 def test_a_state_with_scalars_is_kept_for_each_chunk():
@@ -126,7 +117,7 @@ def test_states_are_constants_to_it_every_few_steps(make_rule, every):
 
 
 def test_chunks_add_up_under_xla_too():
-    rule, gradients = _lstm(), tf.constant(_gradients(4))
+    rule, gradients = _lstm((3,)), tf.constant(_gradients(4))
     step_weights = tf.constant([1.0, 0.5, 2.0], tf.float64)
     cut = in_chunks(rule, LAYOUT, 8)
     pullback = tf.function(cut.pullback, jit_compile=True)

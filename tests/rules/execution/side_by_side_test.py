@@ -26,17 +26,12 @@ def _gradients(num_steps: int = 4) -> np.ndarray:
 @pytest.mark.parametrize("part_size", [1, 8, 22, NUM_COORDINATES, 100])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_deltas_are_those_of_the_rule(part_size, compiled):
-    gradients, rule = tf.constant(_gradients()), side_by_side(_lstm(), LAYOUT, part_size)
-
-    def deltas():
-        state, results = rule.initial_state(), []
-        for gradient in tf.unstack(gradients):
-            delta, state = rule(gradient, state)
-            results.append(delta)
-        return tf.stack(results)
-
-    run = tf.function(deltas) if compiled else deltas
-    np.testing.assert_allclose(run(), run_rule(_lstm(), gradients), rtol=1e-12)
+    gradients, rule = _gradients(), side_by_side(_lstm(), LAYOUT, part_size)
+    call = tf.function(rule) if compiled else rule
+    state = rule.initial_state()
+    for gradient, expected in zip(gradients, run_rule(_lstm(), gradients), strict=True):
+        delta, state = call(tf.constant(gradient), state)
+        np.testing.assert_allclose(delta, expected, rtol=1e-12)
 
 
 def test_deltas_are_those_of_the_rule_within_chunks():

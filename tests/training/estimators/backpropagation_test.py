@@ -98,8 +98,8 @@ def test_a_share_of_steps_that_is_none_is_refused(share):
         TruncatedBackpropagation(counted_share=share)
 
 
-@pytest.mark.parametrize("second_derivatives", [0.5, 1.0])
-@pytest.mark.parametrize("backpropagation_steps", [None, 4])
+@pytest.mark.slow
+@pytest.mark.parametrize(("second_derivatives", "backpropagation_steps"), [(0.5, 4), (1.0, None)])
 def test_steps_taken_again_give_the_same_gradients(second_derivatives, backpropagation_steps):
     rule = GeneralRule(seed=0, dtype="float64")
     generator = np.random.RandomState(0)
