@@ -19,6 +19,7 @@ from l2l_tf.analysis.fixed_points import (
     fixed_points,
     optimal_heavy_ball,
 )
+from l2l_tf.analysis.gradients import GradientStatistics, gradient_statistics
 from l2l_tf.analysis.linear_fits import (
     Attribution,
     EffectiveRate,
@@ -53,6 +54,7 @@ __all__ = [
     "EffectiveRate",
     "FixedPoint",
     "FixedPoints",
+    "GradientStatistics",
     "ImpulseResponse",
     "Likeness",
     "Record",
@@ -67,6 +69,7 @@ __all__ = [
     "default_features",
     "effective_rate",
     "fixed_points",
+    "gradient_statistics",
     "impulse_response",
     "likeness",
     "optimal_heavy_ball",

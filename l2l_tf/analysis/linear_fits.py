@@ -81,9 +81,9 @@ def effective_rate(record: Record, num_windows: int = 10, momentum: float = 0.9)
                 tables[index, row, column] = -slope
                 tables[2 + index, row, column] = explained
     starts = np.array([window.start for window in windows])
-    of_gradient, of_momentum, *explained = tables
+    of_gradient, of_momentum, by_gradient, by_momentum = tables
     return EffectiveRate(
-        starts, record.tensors, of_gradient, of_momentum, explained[0], explained[1], momentum
+        starts, record.tensors, of_gradient, of_momentum, by_gradient, by_momentum, momentum
     )
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from l2l_tf.checks import check_one_of
+
 # The name of the one part of a rule that has no parts.
 WHOLE = "rule"
 
@@ -82,3 +84,22 @@ class Record:
     def of_tensor(self, index: int) -> np.ndarray:
         """Returns the indices of the coordinates of a tensor."""
         return np.flatnonzero(self.owners == index)
+
+    def of_part(self, name: str) -> "Record":
+        """Returns the record of one part, as that of a rule without parts.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        check_one_of("name", name, self.parts, "Name a part that has coordinates.")
+        own = self.parts[name]
+        states = None if self.states is None else {WHOLE: self.states[name]}
+        return Record(
+            self.gradients[:, own],
+            self.deltas[:, own],
+            self.losses,
+            self.tensors,
+            self.owners[own],
+            {WHOLE: np.arange(len(own))},
+            states,
+        )
