@@ -116,8 +116,8 @@ def fixed_points(
     states = record.states[name]  # type: ignore[index]
     visited = tf.nest.map_structure(lambda leaf: _visited(leaf, steps, chosen), states)
     system = _System(stepper.rules[name], visited, held)
-    size = 1e-12 + np.sqrt(np.mean(np.square(system.pack(visited)), axis=(0,)))
     points = system.pack(visited)
+    size = system.sizes(points)
     for _ in range(num_iterations):
         points = system.step(points)
     points, residuals = system.newton(points, size)
@@ -227,6 +227,16 @@ class _System:
         leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(state)]
         kept = [leaf for index, leaf in enumerate(leaves) if index not in self._held]
         return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in kept], 1).astype(np.float64)
+
+    def sizes(self, points: np.ndarray) -> np.ndarray:
+        """Returns the root mean square of the leaf that each number is in, `[S]`."""
+        sizes: list[float] = []
+        for index, leaf in enumerate(self._leaves):
+            if index not in self._held:
+                count = int(np.prod(leaf.shape[1:]))
+                own = points[:, len(sizes) : len(sizes) + count]
+                sizes += [1e-12 + float(np.sqrt(np.mean(np.square(own))))] * count
+        return np.array(sizes)
 
     def _unpack(self, vectors: tf.Tensor, rows: Any) -> Any:
         """Returns states whose held leaves are those of some of the M states."""

@@ -12,8 +12,9 @@ def test_sizes_and_signs_of_known_gradients_are_found():
     assert found.zeros == 0
     assert found.persistence == pytest.approx(0, abs=0.06)
     assert found.signal < 0.01
-    # A third each of N(0, 1), N(0, 9) and N(0, 0.01): the median is near that of the first.
-    assert found.sizes[2] == pytest.approx(0.64, rel=0.1)
+    # A third each of N(0, 1), N(0, 9) and N(0, 0.01): 0.49 is exceeded by half of them, by tables
+    # of the normal distribution (0.624 + 0.870 + 0.000 of 3).
+    assert found.sizes[2] == pytest.approx(0.49, rel=0.1)
     record.gradients[:] = [1, -2, 0, 0, 0, 0]
     found = gradient_statistics(record)
     assert found.zeros == pytest.approx(4 / 6)
