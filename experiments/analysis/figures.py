@@ -131,6 +131,16 @@ def _adaptation(axes: Any, found: Findings) -> None:
     axes.set(xscale="log", yscale="log", xlabel="constant gradient", ylabel="size of delta")
 
 
+def _noise(axes: Any, found: Findings) -> None:
+    noise = _of(found, "noise")
+    colours = _step_colours(len(noise.means))
+    for column, (mean, colour) in enumerate(zip(noise.means, colours, strict=True)):
+        axes.plot(noise.sizes[:, column, 0], color=colour, label=f"{mean:g} + noise")
+    if noise.sizes.max() > 0:
+        axes.set_yscale("log")
+    axes.set(xlabel="step", ylabel="size of delta")
+
+
 def _fixed_points(axes: Any, found: Findings) -> None:
     angles = np.linspace(0, 2 * np.pi, 200)
     axes.plot(np.cos(angles), np.sin(angles), color="0.7", linewidth=0.8)
@@ -188,6 +198,7 @@ _FIGURES: dict[str, Callable[[Any, Findings], None]] = {
     "effective_rate": _effective_rate,
     "saturation": _saturation,
     "adaptation": _adaptation,
+    "noise_response": _noise,
     "fixed_points": _fixed_points,
     "state_space": _state_space,
     "attribution": _attribution,

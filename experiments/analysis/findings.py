@@ -72,6 +72,7 @@ def _stepped(rule: Rule, record: Record) -> dict[str, Any]:
         "lone_impulse": analysis.impulse_response(rule, record, [0], followed),
         "autonomous": analysis.autonomous_response(rule, record, num_steps=followed),
         "adaptation": analysis.adaptation(rule, num_steps=num_steps),
+        "noise": analysis.noise_response(rule, num_steps=num_steps),
         "fixed_points": analysis.fixed_points(rule, record, num_starts=8),
         "state_space": analysis.state_space(record),
     }
@@ -131,7 +132,7 @@ def _stepped_numbers(found: Findings) -> dict[str, Any]:
     probes: dict[str, Any] = found.probes or {}
     function, bends = probes["update_function"], probes["saturation"]
     impulse, lone = probes["impulse"], probes["lone_impulse"]
-    silent, constant = probes["autonomous"], probes["adaptation"]
+    silent, constant, noise = (probes[name] for name in ("autonomous", "adaptation", "noise"))
     points, space = probes["fixed_points"], probes["state_space"]
     return {
         "update_function": {
@@ -159,6 +160,11 @@ def _stepped_numbers(found: Findings) -> dict[str, Any]:
             "first": constant.deltas[0, :, 0].tolist(),
             "exponents": constant.exponents[:, 0].tolist(),
             "schedule": constant.schedule[:, 0].tolist(),
+        },
+        "noise": {
+            "means": noise.means.tolist(),
+            "sizes": noise.sizes[..., 0].tolist(),
+            "drifts": noise.drifts[..., 0].tolist(),
         },
         "fixed_points": {
             "num_lost": points.num_lost,

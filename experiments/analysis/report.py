@@ -71,6 +71,7 @@ def sentences(numbers: Mapping[str, Any]) -> list[str]:
         _impulse(numbers),
         _autonomous(numbers),
         _adaptation(numbers),
+        _noise(numbers),
         _fixed_points(numbers),
         _state_space(numbers),
     ]
@@ -194,6 +195,18 @@ def _adaptation(numbers: Mapping[str, Any]) -> str:
         f"Adaptation: the delta that settles under a constant gradient {where}: {values}. For the "
         f"size in the middle, it is largest at step {peak}, and {one['schedule'][-1]:.2f} of that "
         "at the end."
+    )
+
+
+def _noise(numbers: Mapping[str, Any]) -> str:
+    one = numbers["noise"]
+    texts = [
+        f"{first:.2g} to {last:.2g} where the mean is {mean:g}"
+        for mean, first, last in zip(one["means"], one["sizes"][0], one["sizes"][-1], strict=True)
+    ]
+    return (
+        "Noise: for normal gradients of standard deviation 1, the size of deltas goes from the "
+        f"first step to step {len(one['sizes'])} from {'; from '.join(texts)}."
     )
 
 

@@ -32,9 +32,11 @@ from l2l_tf.analysis.responses import (
     Adaptation,
     AutonomousResponse,
     ImpulseResponse,
+    NoiseResponse,
     adaptation,
     autonomous_response,
     impulse_response,
+    noise_response,
 )
 from l2l_tf.analysis.state_space import StateSpace, state_space
 from l2l_tf.analysis.trajectory import record_trajectory
@@ -57,6 +59,7 @@ __all__ = [
     "GradientStatistics",
     "ImpulseResponse",
     "Likeness",
+    "NoiseResponse",
     "Record",
     "RecordFit",
     "Saturation",
@@ -72,6 +75,7 @@ __all__ = [
     "gradient_statistics",
     "impulse_response",
     "likeness",
+    "noise_response",
     "optimal_heavy_ball",
     "record_trajectory",
     "saturation",

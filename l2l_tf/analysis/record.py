@@ -26,7 +26,7 @@ class Record:
             parts has one, "rule".
         states: for each part, the states before each step: the rule's nest, in which each leaf has
             a leading axis of length T, and scalars are `[T]`. None for a rule that looks at whole
-            tensors, whose state is not that of single coordinates.
+            tensors, whose state is not that of single coordinates, or if they were not kept.
 
     Raises:
         ValueError: there are no steps or no coordinates, a number is not finite, or shapes don't

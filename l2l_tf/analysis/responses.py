@@ -115,6 +115,22 @@ class Adaptation:
         return deltas / np.where(largest > 0, largest, 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class NoiseResponse:
+    """The sizes of deltas for noise of variance 1 around K means.
+
+    Attributes:
+        means: float `[K]`, the mean of the gradients.
+        sizes: float `[L, K, P]`, the root mean square of deltas by step, for each of P parts of the
+            rule.
+        drifts: float `[L, K, P]`, the mean deltas.
+    """
+
+    means: np.ndarray
+    sizes: np.ndarray
+    drifts: np.ndarray
+
+
 def impulse_response(
     rule: Rule,
     record: Record,
@@ -218,6 +234,45 @@ def adaptation(rule: Rule, sizes: np.ndarray | None = None, num_steps: int = 100
     constant = np.repeat(gradients[np.newaxis], num_steps, axis=0)
     deltas = _answers(stepper, stepper.initial_state(len(both)), constant)
     return Adaptation(tried, deltas[:, : len(tried)], deltas[:, len(tried) :])
+
+
+def noise_response(
+    rule: Rule,
+    means: Sequence[float] = (0.0, 0.3, 1.0, 3.0),
+    num_steps: int = 100,
+    num_draws: int = 64,
+    draw: int = 0,
+) -> NoiseResponse:
+    """Returns what a rule makes of normal noise around a constant gradient, from its initial state.
+
+    It shows whether steps become smaller where gradients are mostly noise.
+
+    Args:
+        rule: the rule. Each part of it is run on coordinates of its own.
+        means: K means of the gradients, whose standard deviation is 1.
+        num_steps: L.
+        num_draws: the number of coordinates for each mean, with noise of their own.
+        draw: the seed of the noise.
+
+    Raises:
+        ValueError: the rule looks at whole tensors, there are no means, or a count is not positive.
+    """
+    check_count("num_steps", num_steps)
+    check_count("num_draws", num_draws)
+    tried = np.asarray(means, float)
+    if tried.ndim != 1 or not tried.size or not np.isfinite(tried).all():
+        raise ValueError(
+            f"means must be one or more finite numbers. Received: means={means!r}. Give, say, "
+            "[0.0, 1.0]."
+        )
+    stepper = Stepper(rule)
+    shape = (num_steps, len(tried), num_draws, stepper.num_coordinates)
+    noise = np.random.default_rng(draw).standard_normal(shape)
+    gradients = (noise + tried[:, np.newaxis, np.newaxis]).astype(np.float32)
+    flat = gradients.reshape(num_steps, -1, stepper.num_coordinates)
+    deltas = _answers(stepper, stepper.initial_state(flat.shape[1]), flat).reshape(shape)
+    sizes = np.sqrt(np.square(deltas).mean(axis=2))
+    return NoiseResponse(tried, sizes, deltas.mean(axis=2))
 
 
 def _answers(stepper: Stepper, state: dict, gradients: np.ndarray) -> np.ndarray:

@@ -74,8 +74,8 @@ def checked_part(record: Record, part: str | None) -> str:
     """
     if record.states is None:
         raise ValueError(
-            "The record must hold states of single coordinates. Received: the record of a rule "
-            "that looks at whole tensors. Take effective_rate or attribution for it."
+            "The record must hold states of single coordinates. Received: a record without, as "
+            "that of a rule that looks at whole tensors. Take effective_rate or attribution for it."
         )
     if part is None and len(record.parts) == 1:
         (part,) = record.parts

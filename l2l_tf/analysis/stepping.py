@@ -88,13 +88,14 @@ def stepper_for(rule: Rule, record: Record) -> Stepper:
     """Returns a rule on the coordinates of its record.
 
     Raises:
-        ValueError: the rule looks at whole tensors, or the record is of another rule.
+        ValueError: the rule looks at whole tensors, or the record is of another rule or has no
+            states.
     """
     stepper = Stepper(rule, record.parts)
     if record.states is None:
         raise ValueError(
-            "The record must be one of this rule. Received: a record without states, of a rule "
-            "that looks at whole tensors. Record the rule itself."
+            "The record must be one of this rule, with states. Received: a record without. Record "
+            "the rule itself, and keep its states."
         )
     for step in sorted({0, record.num_steps // 2, record.num_steps - 1}):
         try:

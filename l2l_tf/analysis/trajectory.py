@@ -24,6 +24,7 @@ def record_trajectory(
     num_steps: int,
     num_coordinates: int = 128,
     draw: int = 0,
+    keep_states: bool = True,
 ) -> Record:
     """Runs a rule on a task and records what it sees and does on some coordinates.
 
@@ -37,6 +38,8 @@ def record_trajectory(
         num_steps: T.
         num_coordinates: about C, over all tensors.
         draw: the seed of the choice of coordinates.
+        keep_states: whether to keep the states of a coordinatewise rule, which probes that step it
+            need. They are computed again from the gradients.
 
     Raises:
         TypeError: the rule or the problem is none.
@@ -78,7 +81,9 @@ def record_trajectory(
         return tuple(array.stack() for array in arrays)
 
     gradients, deltas, losses = (one.numpy() for one in run())
-    return make_record(rule, problem.variables, layout.sizes, chosen, gradients, deltas, losses)
+    return make_record(
+        rule, problem.variables, layout.sizes, chosen, gradients, deltas, losses, keep_states
+    )
 
 
 def chosen_coordinates(
@@ -114,6 +119,7 @@ def make_record(
     gradients: np.ndarray,
     deltas: np.ndarray,
     losses: np.ndarray,
+    keep_states: bool = True,
 ) -> Record:
     """Returns a record, with the states that the rule had after these gradients.
 
@@ -125,12 +131,13 @@ def make_record(
         gradients: float `[T, C]`.
         deltas: float `[T, C]`.
         losses: float `[T]`.
+        keep_states: whether to compute the states of a coordinatewise rule.
     """
     owners = np.searchsorted(np.cumsum(sizes), chosen, side="right")
     parts = _parts(rule, variables, owners)
     paths = tuple(getattr(one, "path", None) or one.name for one in variables)
     record = Record(gradients, deltas, losses, paths, owners, parts)
-    if not rule.is_coordinatewise:
+    if not (rule.is_coordinatewise and keep_states):
         return record
     _, states = Stepper(rule, parts).replay(gradients)
     return dataclasses.replace(record, states=states)

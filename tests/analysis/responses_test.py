@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from l2l_tf.analysis import adaptation, autonomous_response, impulse_response
+from l2l_tf.analysis import adaptation, autonomous_response, impulse_response, noise_response
 from l2l_tf.rules import SGD, Adam, RNNprop, Route, RoutedRule
 from tests.analysis.made_up import ClippedSGD, made_record
 
@@ -76,6 +76,20 @@ def test_that_of_momentum_is_a_line_and_clipping_ends_it():
     exponents = adaptation(ClippedSGD(0.1, limit=0.5)).exponents[:, 0]
     np.testing.assert_allclose(exponents[:20], 1, atol=1e-3)
     np.testing.assert_allclose(exponents[-15:], 0, atol=1e-3)
+
+
+def test_sgd_answers_noise_at_any_step_alike_and_momentum_averages_it():
+    found = noise_response(SGD(0.1), [0.0, 2.0], num_steps=20, num_draws=2000)
+    assert found.sizes.shape == (20, 2, 1)
+    np.testing.assert_allclose(found.sizes[:, 0], 0.1, rtol=0.1)
+    np.testing.assert_allclose(found.sizes[:, 1], 0.1 * np.sqrt(5), rtol=0.1)
+    np.testing.assert_allclose(found.drifts[:, 1], -0.2, rtol=0.1)
+    found = noise_response(MOMENTUM, [0.0], num_steps=60, num_draws=2000)
+    # The variances of all gradients add up: 1 / (1 - 0.9^2) times that of one.
+    np.testing.assert_allclose(found.sizes[0, 0], 0.05, rtol=0.1)
+    np.testing.assert_allclose(found.sizes[-1, 0], 0.05 / np.sqrt(1 - 0.81), rtol=0.1)
+    with pytest.raises(ValueError, match="means must be one or more finite numbers"):
+        noise_response(MOMENTUM, [])
 
 
 def test_each_part_of_a_rule_is_probed():
