@@ -5,10 +5,12 @@
         --output_dir=results/confirm
 
 Trains fresh tasks by the rule with its gradients multiplied by each factor before it sees them, and
-its deltas by each factor afterwards. Writes `confirm.json` with the final losses.
+its deltas by each factor afterwards. With -1 for both, it is the rule's mirror image. Writes
+`confirm.json` with the final losses.
 """
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +122,15 @@ def main(strategy: tf.distribute.Strategy) -> None:
 
 
 def _factors(flag: str) -> list[float]:
+    given: list[str] = FLAGS[flag].value or []
     try:
-        factors = [float(one) for one in FLAGS[flag].value]
+        factors = [float(one) for one in given]
     except ValueError:
         factors = []
-    if not factors or not all(0 < one < float("inf") for one in factors):
+    if not factors or not all(one and math.isfinite(one) for one in factors):
         raise ValueError(
-            f"--{flag} must be positive numbers, with commas between them. "
-            f"Received: --{flag}={','.join(FLAGS[flag].value)}. Give, say, --{flag}=1,0.1."
+            f"--{flag} must be finite numbers other than zero, with commas between them. "
+            f"Received: --{flag}={','.join(given)}. Give, say, --{flag}=1,0.1."
         )
     return factors
 

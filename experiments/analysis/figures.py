@@ -72,6 +72,7 @@ def _update_function(axes: Any, found: Findings) -> None:
         ylim=(-limit, limit) if limit > 0 else None,
     )
     axes.set_xscale("symlog", linthresh=1e-2)
+    axes.set_xticks([-100, -1, -0.01, 0.01, 1, 100])
 
 
 def _impulse(axes: Any, found: Findings) -> None:

@@ -38,8 +38,8 @@ def test_losses_with_each_change_are_written(tmp_path):
     given = {name: ["--output_dir=@/new", *own] for name, own in wrong.items()}
     told = {name: one.errors for name, one in refusals("analysis.confirm", folders, given).items()}
     assert told["factor"] == (
-        "error: --gradient_factors must be positive numbers, with commas between them. Received: "
-        "--gradient_factors=0. Give, say, --gradient_factors=1,0.1."
+        "error: --gradient_factors must be finite numbers other than zero, with commas between "
+        "them. Received: --gradient_factors=0. Give, say, --gradient_factors=1,0.1."
     )
     assert told["rule"] == (
         "error: --rule must name one or more rules that update all coordinates alike. Received: "
