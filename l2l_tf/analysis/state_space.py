@@ -52,16 +52,16 @@ def state_space(record: Record, part: str | None = None) -> StateSpace:
     flat = states.reshape(-1, states.shape[-1])
     mean = flat.mean(axis=0)
     centred = flat - mean
-    variances, components = _principal(centred)
+    variances, components = _principal(_covariance(centred))
     shown = (centred @ components[:3].T).reshape(*states.shape[:2], -1)
-    ratios = [_participation(_principal(one - one.mean(axis=0))[0]) for one in states]
+    ratios = [_participation(_covariance(one - one.mean(axis=0))) for one in states]
     return StateSpace(
         name,
         variances,
         components,
         mean,
         shown.astype(np.float32),
-        _participation(variances),
+        _participation(np.diag(variances)),
         np.array(ratios),
     )
 
@@ -98,13 +98,18 @@ def as_vectors(states: Any) -> np.ndarray:
     return np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
 
 
-def _principal(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _covariance(centred: np.ndarray) -> np.ndarray:
+    return centred.T @ centred / len(centred)
+
+
+def _principal(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns variances, descending, and components, one in each row."""
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+    values, vectors = np.linalg.eigh(covariance)
     return np.maximum(values[::-1], 0), vectors[:, ::-1].T
 
 
-def _participation(variances: np.ndarray) -> float:
+def _participation(covariance: np.ndarray) -> float:
     """Returns the participation ratio, or NaN if states do not vary."""
-    total = float(np.square(variances).sum())
-    return float(variances.sum()) ** 2 / total if total else float("nan")
+    # The sums of eigenvalues and of their squares, without computing them.
+    total = float(np.square(covariance).sum())
+    return float(np.trace(covariance)) ** 2 / total if total else float("nan")
