@@ -1,4 +1,4 @@
-"""Can a learned rule be distilled to a few numbers at the cost of Adam?
+"""Can a learned rule be distilled to a few numbers?
 
     python -m experiments.distil --rule=mnist_rnnprop --data_dir=FOLDER --output_dir=results/distil
 

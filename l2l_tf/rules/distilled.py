@@ -18,7 +18,7 @@ FORMS = ("recursive", "taps")
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
 class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
-    """A learned rule at about the cost of Adam: three numbers for each coordinate, ten weights.
+    """A learned rule of nine weights that keeps three numbers for each coordinate.
 
     A coordinate's gradient g is divided by the root of its running mean square, corrected for its
     start at zero, and saturated: u = tanh(input_gain g / root). It depends on the sign of the
