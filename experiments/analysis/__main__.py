@@ -28,14 +28,6 @@ from l2l_tf.files import write_json, write_text
 from l2l_tf.problems import task_seeds
 from l2l_tf.rules.routed import parts_of
 
-flags.DEFINE_list(
-    "problem",
-    [],
-    f"Problems to analyse rules on, of {', '.join(sorted(PROBLEMS))}; own is each rule's own. By "
-    "default, own.",
-)
-flags.DEFINE_integer("num_coordinates", 128, "Number of coordinates to record, about.", 1)
-
 FLAGS = flags.FLAGS
 
 _READ = {

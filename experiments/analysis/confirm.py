@@ -28,7 +28,6 @@ from l2l_tf.problems import task_seeds
 from l2l_tf.reporting import format_markdown
 from l2l_tf.rules import CoordinatewiseRule
 
-flags.DEFINE_list("problem", ["mnist"], f"Problems, of {', '.join(sorted(PROBLEMS))}.")
 flags.DEFINE_list("gradient_factors", ["1"], "Factors of the gradients that the rule sees.")
 
 FLAGS = flags.FLAGS
@@ -68,6 +67,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
     modules = [module.__name__ for module in (common, images)]
     common.check_all_read("analysis.confirm", modules, _READ, "rules are run for --num_steps.")
     FLAGS.set_default("delta_factors", ["1"])
+    FLAGS.set_default("problem", ["mnist"])
     gradient_factors, delta_factors = _factors("gradient_factors"), _factors("delta_factors")
     if unknown := sorted(set(FLAGS.problem) - set(PROBLEMS)):
         raise ValueError(

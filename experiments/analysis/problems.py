@@ -83,6 +83,15 @@ _OWN = {
 }
 
 
+flags.DEFINE_list(
+    "problem",
+    [],
+    f"Problems, of {', '.join(sorted(PROBLEMS))}. For analysis, also own: each rule's own, the "
+    "default there.",
+)
+flags.DEFINE_integer("num_coordinates", 128, "Number of coordinates to record, about.", 1)
+
+
 def own_problem(card: dict[str, Any]) -> str:
     """Returns the name of the problem on which a rule was trained, or the nearest to it.
 

@@ -31,12 +31,6 @@ from l2l_tf.reporting import format_markdown
 from l2l_tf.rules.rule import Rule
 
 flags.DEFINE_list(
-    "problem",
-    ["mnist", "mnist_relu", "mnist_layers2", "mnist_keras", "conv_keras"],
-    f"Problems on which the rule is recorded, of {', '.join(sorted(PROBLEMS))}.",
-)
-flags.DEFINE_integer("num_coordinates", 200, "Number of coordinates to record, about.", 1)
-flags.DEFINE_list(
     "num_taps", ["1", "2", "5", "10", "20"], "Numbers of taps of finite impulse responses."
 )
 flags.DEFINE_integer("num_gates", 3, "Number of powers of the confidence, from 0 on.", 1)
@@ -47,6 +41,7 @@ _READ = {
     *("output_dir", "rule", "rule_name", "seed", "num_steps", "num_tasks"),
     *("threads_per_operation", "dataset", "data_dir", "downsampling", "batch_size"),
 }
+_PROBLEMS = ["mnist", "mnist_relu", "mnist_layers2", "mnist_keras", "conv_keras"]
 _COMPARED = ("adam", "momentum", "sgd")
 _SOURCE = "our own, after Jacobs 1988 (delta-bar-delta) and Riedmiller and Braun 1993 (Rprop)"
 
@@ -57,6 +52,8 @@ def main(strategy: tf.distribute.Strategy) -> None:
     modules = [module.__name__ for module in (common, images)]
     common.check_all_read("distil", modules, _READ, "records are of --num_steps.")
     FLAGS.set_default("num_tasks", 4)
+    FLAGS.set_default("num_coordinates", 200)
+    FLAGS.set_default("problem", _PROBLEMS)
     name, rule = _teacher()
     problems = {one: PROBLEMS[one]() for one in _problem_names()}
     counts = _tap_counts()
