@@ -29,11 +29,10 @@ def test_losses_with_each_change_are_written(tmp_path):
     assert (same["gradient_factor"], blind["gradient_factor"]) == (1, 1e-6)
     assert same["final_loss"] < blind["final_loss"] / 2
     assert "| quadratic | quadratic_lstm | 1 | 1 |" in printed
-    folders = {name: tmp_path for name in ("factor", "rule", "problem")}
+    folders = {name: tmp_path for name in ("factor", "rule")}
     wrong = {
         "factor": ["--rule=quadratic_lstm", "--gradient_factors=0"],
         "rule": ["--rule=cifar_lstm"],
-        "problem": ["--rule=quadratic_lstm", "--problem=toys"],
     }
     given = {name: ["--output_dir=@/new", *own] for name, own in wrong.items()}
     told = {name: one.errors for name, one in refusals("analysis.confirm", folders, given).items()}
@@ -45,4 +44,3 @@ def test_losses_with_each_change_are_written(tmp_path):
         "error: --rule must name one or more rules that update all coordinates alike. Received: "
         "--rule=cifar_lstm. Name, say, mnist_lstm."
     )
-    assert told["problem"].startswith("error: --problem must be among ['cifar', ")
