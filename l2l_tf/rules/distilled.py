@@ -68,6 +68,8 @@ class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
             range.
     """
 
+    has_small_state = True
+
     def __init__(
         self,
         form: str = "recursive",

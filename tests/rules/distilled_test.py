@@ -1,9 +1,11 @@
 import math
 
+import keras
 import numpy as np
 import pytest
 
-from l2l_tf.rules import DistilledRule
+from l2l_tf import LearnedOptimizer
+from l2l_tf.rules import DistilledRule, RNNprop
 from tests.reference.distilled import distilled_deltas
 from tests.rules.run_rule import run_rule
 
@@ -110,3 +112,13 @@ def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError) as raised:
         DistilledRule(**arguments)
     assert str(raised.value).startswith(message)
+
+
+def test_an_optimizer_does_not_cut_its_small_state_into_chunks():
+    names = []
+    for rule in (DistilledRule(), RNNprop((2,), seed=0)):
+        optimizer = LearnedOptimizer(rule, chunk_size=4)
+        optimizer.build([keras.Variable(np.zeros(16, np.float32))])
+        names.append([one.name for one in optimizer.variables if "chunks" in one.name])
+    assert names[0] == []
+    assert names[1] != []
