@@ -10,9 +10,9 @@
 
 The subpackages build on each other in this order: `data` (data sets and photos), `problems`
 (functions to optimise), `rules` (update rules), `evaluation` (comparing and tuning rules),
-`training` (meta-training), `delivery` (saving, loading and using rules), `reporting` (tables and
-figures). They and TensorFlow are imported on first use. Importing Keras imports them too, so that
-Keras can load files that refer to them.
+`training` (meta-training), `delivery` (saving, loading and using rules), `analysis` (what a rule
+has learned), `reporting` (tables and figures). They and TensorFlow are imported on first use.
+Importing Keras imports them too, so that Keras can load files that refer to them.
 """
 
 import importlib
@@ -60,7 +60,16 @@ _HOMES = {
     "load_rule": "l2l_tf.delivery",
     "tune": "l2l_tf.evaluation",
 }
-_SUBPACKAGES = ("data", "delivery", "evaluation", "problems", "reporting", "rules", "training")
+_SUBPACKAGES = (
+    "analysis",
+    "data",
+    "delivery",
+    "evaluation",
+    "problems",
+    "reporting",
+    "rules",
+    "training",
+)
 
 prepare_imports()
 

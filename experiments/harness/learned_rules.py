@@ -10,6 +10,7 @@ from absl import flags
 from l2l_tf.delivery import load_rule
 from l2l_tf.rules import (
     CoordinatewiseLSTM,
+    DistilledRule,
     GeneralRule,
     NesterovRNNprop,
     RNNprop,
@@ -48,6 +49,11 @@ LEARNED_RULES = {
         NesterovRNNprop,
         (*_OF_LSTMS, "nesterov_rate", "damping_power"),
         "Lv, Jiang and Li 2017, arXiv 1703.03633, and Nesterov momentum",
+    ),
+    "distilled": LearnedRule(
+        DistilledRule,
+        ("output_scale",),
+        "our own, after Jacobs 1988 (delta-bar-delta) and Riedmiller and Braun 1993 (Rprop)",
     ),
     "general": LearnedRule(
         GeneralRule,

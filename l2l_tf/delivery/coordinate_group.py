@@ -16,10 +16,10 @@ from l2l_tf.rules.rule import FlatLayout
 class CoordinateGroup(Group):
     """Variables that one rule updates in one call, and the rule's state for their N coordinates.
 
-    If a learned rule has many coordinates, its state is cut into K chunks of C coordinates, and a
-    rest of fewer than 2C. A state tensor `[N, H]` is then stored in a variable `[K, C * H]`, which
-    a step reads and writes row by row (`rows_of`), and a variable `[rest, H]`. Without chunks, it
-    is one variable `[N, H]`. Scalars of the state are always one variable each.
+    If a learned rule has many coordinates and a large state, its state is cut into K chunks of C
+    coordinates, and a rest of fewer than 2C. A state tensor `[N, H]` is then stored in a variable
+    `[K, C * H]`, which a step reads and writes row by row (`rows_of`), and a variable `[rest, H]`.
+    Without chunks, it is one variable `[N, H]`. Scalars of the state are always one variable each.
 
     Args:
         rule: the coordinatewise rule that updates the variables.
@@ -46,7 +46,8 @@ class CoordinateGroup(Group):
         self.layout = FlatLayout(shapes)
         self.dtype = tf.as_dtype(getattr(rule, "compute_dtype", "float32"))
         num_coordinates = self.layout.num_coordinates
-        can_be_cut = isinstance(rule, keras.layers.Layer)
+        has_small_state = getattr(rule, "has_small_state", False)
+        can_be_cut = isinstance(rule, keras.layers.Layer) and not has_small_state
         is_cut = can_be_cut and 0 < 2 * chunk_size <= num_coordinates
         self.num_chunks = num_coordinates // chunk_size - 1 if is_cut else 0
         self.chunk_size = chunk_size if is_cut else 0

@@ -5,6 +5,7 @@ import keras  # noqa: F401
 
 from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
+from l2l_tf.rules.distilled import DistilledRule
 from l2l_tf.rules.general import GeneralRule
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop, with_nesterov
@@ -26,6 +27,7 @@ __all__ = [
     "BoundToTensors",
     "CoordinatewiseLSTM",
     "CoordinatewiseRule",
+    "DistilledRule",
     "FlatLayout",
     "GeneralRule",
     "Muon",

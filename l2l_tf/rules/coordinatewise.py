@@ -27,9 +27,14 @@ class CoordinatewiseRule:
             its first axis.
         `__call__(gradient, state)` takes a gradient, float `[N]`, and a state. It returns the
             delta, float `[N]`, which is added to the parameters, and the next state.
+
+    Attributes:
+        has_small_state: whether a learned rule keeps so little of a coordinate that an optimizer
+            steps faster without chunks.
     """
 
     is_coordinatewise = True
+    has_small_state = False
 
     def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> BoundRule:
         """Returns the rule for all coordinates of given tensors, including batch axes."""

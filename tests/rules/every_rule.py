@@ -11,6 +11,7 @@ from l2l_tf.rules import (
     NAG,
     AdamW,
     CoordinatewiseLSTM,
+    DistilledRule,
     GeneralRule,
     Muon,
     NAdam,
@@ -50,6 +51,7 @@ LEARNED: dict[str, Callable[[int, str], Any]] = {
     "nesterov_rnnprop": lambda seed, dtype: NesterovRNNprop(
         (4,), input_units=3, output_stddev=0.3, epsilon=1e-3, seed=seed, dtype=dtype
     ),
+    "distilled": lambda seed, dtype: DistilledRule(epsilon=1e-3, dtype=dtype),
     "routed": lambda seed, dtype: RoutedRule(
         _lstm(seed, dtype), [Route(_lstm(seed + 1, dtype), name="kernel|parameter_0|pair")]
     ),
