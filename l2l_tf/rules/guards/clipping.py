@@ -73,7 +73,9 @@ def clipped(
         # Zero wherever the root has no derivative.
         is_cut = is_finite & ~is_within & (radius > 0)
         one = tf.ones_like(square)
-        root = tf.sqrt(tf.where(is_cut, radius, one) / tf.where(is_cut, square, one))
+        # Roots first: the ratio of squares may be too small for a number.
+        roots = [tf.sqrt(tf.where(is_cut, one_of, one)) for one_of in (radius, square)]
+        root = roots[0] / roots[1]
         scale = tf.where(is_cut, root, tf.zeros_like(one))
 
         def of_tensor(value: tf.Tensor, like: tf.Tensor = difference) -> tf.Tensor:
