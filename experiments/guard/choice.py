@@ -1,6 +1,7 @@
 """Which theta is the default: what each keeps of a rule's gain, and what each saves."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 # What the default must do in every case.
@@ -17,15 +18,17 @@ class Numbers(NamedTuple):
             good. None if there is no such case.
         ratio: the largest ratio of final losses, guarded over fallback, where it is not. None if
             there is no such case.
+        num_missing: the number of cases that were not run with it.
     """
 
     theta: float
     share: float | None
     ratio: float | None
+    num_missing: int
 
     @property
     def is_enough(self) -> bool:
-        """Whether it does what the default must do."""
+        """Whether it does what the default must do, as far as it was run."""
         if self.share is None or self.ratio is None:
             return False
         return self.share >= LEAST_SHARE and self.ratio <= LARGEST_RATIO
@@ -42,31 +45,30 @@ def share_kept(fallback: float, rule: float, guarded: float) -> float:
     return (fallback - guarded) / (fallback - rule)
 
 
-def numbers_of(cases: Mapping[str, Mapping[str, Any]], thetas: Sequence[float]) -> list[Numbers]:
-    """Returns what each theta does in its worst case.
+def numbers_of(cases: Mapping[str, Mapping[str, Any]]) -> list[Numbers]:
+    """Returns what each theta does in its worst case, in ascending order.
 
     Args:
         cases: the results of each case: "kind" ("cost" or "rescue"), and the final losses
-            "fallback", "alone" and "guarded", the last by theta as text.
-        thetas: the thetas that all cases have.
+            "fallback", "alone" and "guarded", the last by theta as text. None is an infinite loss.
     """
-    numbers = []
-    for theta in thetas:
-        shares = [
-            share_kept(case["fallback"], case["alone"], case["guarded"][f"{theta:g}"])
-            for case in cases.values()
-            if case["kind"] == "cost"
-        ]
-        ratios = [
-            case["guarded"][f"{theta:g}"] / case["fallback"]
-            for case in cases.values()
-            if case["kind"] == "rescue"
-        ]
-        numbers.append(Numbers(theta, min(shares, default=None), max(ratios, default=None)))
-    return numbers
+    thetas = sorted({float(theta) for case in cases.values() for theta in case["guarded"]})
+    return [_of_theta(cases, theta) for theta in thetas]
 
 
-def shared_thetas(cases: Mapping[str, Mapping[str, Any]]) -> list[float]:
-    """Returns the thetas that all cases have, ascending."""
-    by_case = [{float(theta) for theta in case["guarded"]} for case in cases.values()]
-    return sorted(set.intersection(*by_case)) if by_case else []
+def _of_theta(cases: Mapping[str, Mapping[str, Any]], theta: float) -> Numbers:
+    name = f"{theta:g}"
+    own = [case for case in cases.values() if name in case["guarded"]]
+    losses = [
+        (case["kind"], *map(_loss, (case["fallback"], case["alone"], case["guarded"][name])))
+        for case in own
+    ]
+    shares = [share_kept(*three) for kind, *three in losses if kind == "cost"]
+    ratios = [guarded / fallback for kind, fallback, _, guarded in losses if kind == "rescue"]
+    return Numbers(
+        theta, min(shares, default=None), max(ratios, default=None), len(cases) - len(own)
+    )
+
+
+def _loss(number: float | None) -> float:
+    return math.inf if number is None else number

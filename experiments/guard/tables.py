@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.guard.choice import LARGEST_RATIO, LEAST_SHARE, numbers_of, shared_thetas
+from experiments.guard.choice import LARGEST_RATIO, LEAST_SHARE, numbers_of
 from l2l_tf.reporting import format_markdown
 from l2l_tf.reporting.figures import Panel, draw_curves
 
@@ -57,7 +57,7 @@ def loss_table(results: dict[str, Any]) -> str:
             name,
             str(case["num_steps"]),
             str(case["num_tasks"]),
-            f"{case['fallback']:.4g} ({case['fallback_rule']})",
+            f"{_number(case['fallback'])} ({case['fallback_rule']})",
             *[_relative(case, one) for one in names],
             _number(case["alone"]),
         ]
@@ -68,15 +68,22 @@ def loss_table(results: dict[str, Any]) -> str:
 
 def choice_table(results: dict[str, Any]) -> str:
     """Returns a Markdown table of what each theta does in its worst case."""
-    header = ["theta", "least share of the gain", "largest ratio to the fallback", "enough"]
+    header = [
+        "theta",
+        "least share of the gain",
+        "largest ratio to the fallback",
+        "enough",
+        "not run",
+    ]
     lines = [
         [
             f"{one.theta:g}",
             "" if one.share is None else f"{one.share:.3f}",
             "" if one.ratio is None else f"{one.ratio:.3f}",
             "yes" if one.is_enough else "no",
+            str(one.num_missing),
         ]
-        for one in numbers_of(results["cases"], shared_thetas(results["cases"]))
+        for one in numbers_of(results["cases"])
     ]
     if not lines:
         return ""
@@ -121,8 +128,10 @@ def _relative(case: dict[str, Any], theta: str) -> str:
     if theta not in case["guarded"]:
         return ""
     loss = case["guarded"][theta]
+    if loss is None or case["fallback"] is None:
+        return "not finite"
     return f"{loss:.4g} ({loss / case['fallback']:.3f})"
 
 
 def _number(number: float | None, missing: str = "not finite") -> str:
-    return missing if number is None else f"{number:.3g}"
+    return missing if number is None else f"{number:.4g}"
