@@ -419,7 +419,7 @@ class LearnedOptimizer(JointOptimizer):
     @property
     def num_taken_steps(self) -> int:
         """The number of updates so far that were not skipped."""
-        return int(self.iterations) - int(self.num_skipped_steps.numpy())
+        return int(self.iterations.numpy()) - int(self.num_skipped_steps.numpy())
 
     @property
     def num_guarded_steps(self) -> int:

@@ -81,13 +81,13 @@ class Guarded(keras.layers.Layer):
         name: str | None = None,
         trainable: bool = True,
     ):
-        settings = GuardSettings(mode, float(theta), scope, budget, spending, backtracking)
+        settings = GuardSettings(mode, theta, scope, budget, spending, backtracking)
         check_guard(rule, fallback, settings)
         dtype = getattr(rule, "compute_dtype", "float32")
         super().__init__(dtype=dtype, name=name, trainable=trainable, autocast=False)
         self.rule = rule
         self.fallback = fallback
-        self.settings = settings
+        self.settings = settings._replace(theta=float(theta))
         self.built = True
 
     def bind(self, variables: Sequence[Any], batch_shape: Sequence[int] = ()) -> "BoundGuarded":
@@ -139,7 +139,8 @@ class Guarded(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Guarded":
         rules = {key: rebuilt_rule(config[key]) for key in ("rule", "fallback")}
-        return cls(**config | rules)
+        # JSON has no infinity, which is kept as text.
+        return cls(**config | rules | {"theta": float(config["theta"])})
 
 
 def guarded(rule: Rule, fallback: Rule, **settings: Any) -> Rule:

@@ -239,7 +239,9 @@ def test_its_configuration_is_json_and_makes_it_again():
     ("arguments", "message"),
     [
         ({"mode": "tight"}, "mode must be one of ['budget', 'relative', 'trust']"),
-        ({"theta": -1}, "theta must be at least 0. Received: theta=-1.0."),
+        ({"theta": -1}, "theta must be at least 0. Received: theta=-1."),
+        ({"theta": None}, "theta must be at least 0. Received: theta=None."),
+        ({"theta": "2"}, "theta must be at least 0. Received: theta='2'."),
         ({"theta": math.nan}, "theta must be at least 0. Received: theta=nan."),
         ({"scope": "layer"}, "scope must be one of ['all', 'tensor']"),
         ({"budget": 1.0}, "budget must go with mode='budget'."),
