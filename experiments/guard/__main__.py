@@ -34,8 +34,9 @@ flags.DEFINE_list(
     "thetas", ["0.5", "1", "2", "5", "inf"], "Radii of the guard, relative to the fallback's delta."
 )
 flags.DEFINE_enum(
-    "scope", "tensor", ["tensor", "all"], "Whether norms are those of each tensor, or of all."
+    "scope", "all", ["tensor", "all"], "Whether norms are those of each tensor, or of all."
 )
+flags.DEFINE_bool("adapts", True, "Whether the radius adapts from step to step.")
 flags.DEFINE_integer("num_functions", 16, "Number of functions of the certificate.", 1)
 flags.DEFINE_integer("num_certificate_steps", 200, "Number of steps of the certificate.", 1)
 flags.DEFINE_float(
@@ -56,7 +57,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
     thetas, chosen = _thetas(), _chosen_cases()
     folder = Path(FLAGS.output_dir)
     results = _earlier(folder / "results.json")
-    results |= {"experiment": "guard", "seed": FLAGS.seed, "scope": FLAGS.scope}
+    results |= {"experiment": "guard", **_settings()}
     if "certificate" in FLAGS.parts:
         bar = keras.utils.Progbar(len(PROBLEMS) * len(RULES), unit_name="rule")
         results["certificate"] = {
@@ -108,7 +109,7 @@ def _run(case: Case, thetas: list[float]) -> dict[str, Any]:
         "guarded": {
             f"{theta:g}": add(
                 f"theta {theta:g}",
-                guarded(rule, fallback, theta=theta, scope=FLAGS.scope),
+                guarded(rule, fallback, theta=theta, scope=FLAGS.scope, adapts=FLAGS.adapts),
                 learned=True,
             )
             for theta in thetas
@@ -142,13 +143,18 @@ def _earlier(path: Path) -> dict[str, Any]:
             f"Received: --output_dir={FLAGS.output_dir}, whose results.json holds something else. "
             "Choose another folder."
         )
-    if (FLAGS.seed, FLAGS.scope) != (results["seed"], results["scope"]):
+    there = {name: results.get(name) for name in _settings()}
+    if there != _settings():
         raise ValueError(
-            "--seed and --scope must be those of the results in --output_dir. Received: "
-            f"--seed={FLAGS.seed} --scope={FLAGS.scope}, where they are {results['seed']} and "
-            f"{results['scope']}. Choose another folder."
+            "--seed, --scope and --adapts must be those of the results in --output_dir. "
+            f"Received: {_settings()}, where they are {there}. Choose another folder."
         )
     return results
+
+
+def _settings() -> dict[str, Any]:
+    """Returns what all results of a folder share."""
+    return {"seed": FLAGS.seed, "scope": FLAGS.scope, "adapts": FLAGS.adapts}
 
 
 def _thetas() -> list[float]:

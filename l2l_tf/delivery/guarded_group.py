@@ -1,11 +1,12 @@
 """A guarded rule's share of an optimizer's joint update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from l2l_tf.delivery.group import Group, Request, Step, times
+from l2l_tf.rules.guards.adapting import adapted
 from l2l_tf.rules.guards.clipping import Clipped
 from l2l_tf.rules.guards.guarded import Guarded, Ledger
 
@@ -39,6 +40,7 @@ class GuardedGroup(Group):
         guarded: the rule.
         rule: the group of the rule inside, whose state recovers.
         fallback: the group of the fallback, for the same variables. None for gradient descent.
+        shapes: the shapes of the variables.
 
     Attributes:
         guard: what is kept of the guard. None before `add_state`.
@@ -47,7 +49,13 @@ class GuardedGroup(Group):
         ValueError: the guard needs losses, which Keras does not give to an optimizer.
     """
 
-    def __init__(self, guarded: Guarded, rule: Group, fallback: Group | None):
+    def __init__(
+        self,
+        guarded: Guarded,
+        rule: Group,
+        fallback: Group | None,
+        shapes: Sequence[tuple[int, ...]],
+    ):
         if guarded.settings.backtracking:
             raise ValueError(
                 "backtracking must be left out in Keras, which gives an optimizer no losses. "
@@ -55,7 +63,10 @@ class GuardedGroup(Group):
             )
         self.positions = rule.positions
         self.guard: GuardVariables | None = None
+        self._radius: list[Any] = []
         self._guarded = guarded
+        # Of what differences from the fallback are kept, if the radius adapts.
+        self._shapes = list(shapes) if guarded.settings.is_adaptive else []
         self._parts = [rule] if fallback is None else [rule, fallback]
         self.needs_num_steps = any(part.needs_num_steps for part in self._parts)
 
@@ -65,7 +76,16 @@ class GuardedGroup(Group):
             for part, own in zip(self._parts, ("rule", "fallback"), strict=False)
             for shape in part.state_shapes(f"{name}_{own}")
         ]
-        return shapes + [(f"{name}_{field}", ()) for field in GuardVariables._fields]
+        shapes += [(f"{name}_{field}", ()) for field in GuardVariables._fields]
+        return shapes + [(f"{name}_{own}", shape) for own, shape in self._radius_shapes()]
+
+    def _radius_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Returns the names and shapes of the variables of a radius that adapts."""
+        if not self._shapes:
+            return []
+        count = 1 if self._guarded.settings.is_joint else len(self._shapes)
+        differences = [(f"difference_{index}", one) for index, one in enumerate(self._shapes)]
+        return [("thetas", (count,)), *differences]
 
     def add_state(self, add_variable: Callable[..., Any], name: str) -> None:
         for part, own in zip(self._parts, ("rule", "fallback"), strict=False):
@@ -83,18 +103,31 @@ class GuardedGroup(Group):
             ]
         )
 
+        self._radius = [
+            add_variable(
+                shape=shape,
+                initializer=_constant(self._guarded.settings.theta if own == "thetas" else 0),
+                dtype="float32",
+                name=f"{name}_{own}",
+            )
+            for own, shape in self._radius_shapes()
+        ]
+
     @property
-    def state(self) -> tuple[list[Any], list[Any]]:
-        """The variables of the rule and the fallback, and those of the guard."""
+    def state(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """The variables of the rule and the fallback, of the guard, and of its radius."""
         own = [variable.value for variable in self.guard or ()]
-        return [part.state for part in self._parts], own
+        return [part.state for part in self._parts], own, [one.value for one in self._radius]
 
     def restart(self) -> None:
         for part in self._parts:
             part.restart()
+        for variable, (own, _) in zip(self._radius, self._radius_shapes(), strict=True):
+            first = self._guarded.settings.theta if own == "thetas" else 0
+            variable.assign(_constant(first)(variable.shape, variable.dtype))
 
-    def step(self, request: Request, state: tuple[list[Any], list[Any]]) -> Step:
-        of_parts, own = state
+    def step(self, request: Request, state: tuple[list[Any], list[Any], list[Any]]) -> Step:
+        of_parts, own, radius = state
         steps = [
             part.step(request, of_part) for part, of_part in zip(self._parts, of_parts, strict=True)
         ]
@@ -105,7 +138,11 @@ class GuardedGroup(Group):
             fallbacks = [self._descent(request, index) for index in present]
         else:
             fallbacks = [steps[1].deltas[index] for index in present]
-        clipped = self._guarded.clipped(proposals, fallbacks, values.budget_left)
+        thetas = self._thetas(request, radius) if radius else None
+        chosen = None if thetas is None else self._of_present(thetas, present)
+        clipped = self._guarded.clipped(
+            proposals, fallbacks, values.budget_left, num_batch_axes=0, thetas=chosen
+        )
         clipped = _handed_over(
             clipped, fallbacks, tf.cast(request.num_taken, tf.int64) < values.fallback_until
         )
@@ -119,6 +156,11 @@ class GuardedGroup(Group):
                 step.commit()
             for variable, value in zip(own, after, strict=False):
                 variable.assign(value)
+            if radius:
+                radius[0].assign(thetas)
+                for index, delta, fallback in zip(present, clipped.deltas, fallbacks, strict=True):
+                    difference = delta - tf.cast(fallback, delta.dtype)
+                    radius[1 + index].assign(tf.cast(difference, tf.float32))
 
         def revert() -> None:
             for step in steps:
@@ -132,6 +174,19 @@ class GuardedGroup(Group):
             commit=commit,
             revert=revert,
         )
+
+    def _thetas(self, request: Request, radius: list[Any]) -> tf.Tensor:
+        """Returns the radii of this step, `[K]`. That of a tensor without a gradient stays."""
+        gradients = [
+            tf.zeros(shape) if one is None else tf.cast(one, tf.float32)
+            for one, shape in zip(request.gradients, self._shapes, strict=True)
+        ]
+        differences = [variable.read_value() for variable in radius[1:]]
+        theta = self._guarded.settings.theta
+        return adapted(radius[0].read_value(), gradients, differences, theta, 0)
+
+    def _of_present(self, thetas: tf.Tensor, present: list[int]) -> tf.Tensor:
+        return thetas if self._guarded.settings.is_joint else tf.gather(thetas, present)
 
     def _descent(self, request: Request, index: int) -> tf.Tensor:
         """Returns the delta of gradient descent, without a state."""

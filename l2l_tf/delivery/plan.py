@@ -125,7 +125,7 @@ def _group(
     if isinstance(rule, Guarded):
         inside = _group(Recovering(rule.rule), positions, shapes, options)
         fallback = None if rule.descent else _group(rule.fallback, positions, shapes, options)
-        return GuardedGroup(rule, inside, fallback)
+        return GuardedGroup(rule, inside, fallback, shapes)
     if rule.is_coordinatewise:
         return CoordinateGroup(rule, positions, shapes, options.chunk_size, options.state_dtype)
     # Without their paths, which change when a model is saved and loaded.

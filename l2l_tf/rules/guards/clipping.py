@@ -29,7 +29,7 @@ class Clipped(NamedTuple):
 def clipped(
     proposals: Sequence[tf.Tensor],
     fallbacks: Sequence[tf.Tensor],
-    theta: float,
+    theta: float | Sequence[tf.Tensor],
     is_joint: bool,
     num_batch_axes: int = 0,
     allowance: tf.Tensor | None = None,
@@ -44,7 +44,8 @@ def clipped(
     Args:
         proposals: the rule's deltas, one for each tensor, float with leading batch axes.
         fallbacks: the fallback's, likewise. They must be finite.
-        theta: the radius relative to the fallback's delta. Infinity replaces only what is not
+        theta: the radius relative to the fallback's delta: a number, or one of each tensor for each
+            batch entry, positive and finite, float `[...]`. Infinity replaces only what is not
             finite.
         is_joint: whether norms are those of all tensors together, rather than of each.
         num_batch_axes: the number of leading axes; each entry is clipped for itself.
@@ -54,9 +55,11 @@ def clipped(
     pairs = list(zip(proposals, fallbacks, strict=True))
     differences = [proposal - fallback for proposal, fallback in pairs]
     own_squares = [sum_of_all(tf.square(one), num) for one in differences]
-    own_radii = [_times_square(theta, sum_of_all(tf.square(one), num)) for one in fallbacks]
+    own_radii = [sum_of_all(tf.square(one), num) for one in fallbacks]
     squares = [tf.add_n(own_squares)] * len(pairs) if is_joint else own_squares
     radii = [tf.add_n(own_radii)] * len(pairs) if is_joint else own_radii
+    thetas = [theta] * len(pairs) if isinstance(theta, float) else theta
+    radii = [_times_square(one, radius) for one, radius in zip(thetas, radii, strict=True)]
     if allowance is not None:
         free = tf.math.is_finite(squares[0])
         over = tf.where(free, squares[0] - radii[0], tf.zeros_like(squares[0]))
@@ -69,7 +72,7 @@ def clipped(
         pairs, differences, squares, radii, strict=True
     ):
         is_finite = tf.math.is_finite(square)
-        is_within = is_finite & (square <= radius) & (theta > 0 or allowance is not None)
+        is_within = is_finite & (square <= radius) & (theta != 0 or allowance is not None)
         # Zero wherever the root has no derivative.
         is_cut = is_finite & ~is_within & (radius > 0)
         one = tf.ones_like(square)
@@ -99,13 +102,14 @@ def clipped(
     )
 
 
-def _times_square(theta: float, square: tf.Tensor) -> tf.Tensor:
+def _times_square(theta: Any, square: tf.Tensor) -> tf.Tensor:
     """Returns theta^2 times a square; infinity for an infinite theta, even of zero."""
-    if math.isinf(theta):
-        return tf.fill(tf.shape(square), tf.constant(math.inf, square.dtype))
-    factor = tf.constant(min(theta, square.dtype.max), square.dtype)
+    if isinstance(theta, float):
+        if math.isinf(theta):
+            return tf.fill(tf.shape(square), tf.constant(math.inf, square.dtype))
+        theta = tf.constant(min(theta, float(square.dtype.max)), square.dtype)
     # Not the square of theta, which may overflow: infinity times zero is no number.
-    return square * factor * factor
+    return square * theta * theta
 
 
 def _share(squares: Sequence[Any], scales: Sequence[Any]) -> tf.Tensor:

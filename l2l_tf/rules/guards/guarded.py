@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from l2l_tf.rules.guards.adapting import Radius, adapted, first_thetas
 from l2l_tf.rules.guards.backtracking import (
     Trial,
     bound_of_decrease,
@@ -36,7 +37,9 @@ class Guarded(keras.layers.Layer):
 
     The radius depends on the mode:
 
-    - "trust": r = theta |d|, around any fallback. A practical promise, not a theorem.
+    - "trust": r = theta |d|, around any fallback. A practical promise, not a theorem. Theta adapts:
+      it grows while differences help, up to five times its first value, and shrinks when they do
+      not (`l2l_tf.rules.guards.adapting`).
     - "relative": the same with theta < 1 around gradient descent, d = -eta g. Where eta <= 1 / beta
       for a beta-smooth loss, each step decreases it by (eta / 2) (1 - theta^2) |g|^2 or more.
     - "budget": r^2 = theta^2 |d|^2 + b, where the b of all steps sum to at most the budget. The
@@ -51,8 +54,9 @@ class Guarded(keras.layers.Layer):
         mode: "trust", "relative" or "budget".
         theta: the radius relative to the norm of the fallback's delta. With "trust", infinity is
             allowed: it replaces only what is not finite.
-        scope: "tensor" to measure norms of each tensor, "all" to measure those of all together.
-            None is "tensor" with "trust", and otherwise "all".
+        scope: "all" to measure norms of all tensors together, "tensor" to measure those of each.
+        adapts: with "trust", whether theta adapts. It then takes one more number for each
+            coordinate. None is True with "trust".
         budget: with "budget", the sum of all b, in units of a squared delta.
         spending: with "budget", the largest share of what is left that one step may take.
         backtracking: whether to halve eta where a step did not decrease the loss as it would have
@@ -73,15 +77,16 @@ class Guarded(keras.layers.Layer):
         rule: Rule,
         fallback: Rule,
         mode: str = "trust",
-        theta: float = 1.0,
-        scope: str | None = None,
+        theta: float = 2.0,
+        scope: str = "all",
+        adapts: bool | None = None,
         budget: float | None = None,
         spending: float = 0.1,
         backtracking: bool = False,
         name: str | None = None,
         trainable: bool = True,
     ):
-        settings = GuardSettings(mode, theta, scope, budget, spending, backtracking)
+        settings = GuardSettings(mode, theta, scope, adapts, budget, spending, backtracking)
         check_guard(rule, fallback, settings)
         dtype = getattr(rule, "compute_dtype", "float32")
         super().__init__(dtype=dtype, name=name, trainable=trainable, autocast=False)
@@ -108,6 +113,7 @@ class Guarded(keras.layers.Layer):
         fallbacks: Sequence[tf.Tensor],
         budget_left: tf.Tensor,
         num_batch_axes: int = 0,
+        thetas: tf.Tensor | None = None,
     ) -> Clipped:
         """Returns the deltas of a step.
 
@@ -116,12 +122,17 @@ class Guarded(keras.layers.Layer):
             fallbacks: those of the fallback.
             budget_left: float `[...]`, what is left of the budget. Not read in other modes.
             num_batch_axes: the number of leading axes of each tensor.
+            thetas: float `[..., K]`, the radii where they adapt.
         """
         settings = self.settings
+        theta: Any = settings.theta
+        if thetas is not None:
+            of_tensors = tf.unstack(tf.cast(thetas, proposals[0].dtype), axis=-1)
+            theta = of_tensors * (len(proposals) if settings.is_joint else 1)
         return clipped(
             proposals,
             [tf.cast(one, proposals[0].dtype) for one in fallbacks],
-            settings.theta,
+            theta,
             settings.is_joint,
             num_batch_axes,
             settings.spending * budget_left if settings.mode == "budget" else None,
@@ -211,12 +222,14 @@ class GuardState(NamedTuple):
         fallback: that of the fallback. Empty for gradient descent.
         ledger: what the guard has done.
         trial: what is known of the last step. Empty without backtracking.
+        radius: the radius of the next step. Empty if theta does not adapt.
     """
 
     rule: Any
     fallback: Any
     ledger: Ledger
     trial: Any
+    radius: Any
 
 
 class BoundGuarded(BoundRule):
@@ -261,6 +274,15 @@ class BoundGuarded(BoundRule):
             first_trial(self.batch_shape, self.num_coordinates, self._dtype)
             if settings.backtracking
             else (),
+            self._first_radius() if settings.is_adaptive else (),
+        )
+
+    def _first_radius(self) -> Radius:
+        settings = self.guarded.settings
+        count = 1 if settings.is_joint else len(self.layout.shapes)
+        return Radius(
+            first_thetas(settings.theta, self.batch_shape, count, self._dtype),
+            tf.zeros([self.num_coordinates], self._dtype),
         )
 
     def __call__(
@@ -310,15 +332,27 @@ class BoundGuarded(BoundRule):
         fallback = tf.cast(fallback, proposal.dtype)
         if factor is not None:
             fallback *= self._of_coordinates(factor)
+        num, thetas = len(self.batch_shape), None
+        if state.radius:
+            thetas = adapted(
+                state.radius.thetas,
+                self.layout.unflatten(gradient),
+                self.layout.unflatten(state.radius.differences),
+                self.guarded.settings.theta,
+                num,
+            )
         step = self.guarded.clipped(
             self.layout.unflatten(proposal),
             self.layout.unflatten(fallback),
             state.ledger.budget_left,
-            len(self.batch_shape),
+            num,
+            thetas,
         )
         delta = self.layout.flatten(step.deltas)
-        after = GuardState(of_rule, of_fallback, state.ledger.after(step), state.trial)
-        return delta, after, delta - fallback
+        difference = delta - fallback
+        radius = Radius(thetas, tf.stop_gradient(difference)) if state.radius else ()
+        after = GuardState(of_rule, of_fallback, state.ledger.after(step), state.trial, radius)
+        return delta, after, difference
 
     @property
     def _rate(self) -> Any:

@@ -17,7 +17,8 @@ class GuardSettings(NamedTuple):
     Attributes:
         mode: one of `MODES`.
         theta: the radius relative to the fallback's delta.
-        scope: one of `SCOPES`, or None.
+        scope: one of `SCOPES`.
+        adapts: whether theta changes from step to step.
         budget: the sum of what all steps may add to their squared radius, or None.
         spending: the largest share of what is left that one step may take.
         backtracking: whether the step size is halved where the loss did not decrease.
@@ -25,7 +26,8 @@ class GuardSettings(NamedTuple):
 
     mode: str
     theta: float
-    scope: str | None
+    scope: str
+    adapts: bool | None
     budget: float | None
     spending: float
     backtracking: bool
@@ -33,8 +35,13 @@ class GuardSettings(NamedTuple):
     @property
     def is_joint(self) -> bool:
         """Whether norms are those of all tensors together."""
-        default = "tensor" if self.mode == "trust" else "all"
-        return (self.scope or default) == "all"
+        return self.scope == "all"
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether theta changes: with "trust", unless it is zero or infinite, or must not."""
+        is_between = 0 < self.theta < math.inf
+        return self.mode == "trust" and is_between and self.adapts is not False
 
     def to_config(self) -> dict[str, Any]:
         """Returns the arguments of `Guarded` as JSON values, which know no infinity."""
@@ -51,12 +58,16 @@ def check_guard(rule: Any, fallback: Any, settings: GuardSettings) -> None:
     check_rules(rule, fallback)
     check_one_of("mode", settings.mode, MODES)
     check_at_least("theta", settings.theta, 0, "Give the radius relative to the fallback's delta.")
-    if settings.scope is not None:
-        check_one_of("scope", settings.scope, SCOPES)
+    check_one_of("scope", settings.scope, SCOPES)
+    if settings.adapts not in (None, True, False):
+        raise TypeError(
+            f"adapts must be True or False. Received: adapts={settings.adapts!r}. Leave it out."
+        )
     if settings.mode == "trust":
         _check_absent("backtracking", settings.backtracking, "mode='relative' or 'budget'")
     else:
         _check_descent(fallback, settings)
+        _check_absent("adapts", bool(settings.adapts), "mode='trust'")
     if settings.mode != "budget":
         _check_absent("budget", settings.budget is not None, "mode='budget'")
         return

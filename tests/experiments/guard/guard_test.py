@@ -131,7 +131,7 @@ def test_it_runs_a_case_and_adds_to_what_is_there(tmp_path):
         "--share_of_steps=0.03",
     ]
     (tmp_path / "results.json").write_text(
-        json.dumps({"experiment": "guard", "seed": 0, "scope": "tensor", "cases": {}})
+        json.dumps({"experiment": "guard", "seed": 0, "scope": "all", "adapts": True})
     )
     printed = run("guard", *arguments, "--thetas=0,1e30")
     results = strict_json(tmp_path / "results.json")

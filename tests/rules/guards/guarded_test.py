@@ -66,7 +66,7 @@ def test_a_delta_beyond_the_radius_is_on_its_edge_in_the_same_direction():
 
 @pytest.mark.parametrize("scope", ["tensor", "all"])
 def test_norms_are_of_each_tensor_or_of_all(scope):
-    rule = Guarded(_lstm(), Adam(0.01), theta=0.7, scope=scope)
+    rule = Guarded(_lstm(), Adam(0.01), theta=0.7, scope=scope, adapts=False)
     deltas, state = run(rule, gradients())
     fallbacks, _ = run(Adam(0.01), gradients())
     for delta, fallback in zip(deltas, fallbacks, strict=True):
@@ -143,7 +143,7 @@ def test_each_batch_entry_is_guarded_for_itself():
 
 
 def test_a_corrupted_state_recovers_where_it_is_corrupted():
-    rule = Guarded(_lstm(), SGD(0.1))
+    rule = Guarded(_lstm(), SGD(0.1), scope="tensor")
     _, state = run(rule, gradients(2))
     corrupted = tf.nest.map_structure(lambda leaf: leaf.numpy(), state.rule)
     tf.nest.flatten(corrupted)[0][3, 1] = np.nan
@@ -244,6 +244,7 @@ def test_its_configuration_is_json_and_makes_it_again():
         ({"theta": "2"}, "theta must be at least 0. Received: theta='2'."),
         ({"theta": math.nan}, "theta must be at least 0. Received: theta=nan."),
         ({"scope": "layer"}, "scope must be one of ['all', 'tensor']"),
+        ({"mode": "relative", "theta": 0.5, "adapts": True}, "adapts must go with mode='trust'."),
         ({"budget": 1.0}, "budget must go with mode='budget'."),
         ({"backtracking": True}, "backtracking must go with mode='relative' or 'budget'."),
         ({"mode": "relative", "theta": 1}, "theta must be below 1 with mode='relative'."),
