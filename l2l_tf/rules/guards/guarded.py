@@ -38,7 +38,7 @@ class Guarded(keras.layers.Layer):
     The radius depends on the mode:
 
     - "trust": r = theta |d|, around any fallback. A practical promise, not a theorem. Theta adapts:
-      it grows while differences help, up to five times its first value, and shrinks when they do
+      it grows while differences help, up to ten thirds of its first value, and shrinks when they do
       not (`l2l_tf.rules.guards.adapting`).
     - "relative": the same with theta < 1 around gradient descent, d = -eta g. Where eta <= 1 / beta
       for a beta-smooth loss, each step decreases it by (eta / 2) (1 - theta^2) |g|^2 or more.
@@ -77,7 +77,7 @@ class Guarded(keras.layers.Layer):
         rule: Rule,
         fallback: Rule,
         mode: str = "trust",
-        theta: float = 2.0,
+        theta: float = 1.5,
         scope: str = "all",
         adapts: bool | None = None,
         budget: float | None = None,
