@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from l2l_tf.rules.sums import sum_of_all
 
-# The change of the logarithm of theta in a step. A step that is too long costs more than one that is
-# too short, so theta shrinks twice as fast as it grows.
+# The change of the logarithm of theta in a step. A step that is too long costs more than one that
+# is too short, so theta shrinks twice as fast as it grows.
 _GROWTH = 0.1
 _SHRINKAGE = 0.2
 # The range of theta, relative to its first value.
