@@ -9,8 +9,8 @@ and the gradients take. `rule` is the rule's own step on a vector of as many gra
 
 Over minutes, this machine's speed differs by more than the two do. The ratios that have limits
 therefore come from further processes, each of which alternates between two things: the optimizer's
-step and the rule's, or tracing a training step of the paper's network for CIFAR-10 with the
-optimizer and with Adam.
+step and the rule's, the step with a guard and without, or tracing a training step of the paper's
+network for CIFAR-10 with the optimizer and with Adam.
 """
 
 import json
@@ -43,9 +43,14 @@ _COMPILERS = ("graph", "xla")
 _CIFAR_NET = "cifar"
 # Pairs that alternate in one process.
 _JOINT_UPDATE = "learned_and_rule"
+_GUARD = "guarded_and_learned"
 _TRACING = "learned_and_adam"
 # The limits that the project sets itself.
-_BARS = {"joint update / rule": 1.15, "tracing: learned / adam": 1.2}
+_BARS = {
+    "joint update / rule": 1.15,
+    "guarded / learned": 1.15,
+    "tracing: learned / adam": 1.2,
+}
 # The steps of a round together take this long, unless one step takes longer.
 _SECONDS_OF_ROUND = 0.1
 _MIN_ROUNDS = 11
@@ -67,7 +72,10 @@ def main(_: Sequence[str]) -> None:
         if optimizer == _TRACING:
             result = _trace_in_turns()
         elif optimizer == _JOINT_UPDATE:
-            result = _step_in_turns(network)
+            num_coordinates = sum(one.size for one in _parameters(network))
+            result = _in_turns(_made_step(network, "learned"), _rule_step(num_coordinates)[0])
+        elif optimizer == _GUARD:
+            result = _in_turns(_made_step(network, "guarded"), _made_step(network, "learned"))
         else:
             result = _step(network, optimizer, compiler)
         print(json.dumps(result))
@@ -83,6 +91,7 @@ def main(_: Sequence[str]) -> None:
                 if (optimizer, compiler) != ("rule", "xla"):
                     rows.append(_measure(network, optimizer, compiler))
         rows.append(_measure(network, _JOINT_UPDATE, "graph"))
+        rows.append(_measure(network, _GUARD, "graph"))
     rows.append(_measure(_CIFAR_NET, _TRACING, "graph"))
     bars = _bars(rows)
     contents: dict[str, Any] = {
@@ -122,7 +131,11 @@ def _measure(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
 
 def _bars(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the ratios that have limits; null for one whose measurement failed."""
-    names = {_JOINT_UPDATE: "joint update / rule", _TRACING: "tracing: learned / adam"}
+    names = {
+        _JOINT_UPDATE: "joint update / rule",
+        _GUARD: "guarded / learned",
+        _TRACING: "tracing: learned / adam",
+    }
     return [
         {
             "bar": names[row["optimizer"]],
@@ -158,20 +171,21 @@ def _step(network: str, optimizer: str, compiler: str) -> dict[str, Any]:
     }
 
 
-def _step_in_turns(network: str) -> dict[str, Any]:
-    """Returns the time of the joint update as a multiple of the rule's own step."""
-    parameters = _parameters(network)
-    rule, _ = _rule_step(sum(parameter.size for parameter in parameters))
-    learned, *_ = _optimizer_step(parameters, "learned", "graph")
+def _made_step(network: str, optimizer: str) -> Callable[[], Any]:
+    return _optimizer_step(_parameters(network), optimizer, "graph")[0]
+
+
+def _in_turns(ours: Callable[[], Any], others: Callable[[], Any]) -> dict[str, Any]:
+    """Returns the time of one step as a multiple of another's."""
     # The first step of each traces.
-    slower = max(time_steps(step, 0, 2)[1] for step in (learned, rule))
+    slower = max(time_steps(step, 0, 2)[1] for step in (ours, others))
     num_steps = max(1, int(_SECONDS_OF_ROUND / slower))
 
     def seconds_of(step: Callable[[], Any]) -> float:
         return statistics.mean(time_steps(step, 0, num_steps))
 
     num_rounds = max(_MIN_ROUNDS, int(_TURNS_SECONDS.value / (2 * num_steps * slower)))
-    ratios = _ratios(lambda: seconds_of(learned), lambda: seconds_of(rule), num_rounds)
+    ratios = _ratios(lambda: seconds_of(ours), lambda: seconds_of(others), num_rounds)
     return {**ratios, "steps_per_round": num_steps}
 
 
@@ -264,6 +278,10 @@ def _make(optimizer: str) -> Any:
     from benchmarks.contenders.ours import make_rule
     from l2l_tf.delivery import LearnedOptimizer
 
+    if optimizer == "guarded":
+        from l2l_tf.rules import Adam, Guarded
+
+        return LearnedOptimizer(Guarded(make_rule(), Adam(1e-3)))
     state_dtype = "bfloat16" if optimizer == "learned_bfloat16" else "float32"
     return LearnedOptimizer(make_rule(), state_dtype=state_dtype)
 

@@ -22,7 +22,9 @@ from l2l_tf.startup import prepare_imports
 
 if TYPE_CHECKING:
     from l2l_tf.delivery import (
+        GuardReport,
         LearnedOptimizer,
+        LossGuard,
         NumStepsFromFit,
         export_rule,
         list_rules,
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "GuardReport",
     "LearnedOptimizer",
+    "LossGuard",
     "MetaTrainer",
     "MetaTrainingSettings",
     "NumStepsFromFit",
@@ -49,7 +53,9 @@ __all__ = [
 
 # The subpackage that defines each name.
 _HOMES = {
+    "GuardReport": "l2l_tf.delivery",
     "LearnedOptimizer": "l2l_tf.delivery",
+    "LossGuard": "l2l_tf.delivery",
     "MetaTrainer": "l2l_tf.training",
     "MetaTrainingSettings": "l2l_tf.training",
     "NumStepsFromFit": "l2l_tf.delivery",

@@ -59,7 +59,7 @@ def classification(
     model: keras.Model,
     dataset: datasets.Dataset,
     examples: datasets.Examples,
-    initial_stddev: float,
+    initial_stddev: float | None,
 ) -> ClassificationProblem:
     """Returns the problem of a model on one part of a data set, named after both."""
     return ClassificationProblem(

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from l2l_tf.delivery.chunk_rows import RowsInArrays, RowsInPlace, rows_of
@@ -46,8 +45,9 @@ class CoordinateGroup(Group):
         self.layout = FlatLayout(shapes)
         self.dtype = tf.as_dtype(getattr(rule, "compute_dtype", "float32"))
         num_coordinates = self.layout.num_coordinates
-        has_small_state = getattr(rule, "has_small_state", False)
-        can_be_cut = isinstance(rule, keras.layers.Layer) and not has_small_state
+        # Only a learned rule has one.
+        is_learned = hasattr(rule, "compute_dtype")
+        can_be_cut = is_learned and not getattr(rule, "has_small_state", False)
         is_cut = can_be_cut and 0 < 2 * chunk_size <= num_coordinates
         self.num_chunks = num_coordinates // chunk_size - 1 if is_cut else 0
         self.chunk_size = chunk_size if is_cut else 0
@@ -102,6 +102,11 @@ class CoordinateGroup(Group):
             [variable.value for variable in self.rest_state],
             [variable.value for variable in self.chunk_state],
         )
+
+    def restart(self) -> None:
+        variables = [*self.rest_state, *self.chunk_state]
+        for variable, (index, count, _, shape) in zip(variables, self._plan(), strict=True):
+            variable.assign(self._initializer(index, count)(shape, variable.dtype))
 
     def step(self, request: Request, state: tuple[list[Any], list[Any]]) -> Step:
         given = zip(request.gradients, self.layout.shapes, strict=True)

@@ -83,6 +83,10 @@ class Group(abc.ABC):
         """The state's TensorFlow variables, as a nest."""
 
     @abc.abstractmethod
+    def restart(self) -> None:
+        """Returns the rule's state to the initial one."""
+
+    @abc.abstractmethod
     def step(self, request: Request, state: Any) -> Step:
         """Computes one step of the rule without applying it.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from l2l_tf.checks import check_count, check_one_of
 from l2l_tf.delivery.assignment import Assignment, assign
 from l2l_tf.delivery.gradient_history import GradientHistory, limit_after, note_step
 from l2l_tf.delivery.group import Group
+from l2l_tf.delivery.guarded_group import GuardedGroup, GuardVariables
 from l2l_tf.delivery.horizon import Horizon
 from l2l_tf.delivery.joint_update import Part, dense, update_jointly
 from l2l_tf.delivery.optimizer_arguments import (
@@ -49,6 +50,7 @@ from l2l_tf.delivery.saved_state import (
 from l2l_tf.delivery.use import RuleUse
 from l2l_tf.keras_internals import JointOptimizer
 from l2l_tf.rules.execution.chunks import CHUNK_SIZE
+from l2l_tf.rules.guards.guarded import Guarded, guarded
 from l2l_tf.rules.routing import Route, assign_routes
 from l2l_tf.rules.rule import Rule
 
@@ -60,7 +62,7 @@ _MEND = "Mend the data or lower the learning rate, or go on without such steps: 
 
 
 def load(
-    name_or_path: str | Path, replay: bool = True, **optimizer_arguments: Any
+    name_or_path: str | Path, replay: bool = True, guard: Any = None, **optimizer_arguments: Any
 ) -> "LearnedOptimizer":
     """Returns a Keras optimizer around a saved rule.
 
@@ -78,6 +80,9 @@ def load(
         name_or_path: the name of a shipped rule (`l2l_tf.list_rules`), or the folder of a saved
             rule.
         replay: whether to check first that the rule reproduces the golden trajectory of its card.
+        guard: keeps the rule near a hand-designed one (docs/guarantees.md): that rule, such as
+            `l2l_tf.rules.Adam(0.001)`, or a dictionary of the arguments of `l2l_tf.rules.guarded`
+            after the first. None leaves the rule alone.
         **optimizer_arguments: the arguments of `LearnedOptimizer` other than the rule.
 
     Raises:
@@ -88,7 +93,11 @@ def load(
     check_backend()
     check_flag("replay", replay)
     path = find_rule(name_or_path)
-    optimizer = LearnedOptimizer(load_rule(path, replay=replay), **optimizer_arguments)
+    rule: Rule = load_rule(path, replay=replay)
+    if guard is not None:
+        settings = guard if isinstance(guard, Mapping) else {"fallback": guard}
+        rule = guarded(rule, **settings)
+    optimizer = LearnedOptimizer(rule, **optimizer_arguments)
     optimizer._hidden.use = path.name, use_of(path)
     return optimizer
 
@@ -157,6 +166,10 @@ class LearnedOptimizer(JointOptimizer):
         num_skipped_steps: int64 variable `[]`: the number of steps skipped so far, either because
             something was not finite or because a gradient was far beyond earlier ones.
         num_outlier_steps: int64 variable `[]`: the number of those skipped for the latter reason.
+        num_guarded_steps: the number of steps so far in which a guard has cut a delta
+            (`l2l_tf.rules.Guarded`). Of several guarded rules, each counts its own.
+        mean_cut_share: the share of the rule's difference from the fallback that the guard has cut,
+            in the mean over all steps, and over guarded rules. Zero without a guard.
 
     Raises:
         TypeError: `rule` is not a rule, or `routes` is not a list of routes.
@@ -406,7 +419,49 @@ class LearnedOptimizer(JointOptimizer):
     @property
     def num_taken_steps(self) -> int:
         """The number of updates so far that were not skipped."""
-        return int(self.iterations) - int(self.num_skipped_steps.numpy())
+        return int(self.iterations.numpy()) - int(self.num_skipped_steps.numpy())
+
+    @property
+    def num_guarded_steps(self) -> int:
+        """The number of steps in which a guard has cut a delta."""
+        return sum(int(guard.num_guarded.numpy()) for guard in self._guards())
+
+    @property
+    def mean_cut_share(self) -> float:
+        """The share of the rule's difference from the fallback that the guard has cut."""
+        shares = [float(guard.mean_share.numpy()) for guard in self._guards()]
+        return sum(shares) / max(1, len(shares))
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether any of the rules is inside a guard."""
+        return any(isinstance(rule, Guarded) for rule in self._hidden.rules)
+
+    def hand_over(self, num_steps: int) -> None:
+        """Has the fallbacks of guarded rules alone take the next steps, all from a new state.
+
+        Args:
+            num_steps: the number of steps.
+
+        Raises:
+            ValueError: no rule is inside a guard, or the number is not a positive integer.
+        """
+        check_count("num_steps", num_steps, "Give the number of steps for the fallback.")
+        if not self.is_guarded:
+            raise ValueError(
+                "An optimizer must have a guard to hand over to its fallback. "
+                f"Received: {self.name!r} without one. Load its rule with guard=."
+            )
+        for group in self._groups():
+            if isinstance(group, GuardedGroup):
+                group.restart()
+        for guard in self._guards():
+            guard.fallback_until.assign(self.num_taken_steps + num_steps)
+
+    def _guards(self) -> list[GuardVariables]:
+        """Returns the variables of each guard, or an empty list before `build`."""
+        groups = [group for group in self._groups() if isinstance(group, GuardedGroup)]
+        return [group.guard for group in groups if group.guard is not None]
 
     @property
     def _needs_num_steps(self) -> bool:

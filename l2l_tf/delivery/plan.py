@@ -9,8 +9,11 @@ import numpy as np
 from l2l_tf.delivery.assignment import Assignment
 from l2l_tf.delivery.coordinate_group import CoordinateGroup
 from l2l_tf.delivery.group import Group
+from l2l_tf.delivery.guarded_group import GuardedGroup
 from l2l_tf.delivery.tensor_group import TensorGroup
 from l2l_tf.parameter_spec import ParameterSpec
+from l2l_tf.rules.guards.guarded import Guarded
+from l2l_tf.rules.guards.recovery import Recovering
 from l2l_tf.rules.rule import Rule
 
 # Names and shapes of an optimizer's variables, in order.
@@ -119,6 +122,10 @@ def _group(
     rule: Rule, positions: Sequence[int], shapes: Sequence[tuple[int, ...]], options: Options
 ) -> Group:
     """Returns the group for a rule and its variables."""
+    if isinstance(rule, Guarded):
+        inside = _group(Recovering(rule.rule), positions, shapes, options)
+        fallback = None if rule.descent else _group(rule.fallback, positions, shapes, options)
+        return GuardedGroup(rule, inside, fallback, shapes)
     if rule.is_coordinatewise:
         return CoordinateGroup(rule, positions, shapes, options.chunk_size, options.state_dtype)
     # Without their paths, which change when a model is saved and loaded.

@@ -60,6 +60,10 @@ class TensorGroup(Group):
     def state(self) -> list[Any]:
         return [variable.value for variable in self._state]
 
+    def restart(self) -> None:
+        for index, variable in enumerate(self._state):
+            variable.assign(self._initializer(index)(variable.shape, variable.dtype))
+
     def step(self, request: Request, state: list[Any]) -> Step:
         shapes = self._bound.layout.shapes
         gradients = [

@@ -7,6 +7,8 @@ from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.distilled import DistilledRule
 from l2l_tf.rules.general import GeneralRule
+from l2l_tf.rules.guards.guarded import Guarded, guarded
+from l2l_tf.rules.guards.loss_guarded import LossGuarded
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop, with_nesterov
 from l2l_tf.rules.rnnprop import RNNprop
@@ -30,6 +32,8 @@ __all__ = [
     "DistilledRule",
     "FlatLayout",
     "GeneralRule",
+    "Guarded",
+    "LossGuarded",
     "Muon",
     "NAdam",
     "NesterovRNNprop",
@@ -41,5 +45,6 @@ __all__ = [
     "ScheduledRule",
     "StepInfo",
     "TensorState",
+    "guarded",
     "with_nesterov",
 ]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from l2l_tf.rules.execution.chunks import CHUNK_SIZE, InChunks
@@ -69,7 +68,8 @@ class OnCoordinates(BoundRule):
 
     def for_steps(self) -> BoundRule:
         # Hand-designed rules have little state, and may have one learning rate per coordinate.
-        if not isinstance(self.rule, keras.layers.Layer):
+        # Only a learned rule has a dtype of its own.
+        if not hasattr(self.rule, "compute_dtype"):
             return self
         return self.cut(CHUNK_SIZE if self.num_coordinates > CHUNK_SIZE else 0)
 

@@ -16,7 +16,7 @@ def test_the_benchmark_measures_each_optimizer_and_says_how_it_stands_to_its_bar
         (one["network"], one["optimizer"], one["compiler"]): one for one in results["measurements"]
     }
     assert not any("error" in row for row in rows.values())
-    assert len(rows) == 9
+    assert len(rows) == 10
     for compiler in ("graph", "xla"):
         # 80 floats of 4 or 2 bytes, and Adam's 2 of 4, for 10,000 coordinates.
         for optimizer, wanted in (("learned", 320), ("learned_bfloat16", 160), ("adam", 8)):
@@ -26,9 +26,10 @@ def test_the_benchmark_measures_each_optimizer_and_says_how_it_stands_to_its_bar
             assert row["median"] > 0
     ratios = {
         "joint update / rule": rows["mlp_10k", "learned_and_rule", "graph"],
+        "guarded / learned": rows["mlp_10k", "guarded_and_learned", "graph"],
         "tracing: learned / adam": rows["cifar", "learned_and_adam", "graph"],
     }
-    assert [row["rounds"] for row in ratios.values()] == [11, 2]
+    assert [row["rounds"] for row in ratios.values()] == [11, 11, 2]
     assert {bar["bar"]: bar["ratio"] for bar in results["bars"]} == {
         name: row["ratio"] for name, row in ratios.items()
     }

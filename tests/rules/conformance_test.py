@@ -292,9 +292,9 @@ def test_an_export_is_the_rule_for_keras_and_for_tensorflow_alone(name, tmp_path
     for step, gradients in enumerate(_gradients()):
         given = {f"gradient_{one}": two for one, two in zip(names, gradients, strict=True)}
         update = module.signatures["update"]
-        counts = {"step": tf.constant(step), "num_steps": tf.constant(NUM_STEPS)}
-        counts = {one: counts[one] for one in counts if one in update.structured_input_signature[1]}
-        answer = update(**given, **state, **parameters, **counts)
+        told = {"step": tf.constant(step), "num_steps": tf.constant(NUM_STEPS), **parameters}
+        told = {one: told[one] for one in told if one in update.structured_input_signature[1]}
+        answer = update(**given, **state, **told)
         deltas = [answer.pop(f"delta_{one}") for one in names]
         _assert_close(deltas, expected[step])
         state = answer

@@ -9,10 +9,12 @@ import numpy as np
 from l2l_tf.rules import (
     BASELINES,
     NAG,
+    SGD,
     AdamW,
     CoordinatewiseLSTM,
     DistilledRule,
     GeneralRule,
+    Guarded,
     Muon,
     NAdam,
     NesterovRNNprop,
@@ -60,6 +62,9 @@ LEARNED: dict[str, Callable[[int, str], Any]] = {
     "routed_to_tensors": lambda seed, dtype: RoutedRule(
         _lstm(seed, dtype), [Route(TensorRule(dtype=dtype), name="kernel|parameter_0|pair")]
     ),
+    "guarded": lambda seed, dtype: Guarded(
+        _lstm(seed, dtype), SGD(0.05), "budget", theta=0.5, budget=0.1
+    ),
 }
 HAND_DESIGNED: dict[str, Callable[[], Any]] = {
     name: lambda make=make: make(0.05) for name, make in BASELINES.items()
@@ -68,6 +73,7 @@ HAND_DESIGNED: dict[str, Callable[[], Any]] = {
     "adamw": lambda: AdamW(0.05, schedule=_cosine()),
     "nadam": lambda: NAdam(0.05),
     "muon": lambda: Muon(0.05),
+    "guarded_sgd": lambda: Guarded(SGD(0.3, momentum=0.9), AdamW(0.05), theta=2.0),
 }
 
 

@@ -1,0 +1,1 @@
+"""Guards, which keep a rule near a hand-designed one."""
