@@ -55,8 +55,8 @@ def main(strategy: tf.distribute.Strategy) -> None:
     FLAGS.set_default("num_coordinates", 200)
     FLAGS.set_default("problem", _PROBLEMS)
     name, rule = _teacher()
-    problems = {one: PROBLEMS[one]() for one in _problem_names()}
     counts = _tap_counts()
+    problems = {one: PROBLEMS[one]() for one in _problem_names()}
     seeds = task_seeds(FLAGS.seed, "train", 0, 2)
     progress = keras.utils.Progbar(3 * len(problems), unit_name="record or evaluation")
     fitted, held_out = (

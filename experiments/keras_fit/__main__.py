@@ -28,7 +28,14 @@ from l2l_tf.files import write_json
 from l2l_tf.reporting import Row, format_table, result_row
 from l2l_tf.reporting.figures import Panel, draw_curves
 
-flags.DEFINE_enum("network", "mlp20_sigmoid", sorted(WORKLOADS), "Network to train.")
+flags.DEFINE_enum(
+    "network",
+    "mlp20_sigmoid",
+    sorted(WORKLOADS),
+    "Network to train.",
+    # Style transfer has a flag of this name, and tests import both.
+    allow_override=True,
+)
 flags.DEFINE_integer("num_epochs", 20, "Number of epochs of each run.", 1)
 flags.DEFINE_integer(
     "steps_per_epoch", None, "Number of minibatches in an epoch. By default, all of the data.", 1

@@ -381,7 +381,7 @@ def test_a_saved_rule_is_evaluated_on_another_variant(evaluated_alone):
 @pytest.mark.slow
 def test_a_rule_that_must_know_the_horizon_is_told_that_of_the_run(tmp_path):
     finals = []
-    for num_steps in (10, 20):
+    for num_steps in (10, 40):
         _run(
             "--mode=evaluate",
             "--rule=general",
@@ -660,7 +660,7 @@ CASES = {
     "learned_rule": (
         ["--learned_rule=gru"],
         "FATAL Flags parsing error: flag --learned_rule=gru: value should be one of "
-        "<general|lstm|nesterov_rnnprop|rnnprop>\n"
+        "<distilled|general|lstm|nesterov_rnnprop|rnnprop>\n"
         "Pass --helpshort or --helpfull to see help on flags.",
     ),
     "flag_of_another_rule": (
