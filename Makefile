@@ -2,7 +2,7 @@ PYTHON ?= python3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test benchmark reproduce-mnist lint format clean
+.PHONY: help env demo test docs benchmark reproduce-mnist lint format clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -23,6 +23,10 @@ demo: env ## Meta-train a small rule and compare it; then train a Keras model wi
 
 test: env ## Run all the tests that this machine can run.
 	.venv/bin/pytest -n 2 --dist=loadfile
+
+docs: env ## Build the documentation into build/site.
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 benchmark: env ## Time meta-steps and inner steps next to JAX and PyTorch, where installed.
 	.venv/bin/python -m benchmarks.engine --output=benchmarks/results.json

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from l2l_tf.evaluation import evaluate, tune
     from l2l_tf.training import MetaTrainer, MetaTrainingSettings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "GuardReport",

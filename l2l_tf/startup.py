@@ -21,6 +21,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+# The descriptor that C++ writes to. In a notebook, `sys.stderr` has another one.
+_STANDARD_ERROR = 2
+
 # Passes on all lines except those at level INFO and the heading that TensorFlow prints above the
 # first of them. Runs as a separate process, to survive if TensorFlow aborts the main one.
 _FILTER = r"""
@@ -103,11 +106,9 @@ def _without_information() -> Iterator[None]:
     # In a frozen application, the executable is not Python and can't run the filter.
     command = None if getattr(sys, "frozen", False) else sys.executable
     try:
-        descriptor = sys.stderr.fileno()
-        kept = os.dup(descriptor)
-    except (AttributeError, OSError, ValueError):
-        # In a notebook, standard error is not a file, and the descriptor's output is not shown.
-        command = None
+        kept = os.dup(_STANDARD_ERROR)
+    except OSError:
+        command = None  # It is closed.
     if not command:
         yield
         return
@@ -119,13 +120,19 @@ def _without_information() -> Iterator[None]:
         os.close(kept)
         yield
         return
-    sys.stderr.flush()
+    _flush()
     # Not None, since a pipe was requested.
-    os.dup2(passing_on.stdin.fileno(), descriptor)  # type: ignore[union-attr]
+    os.dup2(passing_on.stdin.fileno(), _STANDARD_ERROR)  # type: ignore[union-attr]
     try:
         yield
     finally:
-        sys.stderr.flush()
-        os.dup2(kept, descriptor)
+        _flush()
+        os.dup2(kept, _STANDARD_ERROR)
         os.close(kept)
         passing_on.communicate()
+
+
+def _flush() -> None:
+    """Writes what Python has buffered, before the descriptor leads elsewhere."""
+    if sys.stderr is not None:
+        sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The sources follow the map in README.md."""
+"""The sources follow the map in docs/map.md."""
 
 import ast
 import re
@@ -29,8 +29,10 @@ NEVER = {
 
 
 def _map() -> list[str]:
-    """Returns the modules that README.md draws, from top to bottom, each package after its own."""
-    (drawing,) = re.findall(r"^l2l_tf/\n(.*?)^\S", (ROOT / "README.md").read_text(), re.S | re.M)
+    """Returns the modules of the map, from top to bottom, each package after its own modules."""
+    (drawing,) = re.findall(
+        r"^l2l_tf/\n(.*?)^\S", (ROOT / "docs" / "map.md").read_text(), re.S | re.M
+    )
     return _modules_in(drawing)
 
 

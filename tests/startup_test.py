@@ -75,6 +75,20 @@ def test_a_command_prints_its_own_lines_alone():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stream", ["open(os.dup(2), 'w')", "io.StringIO()", "None"])
+def test_tensorflow_is_quiet_where_standard_error_is_replaced_as_in_notebooks(tmp_path, stream):
+    (tmp_path / "tensorflow.py").write_text("import os; os.write(2, b'I0000 1 a.cc:1] idle\\n')")
+    program = (
+        "import io, os, sys\n"
+        f"sys.stderr = {stream}\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import l2l_tf, tensorflow\n"
+        "os.write(2, b'mine')\n"
+    )
+    assert _standard_error(program) == "mine"
+
+
+@pytest.mark.slow
 def test_who_asks_for_tensorflows_lines_gets_them():
     lines = _standard_error("import l2l_tf, tensorflow", TF_CPP_MIN_LOG_LEVEL="0")
     assert "oneDNN custom operations are on" in lines

@@ -23,6 +23,7 @@ class RuleUse:
             largest of several.
         fails_with: where it performs poorly: activations, networks, lengths of training.
         instead: the name of the rule to use in such cases. None if the package has no better one.
+        learned_on: what it was trained on, in words.
 
     Raises:
         TypeError: an attribute has the wrong type.
@@ -35,6 +36,7 @@ class RuleUse:
     num_steps: int | tuple[int, int]
     fails_with: tuple[str, ...] = ()
     instead: str | None = None
+    learned_on: str = ""
 
     def __post_init__(self) -> None:
         stddev = self.initial_stddev
@@ -47,12 +49,13 @@ class RuleUse:
             or not isinstance(self.num_steps, int | list | tuple)
             or any(type(number) is not int for number in self.range_of_steps)
             or not isinstance(self.instead, str | None)
+            or not isinstance(self.learned_on, str)
         ):
             raise TypeError(
                 "A rule's use must hold purpose (text), trains_models (true or false), "
                 "initial_stddev (a number with a decimal point, or null), num_steps (an integer "
-                "or a list of two), fails_with (a list of texts) and instead (a rule's name, or "
-                f"null). Received: {self}. Correct the entry of another kind."
+                "or a list of two), fails_with (a list of texts), instead (a rule's name, or null) "
+                f"and learned_on (text). Received: {self}. Correct the entry of another kind."
             )
         numbers = self.range_of_steps
         is_range = len(numbers) == 2 and 1 <= numbers[0] <= numbers[1]

@@ -17,8 +17,9 @@ ENTRY = {
     "num_steps": 100,
     "fails_with": ["relu"],
     "instead": "other",
+    "learned_on": "one network",
 }
-USE = RuleUse("small networks", True, 0.01, 100, ("relu",), "other")
+USE = RuleUse("small networks", True, 0.01, 100, ("relu",), "other", "one network")
 
 
 def test_a_card_says_what_a_rule_is_for():
@@ -53,6 +54,7 @@ def test_a_rule_may_be_learned_over_a_range_of_steps():
         ({"fails_with": "relu"}, TypeError, "fails_with"),
         ({"fails_with": [1]}, TypeError, "fails_with"),
         ({"instead": ["other"]}, TypeError, "instead"),
+        ({"learned_on": None}, TypeError, "learned_on"),
         ({"horizon": 1}, ValueError, "horizon"),
     ],
 )
