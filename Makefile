@@ -22,7 +22,7 @@ demo: env ## Meta-train a small rule and compare it; then train a Keras model wi
 		--baselines=adam,muon_cosine --output_dir=results/demo_keras_fit
 
 test: env ## Run all the tests that this machine can run.
-	.venv/bin/pytest -n 2 --dist=loadfile
+	.venv/bin/pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
 benchmark: env ## Time meta-steps and inner steps next to JAX and PyTorch, where installed.
 	.venv/bin/python -m benchmarks.engine --output=benchmarks/results.json
