@@ -22,7 +22,7 @@ demo: env ## Meta-train a small rule and compare it; then train a Keras model wi
 		--baselines=adam,muon_cosine --output_dir=results/demo_keras_fit
 
 test: env ## Run all the tests that this machine can run.
-	.venv/bin/pytest -n 2 --dist=loadfile
+	.venv/bin/pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
 docs: env ## Build the documentation into build/site.
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet

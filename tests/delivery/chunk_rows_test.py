@@ -33,7 +33,9 @@ def _double_each_row(rows, is_finite):
 def test_rows_are_replaced_or_left_as_they_were(kind, jit_compile, dtype, is_finite, wanted):
     variable = tf.Variable(START, dtype=dtype)
     step = tf.function(
-        lambda is_finite: _double_each_row(kind([variable]), is_finite), jit_compile=jit_compile
+        lambda is_finite: _double_each_row(kind([variable]), is_finite),
+        autograph=False,
+        jit_compile=jit_compile,
     )
     step(tf.constant(is_finite))
     np.testing.assert_array_equal(variable.numpy(), wanted)

@@ -38,7 +38,7 @@ def _apply(how: str, optimizer: LearnedOptimizer, variable: keras.Variable):
     return apply if how == "eager" else tf.function(apply, jit_compile=compiled[how])
 
 
-@tf.function
+@tf.function(autograph=False)
 def _is_outlier(history: tuple[tf.Variable, ...], sizes: tf.Tensor) -> tf.Tensor:
     """Adds steps to a history and returns which of them are outliers."""
 
@@ -360,7 +360,7 @@ def test_absurd_gradients_in_one_of_a_hundred_steps_hardly_change_where_training
     initial_values = [one.numpy() for one in values]
 
     # Compiled once, for both trainings.
-    @tf.function(jit_compile=True)
+    @tf.function(autograph=False, jit_compile=True)
     def run(poison: tf.Tensor) -> tf.Tensor:
         def one_step(step: tf.Tensor) -> tuple[tf.Tensor]:
             with tf.GradientTape() as tape:

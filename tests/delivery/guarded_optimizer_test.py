@@ -24,7 +24,7 @@ def _after_steps(optimizer, num_steps=3, jit_compile=False):
     variables = _variables()
     optimizer.build(variables)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def step():
         gradients = [0.5 * tf.convert_to_tensor(one) + 0.1 for one in variables]
         optimizer.apply(gradients, variables)

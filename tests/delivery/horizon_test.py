@@ -253,7 +253,7 @@ def test_on_two_devices_it_takes_the_steps_of_one(two_devices):
         variable, optimizer = keras.Variable(np.ones((2, 2))), _optimizer(3)
         optimizer.build([variable])
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         two_devices.run(lambda: optimizer.apply([gradient], [variable]))
 

@@ -51,7 +51,7 @@ def test_what_is_a_bfloat16_stays_as_it_is():
 def test_the_same_seed_rounds_alike_however_it_is_compiled(jit_compile):
     values = tf.random.stateless_normal([50, 3], [0, 0])
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def compiled(seed):
         return rounded_at_random(values, noise_for(values.shape, seed))
 
@@ -133,7 +133,7 @@ def test_a_long_run_ends_where_that_in_float32_does():
             optimizer.apply([tape.gradient(loss, variable.value)], [variable])
             return (step + 1,)
 
-        @tf.function(jit_compile=True)
+        @tf.function(autograph=False, jit_compile=True)
         def run() -> tf.Tensor:
             tf.while_loop(lambda step: step < 10_000, one_step, (tf.constant(0),))
             return loss_of()

@@ -32,7 +32,7 @@ def _run(rule, problem, seed, lengths, **options):
     iterate = start(rule, problem, seed)
     losses = [iterate.losses[tf.newaxis]]
 
-    @tf.function
+    @tf.function(autograph=False)
     def compiled(iterate, num_steps):
         return unroll(rule, problem, seed, iterate, num_steps, **options)
 
@@ -152,7 +152,7 @@ def test_a_trajectory_is_that_of_numpy(rule, deltas_of, dtype, kind):
         problem, deltas_of or functools.partial(_lstm_deltas, rule), num_steps
     )
     first = start(rule, problem, SEED)
-    steps, last = tf.function(unroll)(
+    steps, last = tf.function(unroll, autograph=False)(
         rule, problem, SEED, first, num_steps, record=("gradients", "deltas")
     )
     # float32: numbers of order 10 at 7 digits, over 5 steps; Adam's 1 - beta_2^t has only 4 digits.
@@ -172,7 +172,7 @@ def test_eager_steps_are_those_of_a_graph(problem):
     rule = _lstm()
     first = start(rule, problem, SEED)
     eager_steps, eager = unroll(rule, problem, SEED, first, 4, record=("gradients", "deltas"))
-    steps, compiled = tf.function(unroll)(
+    steps, compiled = tf.function(unroll, autograph=False)(
         rule, problem, SEED, first, 4, record=("gradients", "deltas")
     )
     for one, other in zip(
@@ -190,9 +190,11 @@ def test_xla_agrees_within_rounding():
         first = start(rule, problem, seed)
         return unroll(rule, problem, seed, first, 4, record=("gradients", "deltas"))
 
-    plain = tf.nest.flatten(tf.function(run)(SEED))
+    plain = tf.nest.flatten(tf.function(run, autograph=False)(SEED))
     for one, other in zip(
-        tf.nest.flatten(tf.function(run, jit_compile=True)(SEED)), plain, strict=True
+        tf.nest.flatten(tf.function(run, autograph=False, jit_compile=True)(SEED)),
+        plain,
+        strict=True,
     ):
         # Draws of normal numbers alone differ by 1e-6; numbers of order 10, over 4 steps.
         np.testing.assert_allclose(one, other, atol=1e-4)
@@ -409,9 +411,9 @@ def test_losses_and_gradients_are_constants_to_a_tape_unless_asked_for(wrap):
 
 @rules_on_problems
 def test_one_trace_serves_every_unroll_of_one_length_of_every_task(rule, problem):
-    begin = tf.function(lambda seed: start(rule, problem, seed))
+    begin = tf.function(lambda seed: start(rule, problem, seed), autograph=False)
 
-    @tf.function
+    @tf.function(autograph=False)
     def compiled(seed, iterate, num_steps):
         return unroll(rule, problem, seed, iterate, num_steps)
 

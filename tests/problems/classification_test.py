@@ -187,7 +187,7 @@ def test_a_task_is_the_same_eagerly_and_compiled_in_one_trace(jit_compile):
         parameters, batch = problem.initial_parameters(seed), problem.batch(seed, step)
         return parameters, batch, *_loss_and_gradients(problem, parameters, batch)
 
-    compiled = tf.function(run, jit_compile=jit_compile)
+    compiled = tf.function(run, autograph=False, jit_compile=jit_compile)
     for step in range(3):
         ours, theirs = (function(SEED, tf.constant(step)) for function in (run, compiled))
         for one, other in zip(tf.nest.flatten(ours[1]), tf.nest.flatten(theirs[1]), strict=True):
@@ -205,7 +205,7 @@ def test_tasks_side_by_side_are_the_tasks_run_apart():
     )
     seeds = task_seeds(0, "train", 0, 9)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(problem, seed):
         parameters, batch = problem.initial_parameters(seed), problem.batch(seed, tf.constant(2))
         return parameters, batch, *_loss_and_gradients(problem, parameters, batch)
@@ -326,7 +326,7 @@ def test_its_parameters_are_the_variables_of_the_model_without_further_axes():
 def test_images_are_no_part_of_a_graph():
     images = RNG.integers(0, 256, (5000, 8, 8, 1), dtype=np.uint8)
     problem = ClassificationProblem(mlp((8, 8, 1)), images, np.zeros(5000, np.int32))
-    function = tf.function(lambda seed: problem.batch(seed, tf.constant(0)))
+    function = tf.function(lambda seed: problem.batch(seed, tf.constant(0)), autograph=False)
     graph = function.get_concrete_function(tf.TensorSpec([2], tf.int32)).graph
     # The images are 320,000 bytes.
     assert len(graph.as_graph_def().SerializeToString()) < 30_000
@@ -382,7 +382,9 @@ def test_the_defaults():
 def test_gradient_descent_learns_the_digits():
     dataset = load("digits")
     problem = ClassificationProblem(mlp((8, 8, 1)), *dataset.train)
-    step_of = tf.function(lambda p, t: _loss_and_gradients(problem, p, problem.batch(SEED, t)))
+    step_of = tf.function(
+        lambda p, t: _loss_and_gradients(problem, p, problem.batch(SEED, t)), autograph=False
+    )
     parameters, losses = problem.initial_parameters(SEED), []
     for step in range(300):
         loss, gradients = step_of(parameters, tf.constant(step))
@@ -417,7 +419,7 @@ def test_each_replica_has_its_own_task(two_devices):
     def of_replica(seeds):
         return loss(seeds[tf.distribute.get_replica_context().replica_id_in_sync_group])
 
-    losses = tf.function(lambda: two_devices.run(of_replica, (seeds,)))()
+    losses = tf.function(lambda: two_devices.run(of_replica, (seeds,)), autograph=False)()
     losses = [float(part[0]) for part in two_devices.experimental_local_results(losses)]
     np.testing.assert_allclose(losses, [float(loss(seed)[0]) for seed in seeds], rtol=1e-5)
     assert losses[0] != losses[1]

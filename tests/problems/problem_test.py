@@ -135,7 +135,7 @@ def _operations(problem: Problem, seed_shape: list[int]) -> set[str]:
         return problem.loss(problem.initial_parameters(seed), problem.batch(seed, tf.constant(0)))
 
     spec = tf.TensorSpec(seed_shape, tf.int32)
-    graph = tf.function(losses).get_concrete_function(spec).graph
+    graph = tf.function(losses, autograph=False).get_concrete_function(spec).graph
     return {operation.type for operation in graph.get_operations()}
 
 
@@ -188,7 +188,7 @@ def test_stacked_tasks_are_the_same_when_compiled(jit_compile, num_tasks):
         return stacked.loss(stacked.initial_parameters(seeds), stacked.batch(seeds, step))
 
     arguments = task_seeds(0, "train", 0, num_tasks), tf.constant(3)
-    compiled = tf.function(losses, jit_compile=jit_compile)
+    compiled = tf.function(losses, autograph=False, jit_compile=jit_compile)
     np.testing.assert_allclose(compiled(*arguments), losses(*arguments), rtol=1e-5)
 
 

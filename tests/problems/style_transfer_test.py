@@ -212,7 +212,7 @@ def test_every_photo_and_every_corner_is_drawn():
 def test_tasks_side_by_side_are_the_tasks_run_apart(num_tasks):
     problem = _problem(num_images=2)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(problem, seed):
         parameters = problem.initial_parameters(seed)[0] + 1
         return _loss_and_gradient(problem, parameters, problem.batch(seed, tf.constant(0)))
@@ -228,7 +228,8 @@ def test_a_task_is_the_same_at_each_step_eagerly_and_compiled():
     problem = _problem()
     eager = problem.initial_parameters(SEED), problem.batch(SEED, tf.constant(0))
     compiled = tf.function(
-        lambda seed, step: (problem.initial_parameters(seed), problem.batch(seed, step))
+        lambda seed, step: (problem.initial_parameters(seed), problem.batch(seed, step)),
+        autograph=False,
     )(SEED, tf.constant(7))
     np.testing.assert_array_equal(compiled[0][0], eager[0][0])
     np.testing.assert_allclose(compiled[1]["block"], eager[1]["block"], rtol=1e-5)
@@ -245,7 +246,8 @@ def test_photos_and_weights_are_no_part_of_a_graph():
     photos = [np.zeros((256, 256, 3), np.uint8)] * 4
     problem = _problem(photos=photos)
     step = tf.function(
-        lambda seed: problem.loss(problem.initial_parameters(seed), problem.batch(seed, 0))
+        lambda seed: problem.loss(problem.initial_parameters(seed), problem.batch(seed, 0)),
+        autograph=False,
     )
     graph = step.get_concrete_function(tf.TensorSpec([2], tf.int32)).graph.as_graph_def()
     assert graph.ByteSize() < 100_000

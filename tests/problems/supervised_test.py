@@ -109,7 +109,7 @@ def test_the_loss_is_what_keras_makes_of_the_model_in_training(problem):
 def test_every_parameter_of_a_task_can_be_trained(problem):
     rule = bind(SGD(0.05), problem)
     first = start(rule, problem, SEED)
-    steps, last = tf.function(lambda: unroll(rule, problem, SEED, first, 20))()
+    steps, last = tf.function(lambda: unroll(rule, problem, SEED, first, 20), autograph=False)()
     assert np.isfinite(steps.losses).all()
     assert np.abs(last.parameters - first.parameters).max() > 0
     assert float(steps.losses[-1, 0]) < float(first.losses[0])
@@ -163,7 +163,7 @@ def test_an_initializer_draws_what_its_layer_would_draw_with_its_seed():
 
 def test_a_seed_gives_the_same_start_in_a_graph():
     problem = _tokens()
-    compiled = tf.function(problem.initial_parameters)(SEED)
+    compiled = tf.function(problem.initial_parameters, autograph=False)(SEED)
     for one, same in zip(problem.initial_parameters(SEED), compiled, strict=True):
         np.testing.assert_array_equal(one, same)
 
@@ -232,7 +232,9 @@ def test_the_task_and_the_step_decide_what_dropout_drops():
     losses = {(index, step): loss(tf.constant([0, index]), step) for index, step in pairs}
     assert len(set(losses.values())) == 9
     assert loss(tf.constant([0, 1]), 2) == losses[1, 2]
-    compiled = tf.function(loss_of := lambda batch: problem.loss(parameters, batch))
+    compiled = tf.function(
+        loss_of := lambda batch: problem.loss(parameters, batch), autograph=False
+    )
     batch = problem.batch(tf.constant([0, 1]), tf.constant(2))
     assert float(compiled(batch)[0]) == pytest.approx(float(loss_of(batch)[0]), rel=1e-6)
 

@@ -330,7 +330,7 @@ def test_as_a_keras_optimizer_it_takes_the_steps_of_the_unroll(name, jit_compile
     variables = [model.pair, model.single]
     optimizer.build(variables)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def step(index):
         with tf.GradientTape() as tape:
             values = [tf.convert_to_tensor(one)[tf.newaxis] for one in variables]

@@ -106,7 +106,7 @@ def test_deltas_and_states_are_those_of_keras_cells_and_a_dense_layer():
 def test_a_compiled_loop_gives_the_deltas_of_eager_steps(jit_compile, preprocessing):
     rule = _rule(units=(3,), preprocessing=preprocessing)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def run(gradients):
         def body(step, deltas, state):
             delta, state = rule(gradients[step], state)
@@ -295,7 +295,7 @@ def test_there_is_one_trace_for_each_shape():
     rule = _rule()
     shapes = []
 
-    @tf.function
+    @tf.function(autograph=False)
     def update(gradient, state):
         shapes.append(tuple(gradient.shape))
         return rule(gradient, state)
@@ -309,7 +309,7 @@ def test_there_is_one_trace_for_each_shape():
 
 def test_the_number_of_coordinates_may_be_left_open():
     rule = _rule()
-    update = tf.function(lambda g: rule(g, rule.initial_state(tf.shape(g)[0]))[0])
+    update = tf.function(lambda g: rule(g, rule.initial_state(tf.shape(g)[0]))[0], autograph=False)
     concrete = update.get_concrete_function(tf.TensorSpec([None], tf.float32))
     gradients = _gradients()
     np.testing.assert_allclose(

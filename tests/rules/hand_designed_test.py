@@ -152,7 +152,7 @@ def test_a_compiled_loop_gives_the_deltas_of_eager_steps(name, jit_compile):
     rule = BASELINES[name](0.1)
     gradients = _gradients()
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def run(gradients):
         def body(step, deltas, state):
             delta, state = rule(gradients[step], state)

@@ -80,7 +80,7 @@ def test_deltas_are_those_of_the_papers_formulas(arguments, dtype, tolerance):
 def test_a_compiled_loop_gives_the_deltas_of_eager_steps(jit_compile):
     rule = _rule()
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def run(gradients):
         def body(step, deltas, state):
             delta, state = rule(gradients[step], state)
@@ -188,7 +188,9 @@ def test_a_coordinate_recovers_from_one_huge_gradient():
     usual = np.ones([300, 1], np.float32)
     gradients = usual.copy()
     gradients[2] = 1e30
-    run = tf.function(lambda gradients: answer(rule, rule.initial_state(1), gradients))
+    run = tf.function(
+        lambda gradients: answer(rule, rule.initial_state(1), gradients), autograph=False
+    )
     deltas, wanted = run(gradients), run(usual)
     assert np.isfinite(deltas).all()
     assert abs(deltas[10] - wanted[10]) > 1e-3
@@ -271,7 +273,7 @@ def test_the_meta_gradient_with_second_derivatives_is_that_of_finite_differences
     iterate = start(rule, problem, SEED)
     result = meta_gradient(rule, problem, SEED, iterate, 4, second_derivatives=True)
 
-    @tf.function
+    @tf.function(autograph=False)
     def meta_loss() -> tf.Tensor:
         steps, _ = unroll(rule, problem, SEED, iterate, 4)
         return tf.reduce_mean(tf.reduce_sum(steps.losses, axis=0))
@@ -345,7 +347,7 @@ def test_there_is_one_trace_for_each_shape():
     rule = _rule()
     shapes = []
 
-    @tf.function
+    @tf.function(autograph=False)
     def update(gradient, state):
         shapes.append(tuple(gradient.shape))
         return rule(gradient, state)

@@ -44,7 +44,7 @@ def _gradients(num_coordinates: int = 19) -> np.ndarray:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_each_part_updates_the_variables_that_are_sent_to_it(compiled):
     rule = _rule().bind(VARIABLES)
-    call = tf.function(rule) if compiled else rule
+    call = tf.function(rule, autograph=False) if compiled else rule
     gradients = _gradients()
     state = rule.initial_state()
     wanted = np.empty_like(gradients)

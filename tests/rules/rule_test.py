@@ -65,7 +65,7 @@ def test_shapes_stay_static_when_compiled(jit_compile):
     layout = FlatLayout(SHAPES)
     seen = []
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def there_and_back(tensors):
         vector = layout.flatten(tensors)
         parts = layout.unflatten(vector)

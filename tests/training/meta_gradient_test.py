@@ -144,7 +144,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(preprocessing, second_d
         return total
 
     expected = [_central_differences(meta_loss, weight) for weight in rule.trainable_variables]
-    result = tf.function(meta_gradient)(
+    result = tf.function(meta_gradient, autograph=False)(
         rule,
         problem,
         SEED,
@@ -366,7 +366,7 @@ def test_losses_and_parameters_that_a_rule_sees_are_constants_without_second_der
 @pytest.mark.parametrize("compiled", [False, True])
 def test_with_second_derivatives_they_are_differentiated_truly(compiled):
     rule, problem = WeightDecay(), NoisyBowls(dtype="float64")
-    run = tf.function(meta_gradient) if compiled else meta_gradient
+    run = tf.function(meta_gradient, autograph=False) if compiled else meta_gradient
     weights = tf.constant(STEP_WEIGHTS, tf.float64)
     result = run(rule, problem, SEED, start(rule, problem, SEED), 4, weights, 1.0)
 
@@ -410,7 +410,7 @@ def test_xla_gives_the_same_meta_gradient(second_derivatives):
         return meta_gradient(rule, problem, SEED, iterate, 3, **arguments).gradients
 
     # XLA rounds float64 otherwise; the uniform family's draws are exact, as Gaussian ones are not.
-    compiled = tf.function(gradients_of, jit_compile=True)(iterate)
+    compiled = tf.function(gradients_of, autograph=False, jit_compile=True)(iterate)
     _assert_gradients_agree(compiled, gradients_of(iterate), rtol=1e-9)
 
 
@@ -453,7 +453,7 @@ def test_a_task_beside_itself_has_the_meta_gradient_of_one(problem, second_deriv
         seeds = tf.tile(SEED[tf.newaxis], [num_copies, 1])
         first = start(rule, stacked, seeds)
         results.append(
-            tf.function(meta_gradient)(
+            tf.function(meta_gradient, autograph=False)(
                 rule, stacked, seeds, first, 3, second_derivatives=second_derivatives
             )
         )
@@ -467,7 +467,7 @@ def test_the_meta_gradient_of_tasks_side_by_side_is_the_mean_of_each_alone():
     seeds = task_seeds(0, "train", 0, 3)
     stacked = StackedProblem(problem, 3)
     first = start(rule, stacked, seeds)
-    together = tf.function(meta_gradient)(rule, stacked, seeds, first, 4)
+    together = tf.function(meta_gradient, autograph=False)(rule, stacked, seeds, first, 4)
     alone = [
         meta_gradient(rule, problem, seed, start(rule, problem, seed), 4).gradients
         for seed in seeds
@@ -547,7 +547,7 @@ def test_an_unroll_keeps_no_activations_of_the_optimizee_but_for_second_derivati
     def num_values_kept(depth: int) -> int:
         rule, problem = LinearRule(), _Deep(depth)
         graph = (
-            tf.function(meta_gradient)
+            tf.function(meta_gradient, autograph=False)
             .get_concrete_function(
                 rule,
                 problem,
@@ -568,7 +568,9 @@ def test_an_unroll_keeps_no_activations_of_the_optimizee_but_for_second_derivati
 
 def test_one_trace_serves_every_unroll_of_every_task():
     rule, problem = _lstm(), NoisyBowls(dtype="float64")
-    compiled = tf.function(lambda seed, iterate: meta_gradient(rule, problem, seed, iterate, 2))
+    compiled = tf.function(
+        lambda seed, iterate: meta_gradient(rule, problem, seed, iterate, 2), autograph=False
+    )
     for seed in task_seeds(0, "train", 0, 2):
         iterate = start(rule, problem, seed)
         for _ in range(2):

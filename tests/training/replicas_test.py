@@ -48,7 +48,9 @@ def test_each_takes_its_part_of_the_first_axis_and_knows_its_shape(strategy, rep
         return part
 
     items = np.arange(8, dtype=np.int32).reshape(4, 2)
-    parts = _rows(strategy, tf.function(lambda items: replicas.run(own, items))(items))
+    parts = _rows(
+        strategy, tf.function(lambda items: replicas.run(own, items), autograph=False)(items)
+    )
     assert len(parts) == replicas.count
     np.testing.assert_array_equal(np.concatenate(parts), items)
     assert [tuple(shape) for shape in shapes] == [(4 // replicas.count, 2)] * replicas.count
@@ -59,7 +61,7 @@ def test_the_mean_is_over_replicas_and_the_same_on_all(strategy, replicas):
         own = tf.cast(_index(), tf.float32) + 1
         return replicas.mean([own, tf.stack([own, 10 * own])])
 
-    single, pair = tf.function(lambda: replicas.run(mean_of_own))()
+    single, pair = tf.function(lambda: replicas.run(mean_of_own), autograph=False)()
     # The mean of 1 ... count.
     mean = (replicas.count + 1) / 2
     assert _rows(strategy, single) == [mean] * replicas.count
@@ -72,7 +74,9 @@ def test_the_mean_of_what_is_not_finite_on_one_replica_is_finite_on_none(strateg
         is_last = _index() == replicas.count - 1
         return replicas.mean(tf.where(is_last, value, 1.0))
 
-    means = _rows(strategy, tf.function(lambda: replicas.run(mean_with_one_broken))())
+    means = _rows(
+        strategy, tf.function(lambda: replicas.run(mean_with_one_broken), autograph=False)()
+    )
     assert len(means) == replicas.count
     assert not np.isfinite(means).any()
 
@@ -83,7 +87,7 @@ def test_a_sum_over_what_the_first_alone_keeps_is_the_tensor_itself(strategy, re
         return replicas.on_first([tf.where(_index() == 0, tensor, np.nan), 2 * tensor])
 
     tensor = np.float32([0.1, -3.0])
-    results = tf.function(lambda tensor: replicas.run(kept, tensor))(tensor)
+    results = tf.function(lambda tensor: replicas.run(kept, tensor), autograph=False)(tensor)
     for result, expected in zip(results, [tensor, 2 * tensor], strict=True):
         first, *others = _rows(strategy, result)
         np.testing.assert_array_equal(first, expected)
@@ -109,7 +113,7 @@ def _state(scale) -> tuple:
 
 
 def test_what_was_collected_has_a_row_for_each_replica_in_the_tensors_own_kinds(replicas):
-    values = tf.function(lambda: replicas.run(lambda: _state(_index() + 1)))()
+    values = tf.function(lambda: replicas.run(lambda: _state(_index() + 1)), autograph=False)()
     position, integer, third = replicas.collect(values)
     rows = [index + 1 for index in range(replicas.count)]
     assert [array.dtype for array in (position, integer, third)] == [
@@ -125,7 +129,9 @@ def test_what_was_collected_has_a_row_for_each_replica_in_the_tensors_own_kinds(
 
 
 def test_what_was_spread_is_on_its_replica_again_bit_for_bit(strategy, replicas):
-    arrays = replicas.collect(tf.function(lambda: replicas.run(lambda: _state(_index() + 1)))())
+    arrays = replicas.collect(
+        tf.function(lambda: replicas.run(lambda: _state(_index() + 1)), autograph=False)()
+    )
     spread = replicas.spread(arrays, _state(0))
     again = replicas.collect(spread)
     for ours, theirs in zip(again, arrays, strict=True):
@@ -137,5 +143,7 @@ def test_what_was_spread_is_on_its_replica_again_bit_for_bit(strategy, replicas)
         leaves = zip(tf.nest.flatten(values), tf.nest.flatten(_state(_index() + 1)), strict=True)
         return tf.add_n([tf.reduce_sum(tf.cast(abs(a - b), tf.float64)) for a, b in leaves])
 
-    differences = tf.function(lambda values: replicas.run(difference_to_own, values))(spread)
+    differences = tf.function(
+        lambda values: replicas.run(difference_to_own, values), autograph=False
+    )(spread)
     assert _rows(strategy, differences) == [0] * replicas.count

@@ -41,7 +41,7 @@ def _gradients(num_steps: int, num_coordinates: int = NUM_COORDINATES) -> np.nda
 @pytest.mark.parametrize("compiled", [False, True])
 def test_deltas_are_those_of_the_rule(chunk_size, compiled):
     gradients, rule = _gradients(4), in_chunks(_lstm(), LAYOUT, chunk_size)
-    call = tf.function(rule) if compiled else rule
+    call = tf.function(rule, autograph=False) if compiled else rule
     state = rule.initial_state()
     for gradient, expected in zip(gradients, run_rule(_lstm(), gradients), strict=True):
         delta, state = call(tf.constant(gradient), state)
@@ -50,7 +50,7 @@ def test_deltas_are_those_of_the_rule(chunk_size, compiled):
 
 def test_deltas_are_those_of_the_rule_under_xla():
     gradients, rule = _gradients(4), in_chunks(_lstm((3,)), LAYOUT, 8)
-    call, state = tf.function(rule, jit_compile=True), rule.initial_state()
+    call, state = tf.function(rule, autograph=False, jit_compile=True), rule.initial_state()
     for gradient, expected in zip(gradients, run_rule(_lstm((3,)), gradients), strict=True):
         delta, state = call(tf.constant(gradient), state)
         # XLA's float64 tanh differs from TensorFlow's by some last bits.
@@ -95,7 +95,7 @@ def test_chunks_add_up_to_the_gradient_of_all_coordinates(chunk_size, compiled):
     # A state in the middle of a trajectory: chunks must take their own part of it.
     _, state = rule(gradients[0] * 3, rule.initial_state(NUM_COORDINATES))
     _, chunk_states = cut(gradients[0] * 3, cut.initial_state())
-    pullback = tf.function(cut.pullback) if compiled else cut.pullback
+    pullback = tf.function(cut.pullback, autograph=False) if compiled else cut.pullback
     result = pullback(chunk_states, gradients[0], gradients[1:], step_weights)
     expected = gradient_over(rule, state, gradients, step_weights)
     for actual, wanted in zip(result, expected, strict=True):
@@ -120,7 +120,7 @@ def test_chunks_add_up_under_xla_too():
     rule, gradients = _lstm((3,)), tf.constant(_gradients(4))
     step_weights = tf.constant([1.0, 0.5, 2.0], tf.float64)
     cut = in_chunks(rule, LAYOUT, 8)
-    pullback = tf.function(cut.pullback, jit_compile=True)
+    pullback = tf.function(cut.pullback, autograph=False, jit_compile=True)
     result = pullback(cut.initial_state(), gradients[0], gradients[1:], step_weights)
     state = rule.initial_state(NUM_COORDINATES)
     expected = gradient_over(rule, state, gradients, step_weights)

@@ -60,8 +60,13 @@ def _truncated_gradient() -> float:
 def _episode_gradients(estimator, num_pairs: int, num_episodes: int) -> np.ndarray:
     """Returns the slope's estimates, summed over the unrolls of each episode."""
     run = _run(num_pairs)
-    estimate = tf.function(lambda seeds, state: estimator.estimate(run, seeds, state, UNROLL))
-    state, sums = tf.function(lambda: estimator.begin(run, _seeds(num_pairs, 0)))(), []
+    estimate = tf.function(
+        lambda seeds, state: estimator.estimate(run, seeds, state, UNROLL), autograph=False
+    )
+    state, sums = (
+        tf.function(lambda: estimator.begin(run, _seeds(num_pairs, 0)), autograph=False)(),
+        [],
+    )
     for episode in range(num_episodes):
         total = 0.0
         for unroll in range(HORIZON // UNROLL):
@@ -152,7 +157,7 @@ def test_noise_adds_up_over_an_episode_or_stays():
 
 def _begun(estimator, run: Run):
     """Returns the state at first, in one graph, as a trainer has it."""
-    return tf.function(lambda: estimator.begin(run, _seeds(run.num_tasks, 0)))()
+    return tf.function(lambda: estimator.begin(run, _seeds(run.num_tasks, 0)), autograph=False)()
 
 
 def test_horizons_are_drawn_between_their_bounds_in_whole_unrolls():
