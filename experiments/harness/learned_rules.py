@@ -12,6 +12,7 @@ from l2l_tf.rules import (
     CoordinatewiseLSTM,
     DistilledRule,
     GeneralRule,
+    GlobalAveragingLSTM,
     NesterovRNNprop,
     RNNprop,
     Route,
@@ -37,12 +38,18 @@ class LearnedRule(NamedTuple):
 
 
 _OF_LSTMS = ("units", "output_scale")
+_OF_INPUTS = ("preprocessing", "p")
 # A trained rule's name ends with the key of its kind.
 LEARNED_RULES = {
     "lstm": LearnedRule(
         CoordinatewiseLSTM,
-        (*_OF_LSTMS, "preprocessing", "p"),
+        (*_OF_LSTMS, *_OF_INPUTS),
         "Andrychowicz et al. 2016, arXiv 1606.04474",
+    ),
+    "lstm_gac": LearnedRule(
+        GlobalAveragingLSTM,
+        (*_OF_LSTMS, *_OF_INPUTS, "num_averaged"),
+        "Andrychowicz et al. 2016, appendix D, arXiv 1606.04474",
     ),
     "rnnprop": LearnedRule(RNNprop, _OF_LSTMS, "Lv, Jiang and Li 2017, arXiv 1703.03633"),
     "nesterov_rnnprop": LearnedRule(
@@ -77,9 +84,12 @@ flags.DEFINE_enum(
     "preprocessing",
     "none",
     sorted(PREPROCESSORS),
-    "lstm: preprocessing of the gradients that the rule sees.",
+    "lstm, lstm_gac: preprocessing of the gradients that the rule sees.",
 )
-flags.DEFINE_float("p", 10, "lstm: constant of log-and-sign preprocessing.")
+flags.DEFINE_float("p", 10, "lstm, lstm_gac: constant of log-and-sign preprocessing.")
+flags.DEFINE_integer(
+    "num_averaged", 5, "lstm_gac: units of each LSTM layer that are averaged over coordinates.", 0
+)
 flags.DEFINE_float("nesterov_rate", 0.005, "nesterov_rnnprop: rate of its Nesterov momentum.")
 flags.DEFINE_float(
     "damping_power",

@@ -7,6 +7,7 @@ from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.distilled import DistilledRule
 from l2l_tf.rules.general import GeneralRule
+from l2l_tf.rules.global_averaging_lstm import GlobalAveragingLSTM
 from l2l_tf.rules.guards.guarded import Guarded, guarded
 from l2l_tf.rules.guards.loss_guarded import LossGuarded
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
@@ -32,6 +33,7 @@ __all__ = [
     "DistilledRule",
     "FlatLayout",
     "GeneralRule",
+    "GlobalAveragingLSTM",
     "Guarded",
     "LossGuarded",
     "Muon",

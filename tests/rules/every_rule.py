@@ -14,6 +14,7 @@ from l2l_tf.rules import (
     CoordinatewiseLSTM,
     DistilledRule,
     GeneralRule,
+    GlobalAveragingLSTM,
     Guarded,
     Muon,
     NAdam,
@@ -54,6 +55,9 @@ LEARNED: dict[str, Callable[[int, str], Any]] = {
         (4,), input_units=3, output_stddev=0.3, epsilon=1e-3, seed=seed, dtype=dtype
     ),
     "distilled": lambda seed, dtype: DistilledRule(epsilon=1e-3, dtype=dtype),
+    "global_averaging_lstm": lambda seed, dtype: GlobalAveragingLSTM(
+        (4, 3), 2, output_stddev=0.3, seed=seed, dtype=dtype
+    ),
     "routed": lambda seed, dtype: RoutedRule(
         _lstm(seed, dtype), [Route(_lstm(seed + 1, dtype), name="kernel|parameter_0|pair")]
     ),
