@@ -12,6 +12,7 @@ from l2l_tf.rules.guards.guarded import Guarded, guarded
 from l2l_tf.rules.guards.loss_guarded import LossGuarded
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop, with_nesterov
+from l2l_tf.rules.ntm_bfgs import NTMBFGS, NTMLBFGS
 from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
@@ -23,6 +24,8 @@ __all__ = [
     "BASELINES",
     "NAG",
     "NO_INFO",
+    "NTMBFGS",
+    "NTMLBFGS",
     "SGD",
     "Adam",
     "AdamW",

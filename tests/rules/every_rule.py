@@ -9,6 +9,8 @@ import numpy as np
 from l2l_tf.rules import (
     BASELINES,
     NAG,
+    NTMBFGS,
+    NTMLBFGS,
     SGD,
     AdamW,
     CoordinatewiseLSTM,
@@ -42,6 +44,15 @@ def _cosine() -> keras.optimizers.schedules.LearningRateSchedule:
     return keras.optimizers.schedules.CosineDecay(1.0, 50)
 
 
+# With a low p, since derivatives of log-and-sign inputs at zero are e^p.
+_OF_MEMORY = {
+    "initial_scale": 0.3,
+    "units": (4,),
+    "num_averaged": 2,
+    "p": 2.0,
+    "output_stddev": 0.1,
+}
+
 # Learned rules of a seed and a dtype.
 LEARNED: dict[str, Callable[[int, str], Any]] = {
     "lstm": _lstm,
@@ -58,6 +69,8 @@ LEARNED: dict[str, Callable[[int, str], Any]] = {
     "global_averaging_lstm": lambda seed, dtype: GlobalAveragingLSTM(
         (4, 3), 2, output_stddev=0.3, seed=seed, dtype=dtype
     ),
+    "ntm_bfgs": lambda seed, dtype: NTMBFGS(seed=seed, dtype=dtype, **_OF_MEMORY),
+    "ntm_lbfgs": lambda seed, dtype: NTMLBFGS(2, seed=seed, dtype=dtype, **_OF_MEMORY),
     "routed": lambda seed, dtype: RoutedRule(
         _lstm(seed, dtype), [Route(_lstm(seed + 1, dtype), name="kernel|parameter_0|pair")]
     ),
