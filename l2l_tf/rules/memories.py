@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# Inner products up to this count as none: reciprocals of smaller ones would overflow float32.
-TINY = 1e-30
+# Averages up to this, of products of vectors of size one, count as none. So powers of the others,
+# and their derivatives, do not overflow float32.
+TINY = 1e-10
 # The largest absolute logarithm of a strength.
-_MAX_LOG = 80.0
+_MAX_LOG = 60.0
 
 
 class Write(NamedTuple):
@@ -22,12 +23,15 @@ class Write(NamedTuple):
         left: the vectors a, float `[R, J, N]`.
         right: the vectors b, likewise.
         strengths: the factors of the outer products, float `[R, J]`.
+        unit: what an inverse Hessian is measured in, the size of a delta over that of a gradient,
+            float `[R]`.
         is_written: bool `[R]`. Elsewhere the memory stays.
     """
 
     left: tf.Tensor
     right: tf.Tensor
     strengths: tf.Tensor
+    unit: tf.Tensor
     is_written: tf.Tensor
 
 
@@ -58,11 +62,10 @@ class MatrixMemory(NamedTuple):
         )
 
     def written(self, write: Write) -> "MatrixMemory":
-        """Returns the memory with a b^T / N added for each head, times its strength."""
+        """Returns the memory with unit a b^T / N added for each head, times its strength."""
         size = tf.cast(write.left.shape[-1], write.left.dtype)
-        added = tf.matmul(
-            write.strengths[..., tf.newaxis] * write.left / size, write.right, transpose_a=True
-        )
+        strengths = write.strengths * write.unit[:, tf.newaxis] / size
+        added = tf.matmul(strengths[..., tf.newaxis] * write.left, write.right, transpose_a=True)
         is_written = write.is_written[:, tf.newaxis, tf.newaxis]
         return self._replace(
             products=self.products + tf.where(is_written, added, tf.zeros_like(added)),
@@ -83,8 +86,8 @@ class HistoryMemory(NamedTuple):
     of L-BFGS. Reading is its two-loop recursion (Nocedal and Wright 2006, algorithm 7.4).
 
     Attributes:
-        left: the vectors a, from the oldest, float `[R, m, N]`.
-        right: the vectors b, likewise.
+        left: the vectors a times the root of their unit, from the oldest, float `[R, m, N]`.
+        right: the vectors b over that root, likewise.
         strengths: their factors, float `[R, m]`. Those of writes that were none are zero.
         scale: the multiple of the identity, float `[R]`. Zero stands for the initial one.
     """
@@ -115,9 +118,10 @@ class HistoryMemory(NamedTuple):
             is_written = tf.reshape(write.is_written, [-1] + [1] * (len(old.shape) - 1))
             return tf.where(is_written, later, old)
 
+        root = tf.sqrt(write.unit)[:, tf.newaxis, tf.newaxis]
         return self._replace(
-            left=moved(self.left, write.left),
-            right=moved(self.right, write.right),
+            left=moved(self.left, root * write.left),
+            right=moved(self.right, write.right / root),
             strengths=moved(self.strengths, write.strengths),
         )
 

@@ -69,8 +69,9 @@ class MemoryRule(AveragingLSTM):
        `output_scale`.
 
     Each vector is a combination of g, y, s and r. Its coefficients are weights of the rule plus
-    outputs of the controller, for each coordinate. So it scales as the gradients do. The vectors of
-    the first point take the outputs of the step before.
+    outputs of the controller, for each coordinate. The vectors of the first point take the outputs
+    of the step before. Controller and heads see g and y relative to the root mean square of g, and
+    s and r relative to that of s. So after the first step nothing depends on the loss's scale.
 
     The strength of a write is a product of powers of inner products. Each of these is the mean over
     coordinates of the product of two such vectors, in an averaging cell. The exponents are weights.
@@ -83,7 +84,8 @@ class MemoryRule(AveragingLSTM):
     vectors. The rest is ours, in five points. What is read is known in the same step, where the
     paper feeds it to the controller in the next one; so a step of BFGS takes one gradient, not two.
     The delta is what is read after the write, as in the paper's sketch of BFGS. Heads combine
-    vectors with coefficients, and are given y and s, which the paper's controller must keep itself.
+    vectors with coefficients, relative to their sizes, and are given y and s, which the paper's
+    controller must keep itself.
     Powers of mean products, which an LSTM can only approximate, are computed. And with
     `heads="hand_set"`, an untrained rule is the method that it is named after, of step size
     `output_scale`, and training begins there.
@@ -311,29 +313,45 @@ class BoundToMemory(BoundJointly):
         # There is no difference before the first gradient.
         difference = gradient - own.gradient
         difference = tf.where(largest[:, tf.newaxis] > 0, difference, tf.zeros_like(difference))
+        mean_square = _mean(tf.square(gradient))
         is_resolved = _mean(tf.square(difference)) > RESOLUTION**2 * largest
-        seen = tf.stack([gradient, difference, own.delta], axis=-1)
+        of_gradients = _size(gradient, tf.ones_like(largest))
+        of_deltas = _size(own.delta, of_gradients * rule.scale_before())
+        unit = of_deltas / of_gradients
+        of_gradients, of_deltas = of_gradients[:, tf.newaxis], of_deltas[:, tf.newaxis]
+        seen = tf.stack(
+            [gradient / of_gradients, difference / of_gradients, own.delta / of_deltas], axis=-1
+        )
         asked, *scaling = rule.early_vectors(seen, own.lstm)
         averages = tf.stack([_mean(scaling[0] * scaling[1]), _mean(scaling[2] * scaling[3])], -1)
         scale, is_known = rule.scale(averages)
-        memory = memory.scaled(scale, is_known & is_resolved)
-        read = memory.read(asked, rule.scale_before())
+        memory = memory.scaled(unit * scale, is_known & is_resolved)
+        read = memory.read(of_gradients * asked, rule.scale_before()) / of_deltas
         features = tf.concat([seen, read[..., tf.newaxis]], axis=-1)
         outputs, lstm = rule.run(features, own.lstm)
         vectors = rule.late_vectors(features, outputs)
         strengths, is_written = rule.strengths(_mean(vectors.first * vectors.second))
         memory = memory.written(
-            Write(vectors.left, vectors.right, strengths, is_written & is_resolved)
+            Write(vectors.left, vectors.right, strengths, unit, is_written & is_resolved)
         )
-        answer = memory.read(vectors.query, rule.scale_before())
-        delta = rule.output_scale * (answer + vectors.added)
-        largest = tf.maximum(largest, _mean(tf.square(gradient)))
+        answer = memory.read(of_gradients * vectors.query, rule.scale_before())
+        delta = rule.output_scale * (answer + of_deltas * vectors.added)
+        largest = tf.maximum(largest, mean_square)
         after = self.states_apart(_Own(gradient, delta, lstm))
         return self.apart(delta), TensorState(_Shared(memory, largest), after)
 
 
 def _mean(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(values, axis=-1)
+
+
+def _size(values: tf.Tensor, otherwise: tf.Tensor) -> tf.Tensor:
+    """Returns the root mean square of vectors, `[R]`, or another number for those that are zero."""
+    mean_square = _mean(tf.square(values))
+    is_zero = tf.equal(mean_square, 0)
+    # Zeros are kept out of the root, whose derivative would be NaN.
+    root = tf.sqrt(tf.where(is_zero, tf.ones_like(mean_square), mean_square))
+    return tf.where(is_zero, otherwise, root)
 
 
 def _constants(values: np.ndarray) -> Callable[..., tf.Tensor]:

@@ -5,6 +5,7 @@ import tensorflow as tf
 from l2l_tf.rules.memories import HistoryMemory, MatrixMemory, Write, power_law
 
 NUM_COORDINATES = 5
+UNIT = tf.constant([4.0, 0.25], tf.float64)
 INITIAL_SCALE = tf.constant(0.5, tf.float64)
 
 
@@ -15,6 +16,7 @@ def _write(seed: int, num_heads: int, is_written=(True, True)) -> Write:
         tf.constant(left),
         tf.constant(right),
         tf.constant(draw.standard_normal((2, num_heads))),
+        UNIT,
         tf.constant(is_written),
     )
 
@@ -33,7 +35,8 @@ def test_a_matrix_holds_the_sum_of_outer_products_over_the_number_of_coordinates
             if is_written[entry]:
                 for head in range(3):
                     product = np.outer(write.left[entry, head], write.right[entry, head])
-                    expected[entry] += write.strengths[entry, head] * product / NUM_COORDINATES
+                    strength = write.strengths[entry, head] * UNIT[entry]
+                    expected[entry] += strength * product / NUM_COORDINATES
     vectors = _vectors()
     found = memory.read(tf.constant(vectors), INITIAL_SCALE)
     np.testing.assert_allclose(found, np.einsum("bij,bj->bi", expected, vectors), rtol=1e-12)
@@ -57,8 +60,11 @@ def test_a_history_keeps_the_last_writes_of_each_entry():
         memory = memory.written(write)
     for entry, kept in enumerate([(1, 2), (0, 2)]):
         for row, seed in enumerate(kept):
-            np.testing.assert_array_equal(memory.left[entry, row], writes[seed].left[entry, 0])
-            np.testing.assert_array_equal(memory.right[entry, row], writes[seed].right[entry, 0])
+            # The root of the unit is a power of two.
+            root = UNIT[entry].numpy() ** 0.5
+            left, right = writes[seed].left[entry, 0], writes[seed].right[entry, 0]
+            np.testing.assert_array_equal(memory.left[entry, row], root * left)
+            np.testing.assert_array_equal(memory.right[entry, row], right / root)
             np.testing.assert_array_equal(
                 memory.strengths[entry, row], writes[seed].strengths[entry, 0]
             )
@@ -79,7 +85,8 @@ def test_what_is_read_of_a_history_is_the_product_of_its_factors():
             # Means, not sums, are the inner products.
             strength = float(write.strengths[entry, 0]) / NUM_COORDINATES
             factor = identity - strength * np.outer(left, right)
-            expected = factor @ expected @ factor.T + strength * np.outer(left, left)
+            outer = float(UNIT[entry]) * strength * np.outer(left, left)
+            expected = factor @ expected @ factor.T + outer
         found = memory.read(tf.constant(vectors), INITIAL_SCALE)[entry]
         np.testing.assert_allclose(found, expected @ vectors[entry], rtol=1e-10)
 
@@ -92,7 +99,7 @@ def test_a_power_law_is_a_product_of_powers_where_all_averages_are_positive():
 
 
 def test_a_power_law_and_its_derivatives_are_finite_for_tiny_averages():
-    averages, exponents = tf.constant([[1e-29], [1e-31], [0.0]]), tf.constant([[-2.0]])
+    averages, exponents = tf.constant([[2e-10], [1e-11], [0.0]]), tf.constant([[-2.0]])
     with tf.GradientTape() as tape:
         tape.watch([averages, exponents])
         products, are_positive = power_law(averages, exponents)
