@@ -44,7 +44,7 @@ def _cosine() -> keras.optimizers.schedules.LearningRateSchedule:
     return keras.optimizers.schedules.CosineDecay(1.0, 50)
 
 
-_OF_MEMORY = {"initial_scale": 0.3, "units": (4,), "num_averaged": 2, "output_stddev": 0.1}
+_OF_MEMORY = {"initial_scale": 0.03, "units": (4,), "num_averaged": 2, "output_stddev": 0.1}
 
 # Learned rules of a seed and a dtype.
 LEARNED: dict[str, Callable[[int, str], Any]] = {
