@@ -11,7 +11,7 @@ import tensorflow as tf
 
 # Averages up to this, of products of vectors of size one, count as none. So powers of the others,
 # and their derivatives, do not overflow float32.
-TINY = 1e-10
+TINY = 1e-6
 # The largest absolute logarithm of a strength.
 _MAX_LOG = 60.0
 
@@ -23,8 +23,8 @@ class Write(NamedTuple):
         left: the vectors a, float `[R, J, N]`.
         right: the vectors b, likewise.
         strengths: the factors of the outer products, float `[R, J]`.
-        unit: what an inverse Hessian is measured in, the size of a delta over that of a gradient,
-            float `[R]`.
+        unit: what an inverse Hessian is measured in, the size of a delta over that of a difference
+            of gradients, float `[R]`.
         is_written: bool `[R]`. Elsewhere the memory stays.
     """
 

@@ -70,8 +70,8 @@ class MemoryRule(AveragingLSTM):
 
     Each vector is a combination of g, y, s and r. Its coefficients are weights of the rule plus
     outputs of the controller, for each coordinate. The vectors of the first point take the outputs
-    of the step before. Controller and heads see g and y relative to the root mean square of g, and
-    s and r relative to that of s. So after the first step nothing depends on the loss's scale.
+    of the step before. Controller and heads see g, y and s relative to their root mean squares, and
+    r relative to that of s. So after the first step nothing depends on the scale of the loss.
 
     The strength of a write is a product of powers of inner products. Each of these is the mean over
     coordinates of the product of two such vectors, in an averaging cell. The exponents are weights.
@@ -315,18 +315,18 @@ class BoundToMemory(BoundJointly):
         difference = tf.where(largest[:, tf.newaxis] > 0, difference, tf.zeros_like(difference))
         mean_square = _mean(tf.square(gradient))
         is_resolved = _mean(tf.square(difference)) > RESOLUTION**2 * largest
-        of_gradients = _size(gradient, tf.ones_like(largest))
-        of_deltas = _size(own.delta, of_gradients * rule.scale_before())
-        unit = of_deltas / of_gradients
-        of_gradients, of_deltas = of_gradients[:, tf.newaxis], of_deltas[:, tf.newaxis]
-        seen = tf.stack(
-            [gradient / of_gradients, difference / of_gradients, own.delta / of_deltas], axis=-1
-        )
+        of_gradient = _size(gradient, tf.ones_like(largest))
+        of_difference = _size(difference, of_gradient)
+        of_delta = _size(own.delta, of_gradient * rule.scale_before())
+        unit = of_delta / of_difference
+        sizes = tf.stack([of_gradient, of_difference, of_delta], axis=-1)[:, tf.newaxis]
+        seen = tf.stack([gradient, difference, own.delta], axis=-1) / sizes
+        of_gradient, of_difference, of_delta = tf.unstack(sizes, axis=-1)
         asked, *scaling = rule.early_vectors(seen, own.lstm)
         averages = tf.stack([_mean(scaling[0] * scaling[1]), _mean(scaling[2] * scaling[3])], -1)
         scale, is_known = rule.scale(averages)
         memory = memory.scaled(unit * scale, is_known & is_resolved)
-        read = memory.read(of_gradients * asked, rule.scale_before()) / of_deltas
+        read = memory.read(of_difference * asked, rule.scale_before()) / of_delta
         features = tf.concat([seen, read[..., tf.newaxis]], axis=-1)
         outputs, lstm = rule.run(features, own.lstm)
         vectors = rule.late_vectors(features, outputs)
@@ -334,8 +334,8 @@ class BoundToMemory(BoundJointly):
         memory = memory.written(
             Write(vectors.left, vectors.right, strengths, unit, is_written & is_resolved)
         )
-        answer = memory.read(of_gradients * vectors.query, rule.scale_before())
-        delta = rule.output_scale * (answer + of_deltas * vectors.added)
+        answer = memory.read(of_gradient * vectors.query, rule.scale_before())
+        delta = rule.output_scale * (answer + of_delta * vectors.added)
         largest = tf.maximum(largest, mean_square)
         after = self.states_apart(_Own(gradient, delta, lstm))
         return self.apart(delta), TensorState(_Shared(memory, largest), after)
