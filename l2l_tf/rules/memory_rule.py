@@ -35,7 +35,8 @@ class Heads(NamedTuple):
     Attributes:
         left: of each write head, the combination of `FEATURES` that it writes.
         right: the other vector of each outer product, likewise.
-        first: of each averaging cell, the first factor of its product.
+        first: of each averaging cell, the first factor of its product. Without any, those are the
+            products of the two vectors of each write head.
         second: the second.
         exponents: for each averaging cell, its exponent in the strength of each write head.
     """
@@ -74,7 +75,8 @@ class MemoryRule(AveragingLSTM):
     r relative to that of s. So after the first step nothing depends on the scale of the loss.
 
     The strength of a write is a product of powers of inner products. Each of these is the mean over
-    coordinates of the product of two such vectors, in an averaging cell. The exponents are weights.
+    coordinates of the product of two such vectors, in an averaging cell: of a and b themselves, or
+    of others. The exponents are weights.
     Where a mean is not positive, nothing is written; nor where y is as small as the rounding of
     gradients in float32 (`RESOLUTION`). The multiple of the identity that the memory starts from
     is such a product of powers too, once there is a y.
@@ -198,10 +200,12 @@ class MemoryRule(AveragingLSTM):
         late = outputs[..., self._num_early_outputs :]
         *vectors, query, added = self._combined(self._late_heads, late, features)
         ends = np.cumsum(self._counts)
-        left, right, first, second = (
+        left, right, *factors = (
             tf.stack(vectors[end - count : end], axis=1)
             for count, end in zip(self._counts, ends, strict=True)
+            if count
         )
+        first, second = factors or (left, right)
         return _Vectors(left, right, first, second, query, added)
 
     def _combined(

@@ -29,9 +29,9 @@ _BFGS = Heads(
     second=[DELTA, [0, 0, 1, 1]],
     exponents=[[-2, -1, -1], [1, 0, 0]],
 )
-_L_BFGS = Heads(
-    left=[DELTA], right=[DIFFERENCE], first=[DIFFERENCE], second=[DELTA], exponents=[[-1]]
-)
+# The strength is made of the vectors that are written. So the inverse Hessian that is read stays
+# positive, whatever the heads learn.
+_L_BFGS = Heads(left=[DELTA], right=[DIFFERENCE], first=[], second=[], exponents=[[-1]])
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
@@ -119,11 +119,11 @@ class NTMBFGS(MemoryRule):
 class NTMLBFGS(MemoryRule):
     """An LSTM whose memory is the history of what it wrote, as that of L-BFGS is.
 
-    It has one read head, one write head and one averaging cell for its strength. `MemoryRule` says
-    what a step does, and what of it is the paper's. In the paper, what is read is the sum of the
-    outer products in the history. It is then no longer an inverse Hessian that agrees with the
-    vectors kept once one is dropped; so here it is what the two-loop recursion makes of them
-    (`HistoryMemory`).
+    It has one read head and one write head, whose strength is the inverse mean product of what it
+    writes. `MemoryRule` says what a step does, and what of it is the paper's. In the paper, what is
+    read is the sum of the outer products in the history. It is then no longer an inverse Hessian
+    that agrees with the vectors kept once one is dropped; so here it is what the two-loop recursion
+    makes of them (`HistoryMemory`).
 
     Untrained, it is L-BFGS without a line search: with steps of `output_scale` times the inverse
     Hessian's, whose scale is that of the last pair of vectors (Nocedal and Wright 2006, algorithm
