@@ -9,14 +9,18 @@ from absl import flags
 
 from l2l_tf.delivery import load_rule
 from l2l_tf.rules import (
+    NTMBFGS,
+    NTMLBFGS,
     CoordinatewiseLSTM,
     DistilledRule,
     GeneralRule,
+    GlobalAveragingLSTM,
     NesterovRNNprop,
     RNNprop,
     Route,
     RoutedRule,
 )
+from l2l_tf.rules.memory_rule import HEADS
 from l2l_tf.rules.preprocess import PREPROCESSORS
 from l2l_tf.rules.routed import parts_of
 from l2l_tf.rules.routing import KINDS
@@ -37,13 +41,23 @@ class LearnedRule(NamedTuple):
 
 
 _OF_LSTMS = ("units", "output_scale")
+_OF_INPUTS = ("preprocessing", "p")
+_OF_MEMORIES = (*_OF_LSTMS, *_OF_INPUTS, "num_averaged", "heads", "initial_scale")
+_APPENDIX = "Andrychowicz et al. 2016, appendix D, arXiv 1606.04474"
 # A trained rule's name ends with the key of its kind.
 LEARNED_RULES = {
     "lstm": LearnedRule(
         CoordinatewiseLSTM,
-        (*_OF_LSTMS, "preprocessing", "p"),
+        (*_OF_LSTMS, *_OF_INPUTS),
         "Andrychowicz et al. 2016, arXiv 1606.04474",
     ),
+    "lstm_gac": LearnedRule(
+        GlobalAveragingLSTM,
+        (*_OF_LSTMS, *_OF_INPUTS, "num_averaged"),
+        _APPENDIX,
+    ),
+    "ntm_bfgs": LearnedRule(NTMBFGS, _OF_MEMORIES, _APPENDIX),
+    "ntm_lbfgs": LearnedRule(NTMLBFGS, (*_OF_MEMORIES, "history_size"), _APPENDIX),
     "rnnprop": LearnedRule(RNNprop, _OF_LSTMS, "Lv, Jiang and Li 2017, arXiv 1703.03633"),
     "nesterov_rnnprop": LearnedRule(
         NesterovRNNprop,
@@ -77,9 +91,29 @@ flags.DEFINE_enum(
     "preprocessing",
     "none",
     sorted(PREPROCESSORS),
-    "lstm: preprocessing of the gradients that the rule sees.",
+    "lstm, lstm_gac, ntm_bfgs, ntm_lbfgs: preprocessing of what the rule's LSTM sees.",
 )
-flags.DEFINE_float("p", 10, "lstm: constant of log-and-sign preprocessing.")
+flags.DEFINE_float(
+    "p", 10, "lstm, lstm_gac, ntm_bfgs, ntm_lbfgs: constant of log-and-sign preprocessing."
+)
+flags.DEFINE_integer(
+    "num_averaged",
+    5,
+    "lstm_gac, ntm_bfgs, ntm_lbfgs: units of each LSTM layer that are averaged over coordinates.",
+    0,
+)
+flags.DEFINE_enum(
+    "heads",
+    "hand_set",
+    HEADS,
+    "ntm_bfgs, ntm_lbfgs: whether heads begin as those of BFGS or L-BFGS, or at random.",
+)
+flags.DEFINE_float(
+    "initial_scale",
+    0.01,
+    "ntm_bfgs, ntm_lbfgs: the inverse Hessian before the first step, times the identity.",
+)
+flags.DEFINE_integer("history_size", 10, "ntm_lbfgs: the number of writes that are kept.", 1)
 flags.DEFINE_float("nesterov_rate", 0.005, "nesterov_rnnprop: rate of its Nesterov momentum.")
 flags.DEFINE_float(
     "damping_power",

@@ -1,6 +1,7 @@
 """Random quadratics: the paper's first experiment."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -8,9 +9,47 @@ from l2l_tf.checks import check_count, check_non_negative, check_one_of
 from l2l_tf.problems.problem import Problem
 from l2l_tf.problems.seeds import fold_in, normal, uniform
 
-# The distributions of the entries of W and y. The paper's text (section 3.1) says Gaussian. But the
-# curves of its figure 4 start at E||y||^2 = 10/3, which means entries uniform on [0, 1).
-FAMILIES = {"uniform": uniform, "gaussian": normal}
+# The condition number of each Hessian of the ill-conditioned family.
+CONDITION_NUMBER = 1e4
+
+
+def _ill_conditioned(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+    """Returns matrices `[F, D, D]` whose singular values fall from sqrt(D) in equal ratios.
+
+    A diagonal matrix is reflected at D random planes, which keeps its singular values.
+    """
+    num_dimensions = shape[-1]
+    exponents = tf.range(num_dimensions, dtype=tf.float32) / max(1, num_dimensions - 1)
+    values = num_dimensions**0.5 * CONDITION_NUMBER ** (-exponents / 2)
+    matrices = tf.broadcast_to(tf.linalg.diag(values), shape)
+    for normals in tf.unstack(normal([num_dimensions, *shape[:-1]], seed)):
+        lengths = tf.reduce_sum(tf.square(normals), axis=-1)
+        products = tf.reduce_sum(matrices * normals[..., tf.newaxis, :], axis=-1)
+        factors = 2 * products / lengths[..., tf.newaxis]
+        matrices -= factors[..., tf.newaxis] * normals[..., tf.newaxis, :]
+    return matrices
+
+
+class Family(NamedTuple):
+    """How the functions of a task are drawn, each by a shape and a seed.
+
+    Attributes:
+        matrices: draws W, float32 `[F, D, D]`.
+        targets: draws y, float32 `[F, D]`.
+    """
+
+    matrices: Callable[[Sequence[int], tf.Tensor], tf.Tensor]
+    targets: Callable[[Sequence[int], tf.Tensor], tf.Tensor]
+
+
+# The paper's text (section 3.1) says Gaussian entries. But the curves of its figure 4 start at
+# E||y||^2 = 10/3, which means entries uniform on [0, 1). The third family is ours. Its Hessians
+# 2 W^T W all have one condition number.
+FAMILIES = {
+    "uniform": Family(uniform, uniform),
+    "gaussian": Family(normal, normal),
+    "ill_conditioned": Family(_ill_conditioned, normal),
+}
 
 
 class Quadratic(Problem):
@@ -21,7 +60,7 @@ class Quadratic(Problem):
     Source: Andrychowicz et al. 2016, section 3.1 (arXiv 1606.04474).
 
     Args:
-        family: a key of `FAMILIES`, the distribution of the entries of W and y.
+        family: a key of `FAMILIES`, how W and y are drawn.
         num_functions: F, the number of functions in a task.
         num_dimensions: D.
         initial_stddev: sigma, the standard deviation of the initial parameters.
@@ -70,11 +109,11 @@ class Quadratic(Problem):
 
     def batch(self, seed: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns W, `[F, D, D]`, and y, `[F, D]`: the same at every step."""
-        draw = FAMILIES[self.family]
-        matrices = draw(
+        family = FAMILIES[self.family]
+        matrices = family.matrices(
             [self.num_functions, self.num_dimensions, self.num_dimensions], fold_in(seed, 1)
         )
-        targets = draw([self.num_functions, self.num_dimensions], fold_in(seed, 2))
+        targets = family.targets([self.num_functions, self.num_dimensions], fold_in(seed, 2))
         return tf.cast(matrices, self.dtype), tf.cast(targets, self.dtype)
 
     def loss(self, parameters: list[tf.Tensor], batch: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:

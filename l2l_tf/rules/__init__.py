@@ -7,10 +7,12 @@ from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 from l2l_tf.rules.coordinatewise_lstm import CoordinatewiseLSTM
 from l2l_tf.rules.distilled import DistilledRule
 from l2l_tf.rules.general import GeneralRule
+from l2l_tf.rules.global_averaging_lstm import GlobalAveragingLSTM
 from l2l_tf.rules.guards.guarded import Guarded, guarded
 from l2l_tf.rules.guards.loss_guarded import LossGuarded
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
 from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop, with_nesterov
+from l2l_tf.rules.ntm_bfgs import NTMBFGS, NTMLBFGS
 from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.routing import Route
@@ -22,6 +24,8 @@ __all__ = [
     "BASELINES",
     "NAG",
     "NO_INFO",
+    "NTMBFGS",
+    "NTMLBFGS",
     "SGD",
     "Adam",
     "AdamW",
@@ -32,6 +36,7 @@ __all__ = [
     "DistilledRule",
     "FlatLayout",
     "GeneralRule",
+    "GlobalAveragingLSTM",
     "Guarded",
     "LossGuarded",
     "Muon",

@@ -1,6 +1,6 @@
 """The base of rules with LSTM layers: the cell, the weights and the argument checks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -43,17 +43,18 @@ def lstm_step(
     return tf.sigmoid(output_gate) * tf.tanh(cell), cell
 
 
-class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
-    """A coordinatewise learned rule made of LSTM layers and a linear output.
+class LSTMLayers(keras.layers.Layer):
+    """A learned rule made of LSTM layers and linear outputs for each coordinate.
 
     All coordinates share the weights. Each coordinate has its own hidden values and cells.
     Coordinates form the batch axis: one call updates N of them. Layer l has the weights `kernel_l`
-    `[inputs, 4H]`, `recurrent_kernel_l` `[H, 4H]` and `bias_l` `[4H]`. The output has
-    `output_kernel` `[H, 1]` and `output_bias` `[1]`. Subclasses define the first layer's inputs and
-    how the output becomes a delta.
+    `[inputs, 4H]`, `recurrent_kernel_l` `[H, 4H]` and `bias_l` `[4H]`. The outputs have
+    `output_kernel` `[H, O]` and `output_bias` `[O]`. Subclasses define the first layer's inputs and
+    how the outputs become a delta.
 
     Args:
         num_inputs: the number of inputs of the first layer for each coordinate.
+        num_outputs: O, the number of outputs for each coordinate.
         units: H of each LSTM layer.
         output_scale: the factor from the output to the delta.
         output_stddev: standard deviation of the initial output weights.
@@ -75,6 +76,7 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
     def __init__(
         self,
         num_inputs: int,
+        num_outputs: int,
         units: Sequence[int],
         output_scale: float,
         output_stddev: float,
@@ -109,10 +111,10 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
         self.output_scale = output_scale
         self.output_stddev = output_stddev
         self.seed = seed
-        self._add_lstm_weights(num_inputs)
+        self._add_lstm_weights(num_inputs, num_outputs)
         self.built = True
 
-    def _add_lstm_weights(self, num_inputs: int) -> None:
+    def _add_lstm_weights(self, num_inputs: int, num_outputs: int) -> None:
         # One independent seed for each matrix: kernel and recurrent kernel of every layer, output.
         seeds = self._matrix_seeds(2 * len(self.units) + 1)
         self._kernels, self._recurrent_kernels, self._biases = [], [], []
@@ -137,10 +139,10 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
             num_inputs = num_units
         self._add_named_weight(
             "output_kernel",
-            (num_inputs, 1),
+            (num_inputs, num_outputs),
             keras.initializers.RandomNormal(stddev=self.output_stddev, seed=seeds[-1]),
         )
-        self._add_named_weight("output_bias", (1,), "zeros")
+        self._add_named_weight("output_bias", (num_outputs,), "zeros")
 
     def _add_named_weight(self, name: str, shape: tuple[int, ...], initializer: Any) -> Any:
         """Adds a weight, stores it as the attribute `_<name>` too, and returns it."""
@@ -165,32 +167,30 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
             for num_units in self.units
         )
 
-    def _run_lstm(self, inputs: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
-        """Returns the output, float `[N]`, before scaling, and the next state."""
+    def _run_layers(
+        self,
+        inputs: tf.Tensor,
+        state: LSTMState,
+        share: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    ) -> tuple[tf.Tensor, LSTMState]:
+        """Returns the outputs, float `[N, O]`, and the next state.
+
+        Args:
+            inputs: float `[N, I]`.
+            state: the state before.
+            share: returns what goes out of a layer, `[N, H]`, of its hidden values. None changes
+                nothing.
+        """
         next_state = []
         for (hidden, cell), *weights in zip(
             state, self._kernels, self._recurrent_kernels, self._biases, strict=True
         ):
             inputs, cell = lstm_step(inputs, hidden, cell, *weights)
+            inputs = inputs if share is None else share(inputs)
             next_state.append((inputs, cell))
-        output = tf.matmul(inputs, self._output_kernel) + self._output_bias
-        return tf.squeeze(output, axis=1), tuple(next_state)
+        return tf.matmul(inputs, self._output_kernel) + self._output_bias, tuple(next_state)
 
-    def _check_gradient(self, gradient: tf.Tensor) -> None:
-        if gradient.dtype != self.compute_dtype:
-            raise TypeError(
-                f"gradient must be of dtype {self.compute_dtype}. "
-                f"Received: gradient.dtype={gradient.dtype.name}. Cast it, or build the rule with "
-                "that dtype."
-            )
-        if gradient.shape.rank != 1:
-            raise ValueError(
-                "gradient must be a vector over the coordinates. "
-                f"Received: gradient.shape={gradient.shape}. Flatten the variables "
-                "(l2l_tf.rules.FlatLayout)."
-            )
-
-    def rescaled(self, factor: float) -> "LSTMRule":
+    def rescaled(self, factor: float) -> "LSTMLayers":
         """Returns a copy whose deltas are `factor` times those of this rule.
 
         Args:
@@ -215,6 +215,59 @@ class LSTMRule(CoordinatewiseRule, keras.layers.Layer):
             "output_stddev": self.output_stddev,
             "seed": self.seed,
         }
+
+
+class LSTMRule(CoordinatewiseRule, LSTMLayers):
+    """A coordinatewise learned rule made of LSTM layers and one linear output.
+
+    Args:
+        num_inputs: as in `LSTMLayers`, as are all others.
+        units: H of each LSTM layer.
+        output_scale: the factor from the output to the delta.
+        output_stddev: standard deviation of the initial output weights.
+        seed: an integer seed for the initial weights.
+        dtype: dtype of weights, states and deltas.
+        name: the layer's name.
+        trainable: whether the weights are trainable.
+
+    Raises:
+        ValueError: as in `LSTMLayers`.
+        TypeError: as in `LSTMLayers`.
+    """
+
+    def __init__(
+        self,
+        num_inputs: int,
+        units: Sequence[int],
+        output_scale: float,
+        output_stddev: float,
+        seed: int | None,
+        dtype: str,
+        name: str | None,
+        trainable: bool,
+    ):
+        super().__init__(
+            num_inputs, 1, units, output_scale, output_stddev, seed, dtype, name, trainable
+        )
+
+    def _run_lstm(self, inputs: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
+        """Returns the output, float `[N]`, before scaling, and the next state."""
+        outputs, state = self._run_layers(inputs, state)
+        return tf.squeeze(outputs, axis=1), state
+
+    def _check_gradient(self, gradient: tf.Tensor) -> None:
+        if gradient.dtype != self.compute_dtype:
+            raise TypeError(
+                f"gradient must be of dtype {self.compute_dtype}. "
+                f"Received: gradient.dtype={gradient.dtype.name}. Cast it, or build the rule with "
+                "that dtype."
+            )
+        if gradient.shape.rank != 1:
+            raise ValueError(
+                "gradient must be a vector over the coordinates. "
+                f"Received: gradient.shape={gradient.shape}. Flatten the variables "
+                "(l2l_tf.rules.FlatLayout)."
+            )
 
 
 def _forget_gates_open(shape: tuple[int], dtype: str | None = None) -> tf.Tensor:

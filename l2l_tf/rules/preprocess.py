@@ -14,12 +14,12 @@ def log_and_sign(gradient: tf.Tensor, p: float) -> tf.Tensor:
     Source: Andrychowicz et al. 2016, appendix A (arXiv 1606.04474).
 
     Args:
-        gradient: float `[N]`.
+        gradient: float `[...]`.
         p: sets the threshold e^-p below which gradients count as small, in (0, `MAX_P`]; 10 in the
             paper.
 
     Returns:
-        float `[N, 2]`.
+        float `[..., 2]`.
     """
     p = tf.cast(p, gradient.dtype)
     magnitude = tf.abs(gradient)
@@ -32,9 +32,9 @@ def log_and_sign(gradient: tf.Tensor, p: float) -> tf.Tensor:
 
 
 def identity(gradient: tf.Tensor, p: float) -> tf.Tensor:
-    """Returns the gradient unchanged, `[N, 1]`. `p` is ignored."""
+    """Returns the gradient unchanged, `[..., 1]`. `p` is ignored."""
     del p
-    return gradient[:, tf.newaxis]
+    return gradient[..., tf.newaxis]
 
 
 # By the name used in a rule's configuration: the function and the number of its outputs.

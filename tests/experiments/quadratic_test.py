@@ -660,14 +660,14 @@ CASES = {
     "learned_rule": (
         ["--learned_rule=gru"],
         "FATAL Flags parsing error: flag --learned_rule=gru: value should be one of "
-        "<distilled|general|lstm|nesterov_rnnprop|rnnprop>\n"
+        "<distilled|general|lstm|lstm_gac|nesterov_rnnprop|ntm_bfgs|ntm_lbfgs|rnnprop>\n"
         "Pass --helpshort or --helpfull to see help on flags.",
     ),
     "flag_of_another_rule": (
         ["--learned_rule=rnnprop", "--preprocessing=log_and_sign"],
-        "error: --preprocessing must be left out where --learned_rule is not lstm, which alone has "
-        "it. Received: --preprocessing=log_and_sign with --learned_rule=rnnprop. Leave one of the "
-        "two out.",
+        "error: --preprocessing must be left out where --learned_rule is none of lstm, lstm_gac, "
+        "ntm_bfgs, ntm_lbfgs, which alone have it. Received: --preprocessing=log_and_sign with "
+        "--learned_rule=rnnprop. Leave one of the two out.",
     ),
     "output_is_a_file": (
         ["--output_dir=@/curves.json"],

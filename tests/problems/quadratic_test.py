@@ -81,6 +81,24 @@ def test_the_gaussian_family_has_the_moments_of_the_standard_normal_distribution
             )
 
 
+@pytest.mark.parametrize("num_dimensions", [1, 2, 10])
+def test_the_ill_conditioned_family_has_the_stated_singular_values(num_dimensions):
+    problem = Quadratic("ill_conditioned", 50, num_dimensions)
+    _, matrices, targets = _draw(problem)
+    found = np.linalg.svd(matrices.astype(np.float64), compute_uv=False)
+    # The Hessian's condition number is the square of this ratio, 100.
+    expected = np.geomspace(num_dimensions**0.5, num_dimensions**0.5 / 100, num_dimensions)
+    np.testing.assert_allclose(found, np.tile(expected, (50, 1)), rtol=1e-4)
+    # Its directions are random: matrices of different functions have nothing in common.
+    if num_dimensions == 10:
+        units = matrices[:, 0] / np.linalg.norm(matrices[:, 0], axis=1, keepdims=True)
+        cosines = (units @ units.T)[np.triu_indices(50, 1)]
+        # 1,225 cosines of variance 1/10; five standard errors.
+        np.testing.assert_allclose(cosines.mean(), 0, atol=5 * 0.1**0.5 / 1225**0.5)
+        np.testing.assert_allclose((cosines**2).mean(), 0.1, atol=0.02)
+    assert targets.std() == pytest.approx(1, abs=5 * (2 * targets.size) ** -0.5)
+
+
 @pytest.mark.parametrize(
     # E||y||^2 = D E y_i^2, with variances D Var y_i^2 of 10 (1/5 - 1/9) and 10 * 2.
     ("family", "mean", "variance"),

@@ -9,11 +9,14 @@ import numpy as np
 from l2l_tf.rules import (
     BASELINES,
     NAG,
+    NTMBFGS,
+    NTMLBFGS,
     SGD,
     AdamW,
     CoordinatewiseLSTM,
     DistilledRule,
     GeneralRule,
+    GlobalAveragingLSTM,
     Guarded,
     Muon,
     NAdam,
@@ -41,6 +44,8 @@ def _cosine() -> keras.optimizers.schedules.LearningRateSchedule:
     return keras.optimizers.schedules.CosineDecay(1.0, 50)
 
 
+_OF_MEMORY = {"initial_scale": 0.03, "units": (4,), "num_averaged": 2, "output_stddev": 0.1}
+
 # Learned rules of a seed and a dtype.
 LEARNED: dict[str, Callable[[int, str], Any]] = {
     "lstm": _lstm,
@@ -54,6 +59,11 @@ LEARNED: dict[str, Callable[[int, str], Any]] = {
         (4,), input_units=3, output_stddev=0.3, epsilon=1e-3, seed=seed, dtype=dtype
     ),
     "distilled": lambda seed, dtype: DistilledRule(epsilon=1e-3, dtype=dtype),
+    "global_averaging_lstm": lambda seed, dtype: GlobalAveragingLSTM(
+        (4, 3), 2, output_stddev=0.3, seed=seed, dtype=dtype
+    ),
+    "ntm_bfgs": lambda seed, dtype: NTMBFGS(seed=seed, dtype=dtype, **_OF_MEMORY),
+    "ntm_lbfgs": lambda seed, dtype: NTMLBFGS(2, seed=seed, dtype=dtype, **_OF_MEMORY),
     "routed": lambda seed, dtype: RoutedRule(
         _lstm(seed, dtype), [Route(_lstm(seed + 1, dtype), name="kernel|parameter_0|pair")]
     ),
