@@ -33,7 +33,6 @@ from l2l_tf.rules.rule import Rule
 flags.DEFINE_list(
     "num_taps", ["1", "2", "5", "10", "20"], "Numbers of taps of finite impulse responses."
 )
-flags.DEFINE_integer("num_gates", 3, "Number of powers of the confidence, from 0 on.", 1)
 
 FLAGS = flags.FLAGS
 
@@ -67,7 +66,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
         for part, seed in enumerate(seeds)
     )
     fits = {f"{count} taps": fit_taps(list(fitted.values()), count) for count in counts}
-    fits["recursive"] = fit_recursive(list(fitted.values()), FLAGS.num_gates)
+    fits["recursive"] = fit_recursive(list(fitted.values()))
     explained: dict[str, dict[str, float]] = {
         one: {problem: likeness(record, one).explained for problem, record in held_out.items()}
         for one in _COMPARED
@@ -108,15 +107,26 @@ def tables(contents: dict[str, Any]) -> str:
     ]
     rules = list(contents["final_losses"][names[0]])
     losses = [
-        [one, *(f"{contents['final_losses'][problem][one]:.4g}" for problem in names)]
+        [one, *(_with_error(contents["final_losses"][problem][one]) for problem in names)]
         for one in rules
     ]
+    ratios = [_ratio(contents["final_losses"][problem]) for problem in names]
     return (
         "Share of the mean square of deltas that is explained on further tasks\n\n"
         + format_markdown(["rule", *names], shares)
-        + f"\nFinal loss, {contents['num_tasks']} fresh tasks of training images\n\n"
-        + format_markdown(["rule", *names], losses)
+        + f"\nFinal loss and its standard error, {contents['num_tasks']} fresh tasks of training "
+        + "images, and the distilled rule's loss over its teacher's on the same tasks\n\n"
+        + format_markdown(["rule", *names], [*losses, ["ratio", *ratios]])
     )
+
+
+def _with_error(found: dict[str, Any]) -> str:
+    return f"{found['final_loss']:.4g} ± {found['stderr']:.2g}"
+
+
+def _ratio(losses: dict[str, Any]) -> str:
+    teacher, distilled = losses.values()
+    return f"{distilled['final_loss'] / teacher['final_loss']:.3g}"
 
 
 def explained_by(rule: Rule, record: Record) -> float:
@@ -176,12 +186,17 @@ def _recorded(
     return record
 
 
-def _losses(rules: dict[str, Any], problem: Problem) -> dict[str, float]:
+def _losses(rules: dict[str, Any], problem: Problem) -> dict[str, dict[str, float]]:
+    """Returns the final loss of each rule on the same tasks, the teacher's first."""
     seeds = task_seeds(FLAGS.seed, "test", 0, FLAGS.num_tasks)
-    return {
-        name: evaluate(rule, problem, seeds, FLAGS.num_steps).final_loss
-        for name, rule in rules.items()
-    }
+    found = {}
+    for name, rule in rules.items():
+        evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps)
+        found[name] = {
+            "final_loss": evaluation.final_loss,
+            "stderr": evaluation.final_loss_stderr,
+        }
+    return found
 
 
 def _card(name: str, fit: Fit, problems: dict[str, Problem]) -> dict[str, Any]:

@@ -18,11 +18,16 @@ _NUM_ALTERNATIONS = 6
 # The numbers that are not found by linear least squares, each tried at these values in turn.
 _GRID = {
     "input_gain": (1.0, 2.0, 3.0, 4.0, 6.0),
-    "reference_gain": (1.0, 2.0, 3.0, 5.0, 10.0),
+    "reference_gain": (2.0, 3.0, 5.0, 10.0, 20.0),
     "momentum": (0.5, 0.6, 0.7, 0.8, 0.9),
     "memory": (0.9, 0.93, 0.95, 0.97, 0.98),
+    "threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
 }
-_NUM_ROUNDS = 2
+# The least floor and slope of a gate, whose logarithms are kept.
+_SMALLEST = 1e-4
+_NUM_ROUNDS = 3
+# Each is a start of its own, since the other numbers depend on it.
+_FIRST_THRESHOLDS = (0.3, 0.5, 0.7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,31 +80,41 @@ def fit_taps(records: Sequence[Record], num_taps: int) -> Fit:
     return Fit(rule, {"input_gain": gain, "taps": taps.tolist()}, explained)
 
 
-def fit_recursive(records: Sequence[Record], num_gates: int = 3) -> Fit:
+def fit_recursive(records: Sequence[Record]) -> Fit:
     """Returns the recursive form that is nearest to records.
 
-    For given gains and decays, the delta is bilinear in direction and gate, which are found by
-    alternating linear least squares. Gains and decays are each tried at a few values in turn.
+    For given gains, decays and threshold, the delta is bilinear in the direction and in the gate's
+    floor and slope, which are found by alternating linear least squares. The others are each tried
+    at a few values in turn, from several starts.
     """
     samples = [_sample(record) for record in records]
-    # The values of an untrained rule.
+    found = [_descended(samples, threshold) for threshold in _FIRST_THRESHOLDS]
+    (explained, direction, gate), chosen = max(found, key=lambda one: one[0][0])
+    rule = DistilledRule(decay=_DECAY, epsilon=_EPSILON, output_scale=_OUTPUT_SCALE)
+    logits = [math.log(one / (1 - one)) for one in (chosen["momentum"], chosen["memory"])]
+    gains = (np.log(chosen["input_gain"]), np.log(chosen["reference_gain"]))
+    threshold = np.array(chosen["threshold"])
+    rule.set_weights([*gains, np.array(logits), direction, np.log(gate), threshold])
+    floor, slope = gate.tolist()
+    numbers = {**chosen, "direction": direction.tolist(), "floor": floor, "slope": slope}
+    return Fit(rule, numbers, explained)
+
+
+def _descended(
+    samples: Sequence[_Sample], threshold: float
+) -> tuple[tuple[float, np.ndarray, np.ndarray], dict[str, float]]:
+    """Returns what `_bilinear` gives for the best numbers found from a start, and the numbers."""
+    # The others are those of an untrained rule.
     chosen = {"input_gain": 3.0, "reference_gain": 3.0, "momentum": 0.7, "memory": 0.95}
-    best = _bilinear(samples, chosen, num_gates)
+    chosen["threshold"] = threshold
+    best = _bilinear(samples, chosen)
     for _ in range(_NUM_ROUNDS):
         for name, values in _GRID.items():
             for value in values:
-                tried = _bilinear(samples, chosen | {name: value}, num_gates)
+                tried = _bilinear(samples, chosen | {name: value})
                 if tried[0] > best[0]:
                     best, chosen = tried, chosen | {name: value}
-    explained, direction, gate = best
-    rule = DistilledRule(
-        num_gates=num_gates, decay=_DECAY, epsilon=_EPSILON, output_scale=_OUTPUT_SCALE
-    )
-    logits = [math.log(one / (1 - one)) for one in (chosen["momentum"], chosen["memory"])]
-    gains = (np.log(chosen["input_gain"]), np.log(chosen["reference_gain"]))
-    rule.set_weights([*gains, np.array(logits), direction, gate])
-    numbers = {**chosen, "direction": direction.tolist(), "gate": gate.tolist()}
-    return Fit(rule, numbers, explained)
+    return best, chosen
 
 
 def _sample(record: Record) -> _Sample:
@@ -141,9 +156,9 @@ def _weighted(
 
 
 def _bilinear(
-    samples: Sequence[_Sample], chosen: dict[str, float], num_gates: int
+    samples: Sequence[_Sample], chosen: dict[str, float]
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Returns the explained share, the direction and the gate."""
+    """Returns the explained share, the direction, and the gate's floor and slope."""
     directions, gates = [], []
     for sample in samples:
         saturated = np.tanh(chosen["input_gain"] * sample.relative)
@@ -152,19 +167,34 @@ def _bilinear(
         agreement = 1 + saturated * (np.tanh(chosen["reference_gain"] * before) - saturated)
         confidence = _filtered(agreement, chosen["memory"], 1.0)
         directions.append(np.stack([saturated, momentum], axis=-1))
-        gates.append(np.stack([confidence**power for power in range(num_gates)], axis=-1))
+        excess = np.maximum(confidence - chosen["threshold"], 0)
+        gates.append(np.stack([np.ones_like(excess), np.square(excess)], axis=-1))
     direction_table, targets = _weighted(directions, samples)
-    gate_table = np.concatenate([gate.reshape(-1, num_gates) for gate in gates])
-    direction, gate = np.ones(2), np.eye(num_gates)[-1]
+    gate_table = np.concatenate([gate.reshape(-1, 2) for gate in gates])
+    direction, gate = np.ones(2), np.array([0.0, 1.0])
     for _ in range(_NUM_ALTERNATIONS):
         factors = gate_table @ gate
         direction, *_ = np.linalg.lstsq(direction_table * factors[:, np.newaxis], targets, 1e-9)
         # The scale belongs to the gate.
         direction = direction / max(np.abs(direction).max(), 1e-12)
         factors = direction_table @ direction
-        gate, *_ = np.linalg.lstsq(gate_table * factors[:, np.newaxis], targets, 1e-9)
+        gate = _positive_fit(gate_table * factors[:, np.newaxis], targets)
     answers = (direction_table @ direction) * (gate_table @ gate)
     return _explained(targets, answers), direction, gate
+
+
+def _positive_fit(table: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Returns the two weights, not below the smallest, of a least-squares fit."""
+    weights, *_ = np.linalg.lstsq(table, targets, 1e-9)
+    for column, weight in enumerate(weights):
+        if weight < _SMALLEST:
+            # The best is on the border; the other weight is then that of one column.
+            other = 1 - column
+            size = float(table[:, other] @ table[:, other])
+            alone = float(table[:, other] @ targets) / size if size else 0.0
+            weights[column], weights[other] = _SMALLEST, max(alone, _SMALLEST)
+            break
+    return weights
 
 
 def _explained(targets: np.ndarray, answers: np.ndarray) -> float:

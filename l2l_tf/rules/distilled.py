@@ -12,7 +12,7 @@ from l2l_tf.rules.coordinatewise import CoordinatewiseRule
 # Weights of the untrained rule: momentum of saturated gradients whose steps shrink without
 # agreement.
 _INPUT_GAIN, _REFERENCE_GAIN, _MOMENTUM, _MEMORY = 3.0, 3.0, 0.7, 0.95
-_DIRECTION, _GATE = (0.5, 1.0), (0.0, 0.0, 0.5)
+_DIRECTION, _GATE, _THRESHOLD = (0.5, 1.0), (0.01, 2.0), 0.5
 FORMS = ("recursive", "taps")
 
 
@@ -32,7 +32,10 @@ class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
     it stays where gradients agree with the momentum before them, or are small, and falls where
     large ones disagree. With d = direction_0 u + direction_1 p, the delta is
 
-        -output_scale d (gate_0 + gate_1 c + gate_2 c^2 + ...).
+        -output_scale d (floor + slope max(c - threshold, 0)^2).
+
+    Floor and slope are positive, whatever the weights, so steps never grow where confidence falls.
+    It falls below zero where signs alternate.
 
     "taps" is a finite impulse response: -output_scale times the sum of tap_k times the u of k steps
     ago. It keeps the earlier u.
@@ -44,7 +47,6 @@ class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
     Args:
         form: "recursive" or "taps".
         num_taps: the number of taps, for that form.
-        num_gates: the number of powers of the confidence, from 0 on, for the recursive form.
         decay: the decay of the mean square.
         epsilon: added to the root; far smaller gradients count as zero.
         output_scale: the factor of all deltas.
@@ -74,7 +76,6 @@ class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
         self,
         form: str = "recursive",
         num_taps: int = 5,
-        num_gates: int = 3,
         decay: float = 0.95,
         epsilon: float = 1e-8,
         output_scale: float = 0.1,
@@ -85,7 +86,6 @@ class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
     ):
         check_one_of("form", form, FORMS)
         check_count("num_taps", num_taps)
-        check_count("num_gates", num_gates)
         check_positive("epsilon", epsilon, "It keeps zeros from being divided by zero.")
         check_positive("output_scale", output_scale, "Leave it out for 0.1.")
         check_one_of("dtype", dtype, ("float32", "float64"))
@@ -96,7 +96,6 @@ class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
         super().__init__(dtype=dtype, name=name, trainable=trainable, autocast=False)
         self.form = form
         self.num_taps = num_taps
-        self.num_gates = num_gates
         self.decay = decay
         self.epsilon = epsilon
         self.output_scale = output_scale
@@ -110,7 +109,8 @@ class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
             logits = [np.log(one / (1 - one)) for one in (_MOMENTUM, _MEMORY)]
             self.decay_logits = self._add("decay_logits", logits)
             self.direction = self._add("direction", _DIRECTION)
-            self.gate = self._add("gate", (*_GATE, *[0.0] * num_gates)[:num_gates])
+            self.log_gate = self._add("log_gate", np.log(_GATE))
+            self.threshold = self._add("threshold", _THRESHOLD)
         self.built = True
 
     def _add(self, name: str, value: Any) -> Any:
@@ -157,9 +157,9 @@ class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
         momentum = saturated + decay * (momentum - saturated)
         confidence = agreement + remembered * (confidence - agreement)
         of_gradient, of_momentum = tf.unstack(-self.output_scale * self.direction.value)
-        *lower, gate = tf.unstack(self.gate.value)
-        for coefficient in reversed(lower):
-            gate = coefficient + confidence * gate
+        floor, slope = tf.unstack(tf.exp(self.log_gate.value))
+        excess = tf.nn.relu(confidence - self.threshold.value)
+        gate = floor + slope * excess * excess
         return (of_gradient * saturated + of_momentum * momentum) * gate, (momentum, confidence)
 
     def rescaled(self, factor: float) -> "DistilledRule":
@@ -178,7 +178,6 @@ class DistilledRule(CoordinatewiseRule, keras.layers.Layer):
         return super().get_config() | {
             "form": self.form,
             "num_taps": self.num_taps,
-            "num_gates": self.num_gates,
             "decay": self.decay,
             "epsilon": self.epsilon,
             "output_scale": self.output_scale,

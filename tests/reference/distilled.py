@@ -16,7 +16,8 @@ def distilled_deltas(
         decay: the decay of the mean square.
         output_scale: the factor of deltas.
         taps: the taps of that form. None for the recursive form.
-        **recursive: `reference_gain`, `momentum`, `memory`, `direction` and `gate` of that form.
+        **recursive: `reference_gain`, `momentum`, `memory`, `direction`, `floor`, `slope` and
+            `threshold` of that form.
     """
     deltas = np.zeros_like(gradients)
     for column in range(gradients.shape[1]):
@@ -35,7 +36,8 @@ def distilled_deltas(
                 momentum += (1 - recursive["momentum"]) * (u - momentum)
                 confidence += (1 - recursive["memory"]) * (agreement - confidence)
                 of_gradient, of_momentum = recursive["direction"]
-                gate = sum(one * confidence**k for k, one in enumerate(recursive["gate"]))
+                excess = max(confidence - recursive["threshold"], 0)
+                gate = recursive["floor"] + recursive["slope"] * excess**2
                 delta = (of_gradient * u + of_momentum * momentum) * gate
             deltas[step, column] = -output_scale * delta
     return deltas

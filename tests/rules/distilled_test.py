@@ -3,6 +3,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from l2l_tf import LearnedOptimizer
 from l2l_tf.rules import DistilledRule, RNNprop
@@ -13,7 +14,7 @@ from tests.rules.run_rule import run_rule
 GAIN, REFERENCE_GAIN, MOMENTUM, MEMORY = 2.0, 4.0, 0.6, 0.9
 # The reference has no epsilon, which is a hundred-thousandth of the smallest gradients.
 TOLERANCE = 1e-7
-DIRECTION, GATE = (0.7, -1.3), (0.1, -0.2, 0.4, 0.3)
+DIRECTION, FLOOR, SLOPE, THRESHOLD = (0.7, -1.3), 0.1, 0.8, 0.7
 
 
 def _logit(share: float) -> float:
@@ -21,14 +22,15 @@ def _logit(share: float) -> float:
 
 
 def _recursive(dtype: str = "float64", **arguments) -> DistilledRule:
-    rule = DistilledRule(num_gates=4, dtype=dtype, **arguments)
+    rule = DistilledRule(dtype=dtype, **arguments)
     rule.set_weights(
         [
             np.log(GAIN),
             np.log(REFERENCE_GAIN),
             np.array([_logit(MOMENTUM), _logit(MEMORY)]),
             np.array(DIRECTION),
-            np.array(GATE),
+            np.log([FLOOR, SLOPE]),
+            np.array(THRESHOLD),
         ]
     )
     return rule
@@ -47,7 +49,9 @@ def test_the_recursive_form_is_that_of_its_docstring():
         momentum=MOMENTUM,
         memory=MEMORY,
         direction=DIRECTION,
-        gate=GATE,
+        floor=FLOOR,
+        slope=SLOPE,
+        threshold=THRESHOLD,
     )
     np.testing.assert_allclose(run_rule(_recursive(), gradients), expected, rtol=TOLERANCE)
 
@@ -66,10 +70,11 @@ def test_deltas_do_not_depend_on_the_scale_of_the_loss_and_are_bounded():
     gradients = _gradients().astype(np.float32)
     deltas = run_rule(rule, gradients)
     np.testing.assert_allclose(run_rule(rule, 1e6 * gradients), deltas, rtol=1e-3, atol=1e-6)
-    bound = 0.1 * sum(map(abs, DIRECTION)) * sum(map(abs, GATE)) * 8
+    # Confidence is never above 1.
+    bound = 0.1 * sum(map(abs, DIRECTION)) * (FLOOR + SLOPE * (1 - THRESHOLD) ** 2)
     extreme = run_rule(rule, np.float32([[1e-30, 1e18, 0, -1e18]] * 3))
     assert np.isfinite(extreme).all()
-    assert np.abs(extreme).max() < bound
+    assert np.abs(extreme).max() <= bound
 
 
 def test_agreement_keeps_steps_large_and_noise_makes_them_small():
@@ -82,6 +87,33 @@ def test_agreement_keeps_steps_large_and_noise_makes_them_small():
     # Zeros are no disagreement.
     silent = np.concatenate([np.zeros((30, 1)), np.ones((1, 1))]).astype(np.float32)
     np.testing.assert_allclose(run_rule(rule, silent)[-1], constant[0], rtol=0.1)
+
+
+def test_alternating_signs_make_steps_small_and_keep_them_small():
+    rule = DistilledRule()
+    alternating = np.tile([[1.0], [-1.0]], [200, 1]).astype(np.float32)
+    sizes = np.abs(run_rule(rule, alternating))[:, 0]
+    assert sizes[0] > 0.03
+    # The floor is a fiftieth of the gate at confidence 1, and the momentum is small.
+    assert sizes[20:].max() < 0.03 * sizes[0]
+
+
+def test_on_quadratics_it_comes_to_rest_and_stays_there():
+    rule = DistilledRule()
+    curvatures = tf.constant([0.01, 0.1, 1.0, 10.0])
+
+    def step(position, state):
+        delta, state = rule(curvatures * position, state)
+        return position + delta, state
+
+    step = tf.function(step, autograph=False)
+    position, state, distances = tf.ones([4]), rule.initial_state(4), []
+    for _ in range(400):
+        position, state = step(position, state)
+        distances.append(np.abs(position))
+    # The steps of one whose gate opens again would grow.
+    for stop in (200, 400):
+        assert np.max(distances[stop - 20 : stop]) < 0.02
 
 
 def test_its_state_is_three_numbers_for_each_coordinate():

@@ -16,8 +16,8 @@ def _moved(form: str, **arguments) -> DistilledRule:
         rule.set_weights([np.log(2.0), np.array([0.6, -0.3, 0.2])])
     else:
         logits = np.log([0.6 / 0.4, 0.97 / 0.03])
-        direction, gate = np.array([1.0, 0.4]), np.array([0.1, -0.2, 0.7])
-        rule.set_weights([np.log(2.0), np.log(5.0), logits, direction, gate])
+        direction, gate = np.array([1.0, 0.4]), np.log([0.05, 1.5])
+        rule.set_weights([np.log(2.0), np.log(5.0), logits, direction, gate, np.array(0.4)])
     return rule
 
 
@@ -36,22 +36,28 @@ def test_gains_decays_direction_and_gate_are_found_again():
     teacher = _moved("recursive")
     records = [made_record(teacher, num_steps=60, seed=seed) for seed in (0, 1)]
     fit = fit_recursive(records)
-    found = {name: fit.numbers[name] for name in ("input_gain", "momentum", "memory")}
-    assert found == {"input_gain": 2, "momentum": 0.6, "memory": 0.97}
-    assert fit.numbers["reference_gain"] == 5
+    names = ("input_gain", "reference_gain", "momentum", "memory", "threshold")
+    assert [fit.numbers[name] for name in names] == [2, 5, 0.6, 0.97, 0.4]
     np.testing.assert_allclose(fit.numbers["direction"], [1, 0.4], atol=1e-2)
-    np.testing.assert_allclose(fit.numbers["gate"], [0.1, -0.2, 0.7], atol=1e-2)
+    assert fit.numbers["floor"] == pytest.approx(0.05, abs=1e-3)
+    assert fit.numbers["slope"] == pytest.approx(1.5, abs=1e-2)
     assert explained_by(fit.rule, made_record(teacher, seed=2)) == pytest.approx(1, abs=1e-4)
 
 
 def test_tables_have_a_line_for_each_rule():
     contents = {
         "explained": {"adam": {"mnist": 0.3}, "recursive": {"mnist": 0.62}},
-        "final_losses": {"mnist": {"teacher": 0.25, "distilled": 0.2612}},
+        "final_losses": {
+            "mnist": {
+                "teacher": {"final_loss": 0.25, "stderr": 0.011},
+                "distilled": {"final_loss": 0.2612, "stderr": 0.012},
+            }
+        },
         "num_tasks": 4,
     }
     assert "| recursive | 0.620 |" in tables(contents)
-    assert "| distilled | 0.2612 |" in tables(contents)
+    assert "| distilled | 0.2612 ± 0.012 |" in tables(contents)
+    assert "| ratio | 1.04 |" in tables(contents)
 
 
 @pytest.mark.slow
@@ -71,8 +77,9 @@ def test_a_rule_is_distilled_and_trains_on(tmp_path):
     assert set(found["final_losses"]["quadratic"]) == {"quadratic_lstm", "distilled"}
     assert "| recursive |" in printed
     rule = l2l_tf.load_rule(tmp_path / "out" / "rule")
-    assert (rule.form, rule.num_gates) == ("recursive", 3)
-    np.testing.assert_allclose(rule.gate, found["numbers"]["recursive"]["gate"], rtol=1e-5)
+    assert rule.form == "recursive"
+    numbers = found["numbers"]["recursive"]
+    np.testing.assert_allclose(np.exp(rule.log_gate), [numbers["floor"], numbers["slope"]], 1e-4)
     folders = {name: tmp_path for name in ("tensors", "taps")}
     wrong = {
         "tensors": ["--rule=general"],
