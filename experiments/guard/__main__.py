@@ -31,7 +31,9 @@ PARTS = ("certificate", "cost", "rescue")
 flags.DEFINE_list("parts", list(PARTS), f"What to run: some of {', '.join(PARTS)}.")
 flags.DEFINE_list("cases", [], "Rules on problems to run, by name. By default, all of the parts.")
 flags.DEFINE_list(
-    "thetas", ["0.5", "1", "2", "5", "inf"], "Radii of the guard, relative to the fallback's delta."
+    "thetas",
+    ["0.5", "1", "1.5", "2", "5", "inf"],
+    "Radii of the guard, relative to the fallback's delta.",
 )
 flags.DEFINE_enum(
     "scope", "all", ["tensor", "all"], "Whether norms are those of each tensor, or of all."
@@ -79,7 +81,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
         # Long runs keep what is done.
         write_json(folder / "results.json", results)
     figures(folder, results)
-    common.write_flags(folder / "flags.txt")
+    common.write_flags(_new_path(folder))
     for table in (certificate_table(results), loss_table(results), choice_table(results)):
         print(table)
     print(f"Wrote results.json and figures to {folder}")
@@ -150,6 +152,12 @@ def _earlier(path: Path) -> dict[str, Any]:
             f"Received: {_settings()}, where they are {there}. Choose another folder."
         )
     return results
+
+
+def _new_path(folder: Path) -> Path:
+    """Returns where to write the flags of a run. Each run that adds to the results has its own."""
+    paths = (folder / f"flags{suffix}.txt" for suffix in ("", *(f"_{n}" for n in range(2, 1000))))
+    return next(path for path in paths if not path.exists())
 
 
 def _settings() -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """Does what guards promise hold at every step, whatever the rule?
 
-Checks (A), (B) and the ledger of docs/guarantees.md in float64, at the iterates of runs in float32.
+Checks docs/guarantees.md in float64, at the iterates of runs in float32. (A) and (B) hold of any
+step in which eta is small enough, whatever is added to gradient descent: they check the proof and
+beta. The guard is checked by its radius or its ledger, and by what follows from them: each step
+decreases the loss, or the sum of squared gradients is bounded. Rules without a guard are checked in
+the same way, and must fail.
 """
 
 import math
@@ -73,6 +77,10 @@ def certificate(
             rule = make(eta)
             alone = _run(rule, problem, seed, num_steps, eta)
             budget = BUDGET / problem.stretch**2
+            # Without a guard, the same checks must find something.
+            of_alone = {
+                mode: _checks(exact, alone, mode, budget) for mode in ("relative", "budget")
+            }
             for mode, guarded, first_rate in _guards(rule, eta, budget):
                 run = _run(guarded, problem, seed, num_steps, first_rate)
                 rows.append(
@@ -83,8 +91,7 @@ def certificate(
                         **_numbers("alone", _losses(exact, alone)),
                         **_numbers("guarded", _losses(exact, run)),
                         **_checks(exact, run, mode, budget),
-                        # Without a guard, the same check must find something.
-                        "num_alone_fails_radius": int(_beyond_radius(exact, alone).sum()),
+                        **_failures("num_alone_fails_", of_alone[_promise(mode)]),
                     }
                 )
             note()
@@ -103,6 +110,21 @@ def _guards(rule: Rule, eta: float, budget: float) -> list[tuple[str, Rule, floa
             too_large,
         ),
     ]
+
+
+def _promise(mode: str) -> str:
+    """Returns the mode whose promise a guard makes."""
+    return "budget" if mode == "budget" else "relative"
+
+
+def _failures(prefix: str, checks: dict[str, Any]) -> dict[str, int]:
+    """Returns how often each promise did not hold, under other names."""
+    own = "num_fails_"
+    return {
+        prefix + key.removeprefix(own): value
+        for key, value in checks.items()
+        if key.startswith(own)
+    }
 
 
 def _run(rule: Rule, problem: Wavy, seed: tf.Tensor, num_steps: int, rate: float) -> Run:
@@ -166,32 +188,47 @@ def _checks(exact: Exact, run: Run, mode: str, budget: float) -> dict[str, Any]:
     is_later_taken_back = np.concatenate([run.took_back[1:], np.zeros_like(run.took_back[:1])])
     holds = ~run.took_back & ~is_later_taken_back
 
-    # (A)
-    bound = losses[:-1] - rates / 2 * squares + lengths**2 / (2 * rates)
-    scale = np.abs(losses[:-1]) + rates * squares + lengths**2 / rates
     # Backtracking compares losses in float32.
     rounding = _ROUNDING if mode != "backtracking" else _ROUNDING_OF_FLOAT32
-    fails_a = holds & ~(losses[1:] <= bound + rounding * scale)
+    with np.errstate(all="ignore"):
+        # (A)
+        bound = losses[:-1] - rates / 2 * squares + lengths**2 / (2 * rates)
+        scale = np.abs(losses[:-1]) + rates * squares + lengths**2 / rates
+        fails_a = holds & ~(losses[1:] <= bound + rounding * scale)
 
-    # (B), at every T: (A) of all steps, added up. A step back changes the loss by itself.
-    decrease = np.cumsum(np.where(holds, rates / 2 * squares, 0), 0)
-    allowed = np.cumsum(np.where(holds, lengths**2 / (2 * rates), 0), 0)
-    rise = np.cumsum(np.where(holds, 0, np.diff(losses, axis=0)), 0)
-    right = losses[0] - exact.least + allowed + rise
-    fails_b = ~(decrease <= right + rounding * np.abs(right))
+        # (B), at every T: (A) of all steps, added up. A step back changes the loss by itself.
+        decrease = np.cumsum(np.where(holds, rates / 2 * squares, 0), 0)
+        allowed = np.cumsum(np.where(holds, lengths**2 / (2 * rates), 0), 0)
+        rise = np.cumsum(np.where(holds, 0, np.diff(losses, axis=0)), 0)
+        right = losses[0] - exact.least + allowed + rise
+        fails_b = ~(decrease <= right + rounding * np.abs(right))
 
-    beyond = _beyond_radius(exact, run)
-    spent = np.where(beyond, lengths**2 - THETA**2 * rates**2 * squares, 0).sum(0)
-    fails_radius = beyond & ~run.took_back
-    if mode == "budget":
-        fails_radius = ~(spent <= budget * (1 + 1e-5)) | ~(run.budget_left >= 0)
+        # The guard itself.
+        radii = _radii(exact, run)
+        beyond = ~(lengths <= radii)
+        spent = np.where(beyond, lengths**2 - THETA**2 * rates**2 * squares, 0).sum(0)
+        if mode == "budget":
+            fails_radius = ~(spent <= budget * (1 + 1e-5)) | ~(run.budget_left >= 0)
+            # At every T: the sum of squared gradients, with what rounding adds to radii.
+            within = rates**2 * THETA**2 * squares
+            added = budget * (1 + 1e-5) + np.cumsum(radii**2 - within, 0)
+            largest = 2 / rates * (losses[0] - exact.least) + added / rates**2
+            sums = (1 - THETA**2) * np.cumsum(squares, 0)
+            fails_descent = ~(sums <= largest * (1 + rounding))
+        else:
+            fails_radius = beyond & ~run.took_back
+            # Each step decreases the loss, by as much as the longest v allows.
+            most = losses[:-1] - rates / 2 * squares + radii**2 / (2 * rates)
+            size = np.abs(losses[:-1]) + rates * squares
+            fails_descent = holds & ~(losses[1:] <= most + rounding * size)
     return {
         "num_checked": int(holds.sum()),
         "num_fails_a": int(fails_a.sum()),
         "num_fails_b": int(fails_b.sum()),
         "num_fails_radius": int(fails_radius.sum()),
-        "largest_share_of_b": float((decrease / right).max()),
-        "largest_share_of_budget": float(spent.max() / budget) if mode == "budget" else None,
+        "num_fails_descent": int(fails_descent.sum()),
+        "largest_share_of_b": _finite(np.max(decrease / right)),
+        "largest_share_of_budget": _finite(spent.max() / budget) if mode == "budget" else None,
         "num_taken_back": int(run.took_back.sum()),
     }
 
@@ -204,19 +241,17 @@ def _lengths(exact: Exact, run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray
         return run.rates, np.square(true).sum(-1), np.sqrt(np.square(differences).sum(-1))
 
 
-def _beyond_radius(exact: Exact, run: Run) -> np.ndarray:
-    """Returns whether |v| > theta eta |g| in each step, by more than rounding, bool `[T, F]`.
+def _radii(exact: Exact, run: Run) -> np.ndarray:
+    """Returns theta eta |g| of each step, and what rounding adds to it, float64 `[T, F]`.
 
     What float32 has rounded in gradients is measured. In iterates and deltas, it is bounded by
     their last digits.
     """
-    rates, squares, lengths = _lengths(exact, run)
+    rates, squares, _ = _lengths(exact, run)
     with np.errstate(all="ignore"):
         true = np.stack([exact.gradients(one) for one in run.points[:-1]])
         of_gradient = rates * np.sqrt(np.square(run.gradients[:-1] - true).sum(-1))
         deltas = np.diff(run.points, axis=0)
         sizes = sum(np.sqrt(np.square(one).sum(-1)) for one in (run.points[:-1], deltas))
         digits = 4 * np.finfo(np.float32).eps * (sizes + rates * np.sqrt(squares))
-        return ~(
-            lengths <= THETA * rates * np.sqrt(squares) * (1 + 1e-6) + 2 * of_gradient + digits
-        )
+        return THETA * rates * np.sqrt(squares) * (1 + 1e-6) + 2 * of_gradient + digits

@@ -7,6 +7,8 @@ from experiments.guard.choice import LARGEST_RATIO, LEAST_SHARE, numbers_of
 from l2l_tf.reporting import format_markdown
 from l2l_tf.reporting.figures import Panel, draw_curves
 
+# What is counted of a run, in the order of the certificate's columns.
+_CHECKS = ("a", "b", "radius", "descent")
 _KINDS = {"cost": "where the rule is good", "rescue": "where it is not"}
 
 
@@ -25,6 +27,8 @@ def certificate_table(results: dict[str, Any]) -> str:
         "(A) fails",
         "(B) fails",
         "radius or budget exceeded",
+        "loss or gradients not as promised",
+        "alone: these four",
         "share of the budget spent",
     ]
     lines = [
@@ -39,6 +43,8 @@ def certificate_table(results: dict[str, Any]) -> str:
             str(row["num_fails_a"]),
             str(row["num_fails_b"]),
             str(row["num_fails_radius"]),
+            str(row["num_fails_descent"]),
+            ", ".join(str(row[f"num_alone_fails_{one}"]) for one in _CHECKS),
             _number(row["largest_share_of_budget"], ""),
         ]
         for row in results["certificate"]["rows"]

@@ -38,8 +38,8 @@ def clipped(
 
     For a proposal u and the fallback's delta d, the difference v = u - d is scaled down to the
     radius r, where r^2 = theta^2 |d|^2 + a. Within the radius, the result is u, bit for bit; with
-    r = 0 it is d, bit for bit. A proposal with a number that is not finite, or whose square is not,
-    is replaced by d.
+    r = 0, or where r^2 is too small for a number, it is d, bit for bit. A proposal with a number
+    that is not finite, or whose square is not, is replaced by d.
 
     Args:
         proposals: the rule's deltas, one for each tensor, float with leading batch axes.
@@ -72,7 +72,8 @@ def clipped(
         pairs, differences, squares, radii, strict=True
     ):
         is_finite = tf.math.is_finite(square)
-        is_within = is_finite & (square <= radius) & (theta != 0 or allowance is not None)
+        # A radius whose square is too small for a number is zero, as |v|^2 then may be.
+        is_within = is_finite & (square <= radius) & (radius > 0)
         # Zero wherever the root has no derivative.
         is_cut = is_finite & ~is_within & (radius > 0)
         one = tf.ones_like(square)

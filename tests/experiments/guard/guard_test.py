@@ -88,33 +88,66 @@ def test_what_is_promised_holds_and_without_a_guard_it_does_not(rows):
         for guard in ("relative", "budget", "backtracking")
     ]
     for row in rows:
-        assert (row["num_fails_a"], row["num_fails_b"], row["num_fails_radius"]) == (0, 0, 0)
+        assert [row[f"num_fails_{one}"] for one in ("a", "b", "radius", "descent")] == [0] * 4
         assert row["guarded_diverged"] == 0
         assert row["alone_diverged"] == 1
         assert row["num_alone_fails_radius"] > 0
+        assert row["num_alone_fails_descent"] > 0
         assert 0 < row["largest_share_of_b"] <= 1
     assert all(row["num_checked"] == 50 for row in rows if row["guard"] != "backtracking")
     assert all(row["num_taken_back"] > 0 for row in rows if row["guard"] == "backtracking")
     assert 0.9 < rows[1]["largest_share_of_budget"] <= 1 + 1e-5
 
 
-def test_the_checks_find_a_step_that_is_too_long():
-    problem = Wavy(2)
-    exact = Exact(problem, SEED)
+def _run_of(exact, factor, rates):
+    """Returns runs of one step from zero, that of gradient descent times a factor.
+
+    Args:
+        exact: the functions.
+        factor: what eta is multiplied by in the step.
+        rates: what it is multiplied by in what is claimed.
+    """
     eta = 1 / exact.beta
     points = np.zeros((2, 2, 10))
+    points[1] = -factor * eta * exact.gradients(points[0])
     gradients = np.stack([exact.gradients(one) for one in points])
-    points[1] = -eta * gradients[0]
-    run_of_descent = certificates.Run(
-        points, gradients, np.full((1, 2), eta), np.zeros((1, 2), bool), np.zeros(2)
+    return certificates.Run(
+        points, gradients, np.full((1, 2), rates * eta), np.zeros((1, 2), bool), np.zeros(2)
     )
-    assert not certificates._beyond_radius(exact, run_of_descent).any()
-    too_long = points.copy()
-    too_long[1] -= 0.95 * eta * gradients[0]
-    assert certificates._beyond_radius(exact, run_of_descent._replace(points=too_long)).all()
-    # With another eta than the step's, (A) is another claim, which does not hold.
-    wrong = run_of_descent._replace(rates=np.full((1, 2), 20 * eta), points=-points)
-    assert certificates._checks(exact, wrong, "relative", 1.0)["num_fails_radius"] == 2
+
+
+def _failures(exact, run, mode="relative", budget=1.0):
+    checks = certificates._checks(exact, run, mode, budget)
+    return [checks[f"num_fails_{one}"] for one in ("a", "b", "radius", "descent")]
+
+
+def test_the_checks_find_nothing_in_gradient_descent():
+    exact = Exact(Wavy(2), SEED)
+    assert _failures(exact, _run_of(exact, 1, 1)) == [0, 0, 0, 0]
+    assert _failures(exact, _run_of(exact, 1, 1), "budget") == [0, 0, 0, 0]
+
+
+def test_the_checks_of_the_guard_find_what_it_should_have_cut():
+    exact = Exact(Wavy(2), SEED)
+    assert _failures(exact, _run_of(exact, 1.95, 1))[:3] == [0, 0, 2]
+    # A step uphill is far beyond the radius, and the loss rises; (A) and (B) hold of any v.
+    assert _failures(exact, _run_of(exact, -1, 1)) == [0, 0, 2, 2]
+    # Far from the minima, the sum of squared gradients is more than its bound.
+    far = _run_of(exact, -30, 1)
+    points = np.concatenate([far.points, far.points[1:]])
+    longer = far._replace(
+        points=points,
+        gradients=np.stack([exact.gradients(one) for one in points]),
+        rates=np.repeat(far.rates, 2, 0),
+        took_back=np.repeat(far.took_back, 2, 0),
+    )
+    assert _failures(exact, longer, "budget", 1e-6) == [0, 0, 2, 2]
+
+
+def test_with_an_eta_that_is_too_large_a_and_b_do_not_hold():
+    exact = Exact(Wavy(2), SEED)
+    run = _run_of(exact, 20, 20)
+    assert _failures(exact, run)[:2] == [2, 2]
 
 
 # The binary

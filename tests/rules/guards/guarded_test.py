@@ -16,7 +16,6 @@ from l2l_tf.rules import (
     Muon,
     Route,
     RoutedRule,
-    StepInfo,
     guarded,
 )
 from l2l_tf.training import meta_gradient
@@ -96,6 +95,15 @@ def test_with_a_gradient_of_zero_nothing_moves():
     zeros = [[tf.zeros_like(one) for one in step] for step in gradients()]
     deltas, _ = run(Guarded(_lstm(), SGD(0.1), "relative", 0.5), zeros)
     assert norm(tf.nest.flatten(deltas)) == 0
+
+
+def test_a_radius_whose_square_is_too_small_for_a_number_is_zero():
+    tiny = [[1e-24 * one for one in step] for step in gradients(2)]
+    deltas, _ = run(Guarded(Times(-50.0), SGD(0.1), "relative", 0.5), tiny)
+    expected, _ = run(SGD(0.1), tiny)
+    assert norm(tf.nest.flatten(expected)) > 0
+    for one, other in zip(tf.nest.flatten(deltas), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # The budget
@@ -289,4 +297,3 @@ def test_a_rule_with_parts_is_referred_to_the_function():
 def test_backtracking_reads_losses_and_parameters():
     bound = Guarded(_lstm(), SGD(0.1), "relative", 0.5, backtracking=True).bind([])
     assert bound.needs == {"losses", "parameters"}
-    assert StepInfo._fields[1] == "losses"
