@@ -12,6 +12,7 @@ from l2l_tf.rules import (
     SGD,
     Adam,
     CoordinatewiseLSTM,
+    GeneralRule,
     Guarded,
     LossGuarded,
     Muon,
@@ -22,7 +23,7 @@ from l2l_tf.rules import (
     guarded,
 )
 from l2l_tf.training import meta_gradient
-from tests.rules.guards.toys import Times, gradients, norm, run
+from tests.rules.guards.toys import VARIABLES, Times, gradients, norm, run
 from tests.training.toys import NoisyBowls
 
 FALLBACKS = {"sgd": SGD(0.1), "adam": Adam(0.01), "muon": Muon(0.02)}
@@ -168,6 +169,22 @@ def test_a_corrupted_state_recovers_where_it_is_corrupted():
         np.testing.assert_allclose(leaf.numpy()[others], other.numpy()[others], rtol=1e-6)
     # The tensor of the coordinate is the fallback's for one step, the other one is the rule's.
     np.testing.assert_allclose(deltas[0][0], -0.1 * more[0][0], rtol=1e-6)
+
+
+def test_general_keeps_its_persistence_when_a_tensor_of_its_state_recovers():
+    bound = Guarded(GeneralRule(seed=0), SGD(0.1)).bind(VARIABLES)
+    state, ones = bound.initial_state(), tf.ones([bound.num_coordinates])
+    for step in range(5):
+        _, state = bound(ones, state, StepInfo(tf.constant(step), None, ones, tf.constant(100)))
+    kernel, bias = state.rule.tensors
+    assert np.min(kernel.persistence) > 0.3
+    corrupted = kernel._replace(square=np.nan * kernel.square)
+    state = state._replace(rule=state.rule._replace(tensors=[corrupted, bias]))
+    _, after = bound(ones, state, StepInfo(tf.constant(50), None, ones, tf.constant(100)))
+    recovered, other = after.rule.tensors
+    np.testing.assert_array_equal(recovered.persistence, kernel.persistence)
+    assert np.abs(recovered.mean).max() == 0
+    assert np.abs(other.mean).min() > 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1e20])
