@@ -86,9 +86,11 @@ class BoundRule(abc.ABC):
 
     def __init_subclass__(cls, **arguments: Any):
         super().__init_subclass__(**arguments)
-        if unknown := sorted(cls.needs - set(StepInfo._fields)):
+        # The age comes with the step.
+        known = [name for name in StepInfo._fields if name != "age"]
+        if unknown := sorted(cls.needs - set(known)):
             raise TypeError(
-                f"needs must name what a step tells: {list(StepInfo._fields)}. "
+                f"needs must name what a step tells: {known}. "
                 f"Received: {unknown} in {cls.__name__}. Correct the names."
             )
 
