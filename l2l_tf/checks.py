@@ -128,8 +128,8 @@ def check_instance(name: str, value: Any, kind: type | UnionType, what: str, adv
 def _is_in_range(value: Any, minimum: float) -> bool:
     """Returns whether a value is a number that is not below a minimum."""
     try:
-        return bool(value >= minimum)
-    except TypeError:  # It is no number.
+        return not isinstance(value, bool) and bool(value >= minimum)
+    except (TypeError, ValueError):  # It is no number, or an array of several.
         return False
 
 

@@ -22,6 +22,7 @@ class Request(NamedTuple):
         num_steps: int32 `[]`, the number of steps of the whole training, or zero if it is not
             known.
         seed: int32 `[2]`, the seed of this step and group for random rounding.
+        age: int32 `[]`, the number of steps since the state was new. None is `num_taken`.
     """
 
     gradients: Sequence[tf.Tensor | None]
@@ -30,6 +31,7 @@ class Request(NamedTuple):
     num_taken: tf.Tensor
     num_steps: tf.Tensor
     seed: tf.Tensor
+    age: tf.Tensor | None = None
 
 
 class Step(NamedTuple):
@@ -84,7 +86,7 @@ class Group(abc.ABC):
 
     @abc.abstractmethod
     def restart(self) -> None:
-        """Returns the rule's state to the initial one."""
+        """Has the rule start anew. What it could not measure again, it keeps."""
 
     @abc.abstractmethod
     def step(self, request: Request, state: Any) -> Step:

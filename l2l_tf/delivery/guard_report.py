@@ -13,9 +13,10 @@ class GuardReport(keras.callbacks.Callback):
         model.fit(x, y, callbacks=[l2l_tf.GuardReport(), keras.callbacks.TensorBoard("logs")])
 
     The logs `guarded_steps` and `cut_share` are the number of steps of the epoch in which the guard
-    has cut a delta, and the mean share that it has cut in them of what the rule would have added to
-    the fallback's delta. `History` keeps them. Callbacks that come later in the list, such as
-    `keras.callbacks.TensorBoard`, show them.
+    has cut a delta, and the share that it has cut, in the mean over all steps of the epoch, of what
+    the rule would have added to the fallback's delta. Of several guarded rules, such as the parts
+    of one, each counts its own steps, so there may be more than the epoch has. `History` keeps the
+    logs. Callbacks that come later in the list, such as `keras.callbacks.TensorBoard`, show them.
     """
 
     def on_train_begin(self, logs: Any = None) -> None:

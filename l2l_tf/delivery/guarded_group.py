@@ -21,6 +21,7 @@ class GuardVariables(NamedTuple):
             fallback's that was cut.
         budget_left: float32, what is left of the budget.
         fallback_until: int64, the number of steps up to which the fallback alone is used.
+        new_since: int64, the number of steps that were taken when the states were last new.
     """
 
     num_steps: Any
@@ -28,9 +29,10 @@ class GuardVariables(NamedTuple):
     mean_share: Any
     budget_left: Any
     fallback_until: Any
+    new_since: Any
 
 
-_DTYPES = GuardVariables("int64", "int64", "float32", "float32", "int64")
+_DTYPES = GuardVariables("int64", "int64", "float32", "float32", "int64", "int64")
 
 
 class GuardedGroup(Group):
@@ -126,12 +128,26 @@ class GuardedGroup(Group):
             first = self._guarded.settings.theta if own == "thetas" else 0
             variable.assign(_constant(first)(variable.shape, variable.dtype))
 
+    def hand_over(self, num_taken: int, num_steps: int) -> None:
+        """Has the fallback alone take the next steps, from a new state.
+
+        Args:
+            num_taken: the number of steps taken before.
+            num_steps: the number of steps of the fallback.
+        """
+        self.restart()
+        if self.guard is not None:
+            self.guard.new_since.assign(num_taken)
+            self.guard.fallback_until.assign(num_taken + num_steps)
+
     def step(self, request: Request, state: tuple[list[Any], list[Any], list[Any]]) -> Step:
         of_parts, own, radius = state
+        values = GuardVariables(*[variable.read_value() for variable in own])
+        new_since = tf.cast(values.new_since, request.num_taken.dtype)
+        request = request._replace(age=request.num_taken - new_since)
         steps = [
             part.step(request, of_part) for part, of_part in zip(self._parts, of_parts, strict=True)
         ]
-        values = GuardVariables(*[variable.read_value() for variable in own])
         present = [index for index, one in enumerate(request.gradients) if one is not None]
         proposals = [steps[0].deltas[index] for index in present]
         if len(steps) == 1:

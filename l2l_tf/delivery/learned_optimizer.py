@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from l2l_tf.delivery.optimizer_arguments import (
     check_numbers,
     check_variables,
     checked_rules,
+    guard_settings,
 )
 from l2l_tf.delivery.plan import Options, Plan
 from l2l_tf.delivery.pretrained import find_rule, load_rule, use_of
@@ -87,15 +88,16 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such rule.
+        TypeError: the guard is no rule, or the saved rule has one already.
         ValueError: the saved rule is damaged, or an argument is out of range.
         RuntimeError: Keras's backend is not TensorFlow.
     """
     check_backend()
     check_flag("replay", replay)
+    settings = None if guard is None else guard_settings(guard)
     path = find_rule(name_or_path)
     rule: Rule = load_rule(path, replay=replay)
-    if guard is not None:
-        settings = guard if isinstance(guard, Mapping) else {"fallback": guard}
+    if settings is not None:
         rule = guarded(rule, **settings)
     optimizer = LearnedOptimizer(rule, **optimizer_arguments)
     optimizer._hidden.use = path.name, use_of(path)
@@ -444,7 +446,8 @@ class LearnedOptimizer(JointOptimizer):
             num_steps: the number of steps.
 
         Raises:
-            ValueError: no rule is inside a guard, or the number is not a positive integer.
+            ValueError: no rule is inside a guard, the optimizer is not built, or the number is no
+                positive integer.
         """
         check_count("num_steps", num_steps, "Give the number of steps for the fallback.")
         if not self.is_guarded:
@@ -452,11 +455,14 @@ class LearnedOptimizer(JointOptimizer):
                 "An optimizer must have a guard to hand over to its fallback. "
                 f"Received: {self.name!r} without one. Load its rule with guard=."
             )
+        if not self.built:
+            raise ValueError(
+                "An optimizer must be built to hand over to its fallback. "
+                f"Received: {self.name!r} before its first step. Build it for the variables first."
+            )
         for group in self._groups():
             if isinstance(group, GuardedGroup):
-                group.restart()
-        for guard in self._guards():
-            guard.fallback_until.assign(self.num_taken_steps + num_steps)
+                group.hand_over(self.num_taken_steps, num_steps)
 
     def _guards(self) -> list[GuardVariables]:
         """Returns the variables of each guard, or an empty list before `build`."""

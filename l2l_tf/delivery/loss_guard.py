@@ -9,6 +9,9 @@ import numpy as np
 from l2l_tf.checks import check_at_least, check_count, check_non_negative
 from l2l_tf.delivery.guard_report import guarded_optimizer
 
+# The rounding of a sum of losses that would hide those of the next steps, relative to the sum.
+_ROUNDING = 1e-4
+
 
 class LossGuard(keras.callbacks.Callback):
     """Watches the training loss; goes back, and hands over to the fallback, when it gets worse.
@@ -24,6 +27,12 @@ class LossGuard(keras.callbacks.Callback):
     of a fallback that takes over when a learned rule does worse is that of Premont-Schwarz et al.
     2022 (arXiv 2201.12426), which compares the losses of both; here one run is compared with its
     own past.
+
+    Keras tells callbacks the mean loss of the epoch so far. A loss that is not finite would stay in
+    that mean, and a very large one would hide those that follow. In these cases the model's metrics
+    begin anew with the next batch after a return: what the logs then tell of the epoch is of its
+    later batches alone. If the return falls on the epoch's last batch, its logs are left as they
+    are.
 
     In a loop of your own, with a model whose `optimizer` is set by `compile`:
 
@@ -42,8 +51,8 @@ class LossGuard(keras.callbacks.Callback):
         num_returns: how often it has gone back.
 
     Raises:
-        ValueError: an argument is out of range; at the beginning of training, the optimizer has no
-            guard.
+        ValueError: an argument is out of range; when training begins or a loss is noted, there is
+            no model, or its optimizer has no guard.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class LossGuard(keras.callbacks.Callback):
         self.num_returns = 0
         self._patience = float(every if patience is None else patience)
         self._kept: list[np.ndarray] | None = None
+        self._must_begin_mean = False
         self._begin()
 
     def set_model(self, model: Any) -> None:
@@ -82,7 +92,16 @@ class LossGuard(keras.callbacks.Callback):
 
         Args:
             loss: the loss of the step's minibatch, before the step.
+
+        Raises:
+            ValueError: there is no model, or its optimizer has no guard.
         """
+        if self.model is None:
+            raise ValueError(
+                "A LossGuard must know the model to restore its weights. Received: a loss before a "
+                "model. Call set_model first."
+            )
+        guarded_optimizer(self.model, "LossGuard")
         return self._note_several(float(loss), 1)
 
     def _note_several(self, total: float, count: int) -> bool:
@@ -105,9 +124,9 @@ class LossGuard(keras.callbacks.Callback):
         return True
 
     def _go_back(self) -> None:
-        self.num_returns += 1
-        self.model.set_weights(self._kept)
         guarded_optimizer(self.model, "LossGuard").hand_over(math.ceil(self._patience))
+        self.model.set_weights(self._kept)
+        self.num_returns += 1
         self._patience *= self.growth
 
     # In `fit`, which tells the mean loss of the epoch so far
@@ -121,6 +140,13 @@ class LossGuard(keras.callbacks.Callback):
 
     def _begin_mean(self) -> None:
         self._num_seen, self._total_seen = 0, 0.0
+        self._must_begin_mean = False
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # Not at once, which would leave an epoch that ends here without metrics.
+        if self._must_begin_mean:
+            self.model.reset_metrics()
+            self._begin_mean()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # Keras may take several steps at once.
@@ -129,6 +155,6 @@ class LossGuard(keras.callbacks.Callback):
         total = float((logs or {}).get("loss", math.nan)) * self._num_seen
         of_these, self._total_seen = total - self._total_seen, total
         if self._note_several(of_these, num_steps):
-            # A loss that is not finite would stay in the mean.
-            self.model.reset_metrics()
-            self._begin_mean()
+            # Keras's sum is of float32.
+            is_hidden = _ROUNDING * abs(total) > self.every * abs(self._least)
+            self._must_begin_mean = not math.isfinite(total) or is_hidden

@@ -1,5 +1,6 @@
-"""Checks of a LearnedOptimizer's arguments."""
+"""Checks of a LearnedOptimizer's arguments, and of `load`'s."""
 
+import inspect
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.delivery.assignment import path_of
+from l2l_tf.rules.guards.guarded import Guarded
 from l2l_tf.rules.routed import parts_of, without_routes
 from l2l_tf.rules.routing import Route
 from l2l_tf.rules.rule import Rule
@@ -63,6 +65,33 @@ def check_flag(argument: str, value: Any) -> None:
         raise TypeError(
             f"{argument} must be True or False. Received: {argument}={value!r}. Give one of them."
         )
+
+
+def guard_settings(guard: Any) -> dict[str, Any]:
+    """Returns the arguments of `l2l_tf.rules.guarded` after the rule, by name.
+
+    Args:
+        guard: the fallback alone, or a dictionary of them.
+
+    Raises:
+        TypeError: the fallback is no rule.
+        ValueError: the dictionary has no fallback, or another key.
+    """
+    settings = dict(guard) if isinstance(guard, Mapping) else {"fallback": guard}
+    known = set(inspect.signature(Guarded).parameters) - {"rule", "name", "trainable"}
+    if "fallback" not in settings or not set(settings) <= known:
+        raise ValueError(
+            f'guard must hold a "fallback", and of {sorted(known - {"fallback"})} what is not to '
+            f"be chosen. Received: guard with {list(settings)}. Give, say, "
+            '{"fallback": l2l_tf.rules.Adam(0.001), "theta": 1.0}.'
+        )
+    fallback = settings["fallback"]
+    if not isinstance(fallback, Rule) or isinstance(fallback, type):
+        raise TypeError(
+            "guard must be a hand-designed rule, or a dictionary with one as its fallback. "
+            f"Received: {fallback!r}. Give, say, l2l_tf.rules.Adam(0.001)."
+        )
+    return settings
 
 
 def check_numbers(keras_arguments: Mapping[str, Any]) -> None:

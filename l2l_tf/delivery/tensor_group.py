@@ -61,8 +61,10 @@ class TensorGroup(Group):
         return [variable.value for variable in self._state]
 
     def restart(self) -> None:
-        for index, variable in enumerate(self._state):
-            variable.assign(self._initializer(index)(variable.shape, variable.dtype))
+        before = [tf.convert_to_tensor(variable) for variable in self.state]
+        after = self._bound.restarted_state(tf.nest.pack_sequence_as(self._structure, before))
+        for variable, leaf in zip(self._state, tf.nest.flatten(after), strict=True):
+            variable.assign(leaf)
 
     def step(self, request: Request, state: list[Any]) -> Step:
         shapes = self._bound.layout.shapes
@@ -103,7 +105,7 @@ class TensorGroup(Group):
                 else tf.cast(one.read_value(), self._dtype)
                 for one, shape in zip(request.values, self._bound.layout.shapes, strict=True)
             ]
-        return StepInfo(request.num_taken, None, parameters, request.num_steps)
+        return StepInfo(request.num_taken, None, parameters, request.num_steps, request.age)
 
     def _kept(self, request: Request, before: list[tf.Tensor], after: TensorState) -> TensorState:
         """Returns the next state, with the old one for tensors without a gradient."""

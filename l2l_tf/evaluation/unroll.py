@@ -46,9 +46,17 @@ def bind(rule: Rule, problem: Problem) -> BoundRule:
     """Binds a rule to all parameters of a problem's task. A bound rule is returned unchanged.
 
     Raises:
-        ValueError: the rule is bound to tensors of other shapes.
+        ValueError: the rule is bound to tensors of other shapes, or is inside a guard with
+            backtracking while the problem has minibatches.
     """
-    return rule.bind(problem.variables, problem.batch_shape)
+    bound = rule.bind(problem.variables, problem.batch_shape)
+    if bound.needs_one_function and problem.is_stochastic:
+        raise ValueError(
+            "backtracking must be left out where each step has another minibatch, because it "
+            f"compares their losses. Received: backtracking=True on {problem.name!r}. Choose "
+            "eta yourself, or set is_stochastic to False if batches do not depend on the step."
+        )
+    return bound
 
 
 def start(rule: Rule, problem: Problem, seed: tf.Tensor) -> Iterate:

@@ -283,6 +283,16 @@ class BoundGeneral(BoundToTensors):
             tensors.append(Averages(zeros, zeros, zeros, number, number))
         return TensorState((), tensors)
 
+    def restarted_state(self, state: TensorState) -> TensorState:
+        """Returns the initial state, but for persistence, which is only measured early."""
+        first = self.initial_state()
+        tensors = []
+        for new, old in zip(first.tensors, state.tensors, strict=True):
+            is_known = tf.math.is_finite(old.persistence)
+            kept = tf.where(is_known, old.persistence, new.persistence)
+            tensors.append(new._replace(persistence=kept))
+        return first._replace(tensors=tensors)
+
     def update(
         self, gradients: Sequence[tf.Tensor], state: TensorState, info: StepInfo = NO_INFO
     ) -> tuple[list[tf.Tensor], TensorState]:
@@ -300,7 +310,7 @@ class BoundGeneral(BoundToTensors):
             self._of_families([scales.agreement, scales.persistence]),
             strict=True,
         ):
-            delta = _delta(family, own, step, of_family, scales.of_mean)
+            delta = _delta(family, own, step, of_family, family.as_factor(scales.of_mean))
             new = Averages(own.mean, own.slow_mean, own.square, *cosines)
             for index, one, *fields in zip(
                 family.indices, family.apart(delta), *map(family.apart, new), strict=True
@@ -342,6 +352,8 @@ class BoundGeneral(BoundToTensors):
         dtype = self.rule.compute_dtype
         num_steps = tf.maximum(tf.cast(info.num_steps, dtype), 1)
         time = _Time(tf.cast(info.step, dtype), num_steps)
+        # The averages may be younger than the training.
+        number = time.step + 1 if info.age is None else _as_row(tf.cast(info.age, dtype) + 1)
         families = self._families
         old = [
             Averages._make(map(family.joined, zip(*state.tensors, strict=True)))
@@ -356,7 +368,7 @@ class BoundGeneral(BoundToTensors):
             for family, one in zip(families, old, strict=True)
         ]
         scales = _Scales(
-            tf.concat([one.numbers for one in moments], -1), tf.concat(cosines, -1), time
+            tf.concat([one.numbers for one in moments], -1), tf.concat(cosines, -1), time, number
         )
         steps = [
             _steps(family, own, *factors)
@@ -462,6 +474,12 @@ class _Family:
             return tf.reshape(total / size, self._factors)
         return tf.reduce_mean(_product(*factors), self._own_axes, keepdims=True)
 
+    def as_factor(self, number: tf.Tensor) -> tf.Tensor:
+        """Returns a number of all tensors, `[]` or `[..., 1]`, as a factor of the family's."""
+        if not number.shape.rank:
+            return number
+        return tf.reshape(number, [*number.shape, *[1] * len(self.shape)])
+
     def as_numbers(self, factors: tf.Tensor) -> tf.Tensor:
         """Returns a number of each tensor, `[..., n]`, whose axes have length 1."""
         return tf.reshape(factors, self._leading)
@@ -503,6 +521,11 @@ def _moments(family: _Family, gradient: tf.Tensor, old: Averages, parameter: tf.
     return _Moments(gradient, mean, slow_mean, square, parameter, numbers)
 
 
+def _as_row(numbers: tf.Tensor) -> tf.Tensor:
+    """Returns numbers of batch entries with an axis for all tensors; a scalar as it is."""
+    return numbers[..., tf.newaxis] if numbers.shape.rank else numbers
+
+
 def _moved(average: tf.Tensor, value: tf.Tensor, decay: float) -> tf.Tensor:
     return decay * average + (1 - decay) * value
 
@@ -540,24 +563,26 @@ class _Scales:
         numbers: those of `_Moments`, `[8, ..., tensors]`.
         cosines: the average agreement and the persistence before this step, `[2, ..., tensors]`.
         time: the time.
+        number: the number of gradients in the averages, float `[]`, or `[..., 1]` if batch entries
+            differ.
 
     Attributes:
         agreement: the average agreement after this step, not corrected.
         persistence: the persistence after this step.
         pace: the factor of the rate that it gives, `[..., tensors]`.
-        of_mean: the correction of means of gradients, `[]`.
+        of_mean: the correction of means of gradients, in the shape of `number`.
         of_squares: two factors that `_steps` takes, `[..., tensors]` each.
     """
 
-    def __init__(self, numbers: tf.Tensor, cosines: tf.Tensor, time: "_Time"):
+    def __init__(self, numbers: tf.Tensor, cosines: tf.Tensor, time: "_Time", number: tf.Tensor):
         self._numbers = tf.unstack(numbers)
         gradient, of_old_mean, old_mean, square, *_ = self._numbers
         agreement, persistence = tf.unstack(cosines)
-        number = time.step + 1
         # One after the other, since the product of the two roots may be too small a number.
         cosine = of_old_mean * tf.math.rsqrt(gradient + _TINY) * tf.math.rsqrt(old_mean + _TINY)
         self.agreement = _moved(agreement, cosine, _AGREEMENT_DECAY)
-        weight = tf.where(_NUM_PARTS * time.step <= time.num_steps, 2 / number, 0)
+        is_early = _NUM_PARTS * time.step <= time.num_steps
+        weight = tf.where(is_early, 2 / (time.step + 1), 0)
         self.persistence = persistence + weight * (cosine - persistence)
         # Its derivative by way of cosines would be as chaotic as training is.
         excess = tf.stop_gradient(self.persistence) - _USUAL_PERSISTENCE
@@ -629,7 +654,7 @@ def _delta(
         steps: three of their directions.
         factors: of the four directions, of the four terms of what is orthogonalised, of the
             direction in the delta, and of the parameters in it.
-        of_mean: the correction of means of gradients, `[]`.
+        of_mean: the correction of means of gradients, `[]`, or with the rank of the tensors.
     """
     gradient, adam, _ = steps.directions
     *of_directions, of_orthogonal = factors[:4]

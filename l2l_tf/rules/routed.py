@@ -253,6 +253,9 @@ class BoundParts(BoundRule):
                 results += [tf.zeros_like(weight.value) for weight in part.trainable_variables]
         return results
 
+    def restarted_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: part.restarted_state(state[name]) for name, part in self.parts.items()}
+
     def whole_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
         return {name: part.whole_state(state[name]) for name, part in self.parts.items()}
 

@@ -19,12 +19,21 @@ class StepInfo(NamedTuple):
             where R is the product of the rule's batch axes, or 1 if it has none.
         parameters: that point, in the same form as the gradient.
         num_steps: the number of steps of the whole trajectory: int32 `[]`, or an integer.
+        age: the number of steps since the rule's state was new, if that is not `step`: where a
+            guard has made it anew. int32 `[]`, or one for each batch entry, `[...]`. It is told
+            with `step`.
     """
 
     step: Any = None
     losses: Any = None
     parameters: Any = None
     num_steps: Any = None
+    age: Any = None
+
+    @property
+    def known_age(self) -> Any:
+        """The number of steps since the rule's state was new."""
+        return self.step if self.age is None else self.age
 
 
 NO_INFO = StepInfo()
@@ -64,6 +73,8 @@ class BoundRule(abc.ABC):
         is_replayed: whether a meta-gradient runs the rule again over stored gradients (`pullback`)
             instead of keeping the tape of an unroll.
         can_be_cut: whether `for_training` can return a rule that is replayed.
+        needs_one_function: whether it compares the losses of successive steps, which must then be
+            those of one function, not of minibatches.
     """
 
     is_coordinatewise = False  # It knows the position of each coordinate.
@@ -71,12 +82,15 @@ class BoundRule(abc.ABC):
     needs: frozenset[str] = frozenset()
     is_replayed: bool = False
     can_be_cut: bool = False
+    needs_one_function: bool = False
 
     def __init_subclass__(cls, **arguments: Any):
         super().__init_subclass__(**arguments)
-        if unknown := sorted(cls.needs - set(StepInfo._fields)):
+        # The age comes with the step.
+        known = [name for name in StepInfo._fields if name != "age"]
+        if unknown := sorted(cls.needs - set(known)):
             raise TypeError(
-                f"needs must name what a step tells: {list(StepInfo._fields)}. "
+                f"needs must name what a step tells: {known}. "
                 f"Received: {unknown} in {cls.__name__}. Correct the names."
             )
 
@@ -185,6 +199,16 @@ class BoundRule(abc.ABC):
             "pullback must be called on a rule that is replayed (is_replayed). "
             f"Received: {self!r}. Differentiate the tape of its unroll, as meta_gradient does."
         )
+
+    def restarted_state(self, state: Any) -> Any:
+        """Returns the state from which a rule that has gone wrong starts anew.
+
+        By default it is the initial one. A rule may keep what it could not measure again.
+
+        Args:
+            state: the state before, which need not be finite.
+        """
+        return self.initial_state()
 
     def whole_state(self, state: Any) -> Any:
         """Returns a state in a form independent of how the rule runs, for checkpoints."""

@@ -24,9 +24,10 @@ class ScheduledStep(NamedTuple):
     """The step in which a delta is taken.
 
     Attributes:
-        number: float32 `[]`, counted from 1.
+        number: float32, counted from 1 since the state was new: `[]`, or one for each batch entry,
+            with the rank of the tensor.
         rate: float32 `[]`, or a rate for each coordinate of the tensor.
-        shared: the state that all tensors share, after this step.
+        shared: the state that all tensors share, after this step, likewise.
     """
 
     number: tf.Tensor
@@ -72,12 +73,17 @@ class ScheduledRule(abc.ABC):
             variable: the description of the tensor, with `shape` and `path` or `name`.
         """
 
-    def initial_shared(self) -> Any:
-        """Returns the state that all tensors share: none, by default."""
+    def initial_shared(self, batch_shape: Sequence[int]) -> Any:
+        """Returns the state that all tensors share, `[...]` each: none, by default."""
         return ()
 
     def next_shared(self, shared: Any, number: tf.Tensor) -> Any:
-        """Returns the shared state after a step, given its number `[]`, counted from 1."""
+        """Returns the shared state after a step.
+
+        Args:
+            shared: the state before.
+            number: float32, counted from 1: `[]`, or one for each batch entry, `[...]`.
+        """
         return shared
 
     @abc.abstractmethod
@@ -129,7 +135,7 @@ class BoundScheduled(BoundToTensors):
     def initial_state(self) -> TensorState:
         pairs = zip(self._variables, self.layout.shapes, strict=True)
         return TensorState(
-            self.rule.initial_shared(),
+            self.rule.initial_shared(self.batch_shape),
             [
                 tuple([tf.zeros(shape)] * self.rule.num_moments(variable))
                 for variable, shape in pairs
@@ -139,7 +145,7 @@ class BoundScheduled(BoundToTensors):
     def update(
         self, gradients: Sequence[tf.Tensor], state: TensorState, info: StepInfo = NO_INFO
     ) -> tuple[list[tf.Tensor], TensorState]:
-        rule, number = self.rule, tf.cast(info.step, tf.float32) + 1
+        rule, number = self.rule, tf.cast(info.known_age, tf.float32) + 1
         factor = 1.0 if rule.schedule is None else rule.schedule(info.step)
         shared = rule.next_shared(state.shared, number)
         deltas, moments = [], []
@@ -151,13 +157,25 @@ class BoundScheduled(BoundToTensors):
             info.parameters,
             strict=True,
         ):
-            step = ScheduledStep(number, rate * factor, shared)
+            own_number, *own_shared = (
+                _with_rank(one, gradient.shape.rank) for one in (number, *tf.nest.flatten(shared))
+            )
+            step = ScheduledStep(
+                own_number, rate * factor, tf.nest.pack_sequence_as(shared, own_shared)
+            )
             delta, new = rule.delta(variable, gradient, old, step)
             if rule.weight_decay:
                 delta -= step.rate * rule.weight_decay * parameter
             deltas.append(delta)
             moments.append(new)
         return deltas, TensorState(shared, moments)
+
+
+def _with_rank(value: tf.Tensor, rank: int) -> tf.Tensor:
+    """Returns a value of each batch entry with axes of length 1 up to a rank; a scalar as it is."""
+    if not value.shape.rank:
+        return value
+    return tf.reshape(value, [*value.shape, *[1] * (rank - value.shape.rank)])
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
@@ -274,9 +292,9 @@ class NAdam(AdamW):
     ):
         super().__init__(learning_rate, weight_decay, beta_1, beta_2, epsilon, schedule)
 
-    def initial_shared(self) -> tf.Tensor:
-        """Returns the product of the momenta so far, `[]`."""
-        return tf.ones([])
+    def initial_shared(self, batch_shape: Sequence[int]) -> tf.Tensor:
+        """Returns the product of the momenta so far, `[...]`."""
+        return tf.ones(batch_shape)
 
     def next_shared(self, shared: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         return shared * self._momentum(number)

@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -5,8 +7,22 @@ import tensorflow as tf
 
 import l2l_tf
 from l2l_tf.delivery import LearnedOptimizer
-from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, Guarded, RNNprop, Route, RoutedRule, guarded
+from l2l_tf.rules import (
+    SGD,
+    Adam,
+    AdamW,
+    CoordinatewiseLSTM,
+    GeneralRule,
+    Guarded,
+    NAdam,
+    RNNprop,
+    Route,
+    RoutedRule,
+    guarded,
+)
 from tests.rules.guards.toys import Times
+
+_NO_DECAY = {AdamW: {"weight_decay": 0.0}}
 
 X = np.random.default_rng(0).standard_normal((32, 3)).astype(np.float32)
 
@@ -99,7 +115,7 @@ def test_a_budget_is_spent_in_the_optimizer():
 
 
 def test_several_devices_take_the_same_step(two_devices):
-    rule = Guarded(_lstm(), Adam(0.01))
+    rule = Guarded(_lstm(), AdamW(0.01))
     with two_devices.scope():
         model = _model()
         model.compile(LearnedOptimizer(rule), "mse", jit_compile=False)
@@ -111,8 +127,11 @@ def test_several_devices_take_the_same_step(two_devices):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     assert model.optimizer.num_guarded_steps == 4
     model.optimizer.hand_over(2)
-    (until,) = [one for one in model.optimizer.variables if one.name.endswith("fallback_until")]
-    assert int(until.numpy()) == 6
+    numbers = {one.name: one.numpy() for one in model.optimizer.variables}
+    assert int(numbers["state_0_fallback_until"]) == 6
+    assert int(numbers["state_0_new_since"]) == 4
+    of_fallback = [one for name, one in numbers.items() if "state_0_fallback_" in name]
+    assert max(np.abs(one).max() for one in of_fallback if one.ndim) == 0
 
 
 # Loading and saving
@@ -126,8 +145,30 @@ def test_load_puts_a_shipped_rule_inside_a_guard():
     settings = {"fallback": SGD(0.1), "mode": "relative", "theta": 0.5}
     optimizer = l2l_tf.load("mnist_rnnprop", replay=False, guard=settings)
     assert optimizer._hidden.rules[0].settings.theta == 0.5
-    with pytest.raises(TypeError, match="fallback must be a rule"):
-        l2l_tf.load("mnist_rnnprop", replay=False, guard="adam")
+
+
+@pytest.mark.parametrize("guard", ["adam", True, Adam, {"fallback": "adam"}])
+def test_a_guard_that_is_no_rule_is_named(guard):
+    with pytest.raises(TypeError) as raised:
+        l2l_tf.load("mnist_rnnprop", replay=False, guard=guard)
+    received = guard["fallback"] if isinstance(guard, dict) else guard
+    assert str(raised.value) == (
+        "guard must be a hand-designed rule, or a dictionary with one as its fallback. "
+        f"Received: {received!r}. Give, say, l2l_tf.rules.Adam(0.001)."
+    )
+
+
+@pytest.mark.parametrize(
+    "guard", [{"theta": 1.0}, {"fallback": Adam(0.1), "thta": 1.0}, {"fallback": 1, "rule": 2}]
+)
+def test_other_keys_of_a_guard_are_refused(guard):
+    with pytest.raises(ValueError) as raised:
+        l2l_tf.load("mnist_rnnprop", replay=False, guard=guard)
+    assert str(raised.value) == (
+        "guard must hold a \"fallback\", and of ['adapts', 'backtracking', 'budget', 'mode', "
+        f"'scope', 'spending', 'theta'] what is not to be chosen. Received: guard with "
+        f'{list(guard)}. Give, say, {{"fallback": l2l_tf.rules.Adam(0.001), "theta": 1.0}}.'
+    )
 
 
 def test_each_part_of_a_rule_is_guarded():
@@ -229,6 +270,98 @@ def test_in_a_loop_of_its_own_the_loss_guard_restores_weights_and_state():
     # The fallback takes one step, as if it were its first.
     optimizer.apply(gradients, model.trainable_variables)
     np.testing.assert_allclose(model.get_weights()[0], kept[0] - 0.05, rtol=1e-4)
+
+
+def test_a_return_at_the_end_of_an_epoch_leaves_its_logs():
+    model = _model()
+    optimizer = LearnedOptimizer(Guarded(Times(0.5), SGD(0.05), theta=1e6))
+    model.compile(optimizer, "mse", jit_compile=False, metrics=["mae"])
+    guard = l2l_tf.LossGuard(every=4)
+    history = _fit(model, 6, [guard]).history
+    assert guard.num_returns >= 1
+    assert min(history["loss"]) > 0.5
+    assert min(history["mae"]) > 0.5
+
+
+def test_metrics_begin_anew_with_the_next_batch_where_the_mean_would_hide_it():
+    model = _model()
+    optimizer = LearnedOptimizer(Guarded(Times(0.5), SGD(0.05)))
+    model.compile(optimizer, "mse", jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    # As in Keras, the mean is that of the batches since the last reset.
+    losses, num_losses = [], []
+    model.reset_metrics = losses.clear
+    guard = l2l_tf.LossGuard(every=1)
+    guard.set_model(model)
+    guard.on_train_begin()
+    guard.on_epoch_begin(0)
+    for batch, loss in enumerate((2.0, 2.0, 3.0, math.nan, 2.0, 1e9, 2.0)):
+        guard.on_train_batch_begin(batch)
+        losses.append(loss)
+        num_losses.append(len(losses))
+        guard.on_train_batch_end(batch, {"loss": float(np.mean(losses))})
+    # It goes back for 3 as well, which hides nothing.
+    assert guard.num_returns == 3
+    assert num_losses == [1, 2, 3, 4, 1, 2, 1]
+
+
+def test_a_loss_is_not_noted_without_a_guard():
+    with pytest.raises(ValueError) as raised:
+        l2l_tf.LossGuard(every=1).note(1.0)
+    assert str(raised.value) == (
+        "A LossGuard must know the model to restore its weights. Received: a loss before a model. "
+        "Call set_model first."
+    )
+    model = _model()
+    model.compile("adam", "mse")
+    guard = l2l_tf.LossGuard(every=1)
+    guard.set_model(model)
+    with pytest.raises(ValueError, match="LossGuard must be used with a LearnedOptimizer"):
+        guard.note(1.0)
+
+
+@pytest.mark.parametrize("fallback", [Adam, AdamW, NAdam])
+def test_after_a_hand_over_the_fallback_takes_its_first_steps_again(fallback):
+    rule = Guarded(_lstm(), fallback(0.01, **_NO_DECAY.get(fallback, {})), theta=0)
+    optimizer, variables = LearnedOptimizer(rule), _variables()
+    gradients = [tf.fill(one.shape, 0.3) for one in variables]
+    moves = []
+    for step in range(60):
+        if step == 50:
+            optimizer.hand_over(5)
+        before = variables[0].numpy()
+        optimizer.apply(gradients, variables)
+        moves.append(np.abs(variables[0].numpy() - before).max())
+    np.testing.assert_allclose(moves[50:], moves[:10], rtol=1e-3)
+
+
+def test_general_keeps_its_pace_through_a_hand_over():
+    rule = GeneralRule(seed=0)
+    optimizer, variables = LearnedOptimizer(Guarded(rule, Adam(0.01)), num_steps=50), _variables()
+    gradients = [tf.ones(one.shape) for one in variables]
+    for _ in range(8):
+        optimizer.apply(gradients, variables)
+    own = [one for one in optimizer.variables if "_rule_" in one.name]
+    # Averages of the kernel and of the bias: the last of five is its persistence.
+    persistence, square = own[4], own[2]
+    before = persistence.numpy()
+    assert before.item() > 0.5
+    optimizer.hand_over(2)
+    assert np.abs(square.numpy()).max() == 0
+    np.testing.assert_array_equal(persistence.numpy(), before)
+    for _ in range(4):
+        optimizer.apply(gradients, variables)
+    np.testing.assert_array_equal(persistence.numpy(), before)
+
+
+def test_before_it_is_built_an_optimizer_does_not_hand_over():
+    optimizer = LearnedOptimizer(Guarded(_lstm(), Adam(0.01)), name="mine")
+    with pytest.raises(ValueError) as raised:
+        optimizer.hand_over(5)
+    assert str(raised.value) == (
+        "An optimizer must be built to hand over to its fallback. Received: 'mine' before its "
+        "first step. Build it for the variables first."
+    )
 
 
 def test_only_a_guarded_optimizer_hands_over():

@@ -51,6 +51,33 @@ def started_anew(
     return tf.nest.map_structure(of_leaf, state, initial)
 
 
+def is_lost(state: Any, layout: FlatLayout, batch_shape: Sequence[int]) -> tf.Tensor:
+    """Returns whether a number of a batch entry's state is not finite, bool `[...]`.
+
+    A tensor of the state that belongs to all entries counts for each of them.
+
+    Args:
+        state: the state of a bound rule, a nest of tensors.
+        layout: the positions of the tensors, with their batch axes, among the coordinates.
+        batch_shape: the shape of the batch.
+    """
+    num_axes = len(batch_shape)
+    lost = tf.zeros(batch_shape, tf.bool)
+    for leaf in tf.nest.flatten(state):
+        if not leaf.dtype.is_floating:
+            continue
+        is_bad = ~tf.math.is_finite(leaf)
+        if leaf.shape.rank >= num_axes and tuple(leaf.shape[:num_axes]) == tuple(batch_shape):
+            lost |= tf.reduce_any(is_bad, list(range(num_axes, leaf.shape.rank)))
+        elif leaf.shape.rank and leaf.shape[0] == layout.num_coordinates:
+            of_coordinates = tf.reduce_any(tf.reshape(is_bad, [leaf.shape[0], -1]), 1)
+            for one in layout.unflatten(of_coordinates):
+                lost |= tf.reduce_any(one, list(range(num_axes, one.shape.rank)))
+        else:
+            lost |= tf.reduce_any(is_bad)
+    return lost
+
+
 def _with_axes(value: tf.Tensor, rank: int) -> tf.Tensor:
     """Returns a tensor with axes of length 1 appended up to a rank."""
     return tf.reshape(value, [*value.shape, *[1] * (rank - value.shape.rank)])

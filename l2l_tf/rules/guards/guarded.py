@@ -14,26 +14,30 @@ from l2l_tf.rules.guards.backtracking import (
     has_failed,
     infinity_like,
 )
-from l2l_tf.rules.guards.batches import of_coordinates
+from l2l_tf.rules.guards.batches import is_lost, of_coordinates, started_anew
 from l2l_tf.rules.guards.clipping import Clipped, clipped
 from l2l_tf.rules.guards.recovery import Recovering
-from l2l_tf.rules.guards.settings import GuardSettings, check_guard
+from l2l_tf.rules.guards.settings import GuardSettings, check_guard, check_told
 from l2l_tf.rules.hand_designed import SGD
 from l2l_tf.rules.rebuilding import rebuilt_rule
 from l2l_tf.rules.routed import RoutedRule
 from l2l_tf.rules.rule import NO_INFO, BoundRule, Rule, StepInfo, batched_layout
 from l2l_tf.rules.sums import sum_of_all
 
+# The defaults: theta with "trust" and around gradient descent, and the share of what is left of a
+# budget that one step may take.
+_THETA, _THETA_OF_DESCENT, _SPENDING = 1.5, 0.9, 0.1
+
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
 class Guarded(keras.layers.Layer):
-    """A rule whose deltas stay near those of a hand-designed one, the fallback.
+    """A rule whose deltas stay within a radius around those of a hand-designed one, the fallback.
 
     Let u be the rule's delta and d the fallback's, for the same gradients. The difference v = u - d
     is scaled down to a radius r, and the delta is d + v. With r = 0 it is the fallback's, bit for
     bit; where |v| <= r it is the rule's, bit for bit. Each task and each function is guarded for
     itself. A delta that is not finite becomes the fallback's, and a state that is not finite starts
-    anew.
+    anew. It is not called directly: `bind` it to tensors, as unrolls and optimizers do.
 
     The radius depends on the mode:
 
@@ -48,25 +52,29 @@ class Guarded(keras.layers.Layer):
     docs/guarantees.md says what is promised, and proves it.
 
     Args:
-        rule: the rule inside, learned or not. For one with parts, see `guarded`.
+        rule: the rule inside, learned or not, without a guard of its own. For one with parts, see
+            `guarded`.
         fallback: the hand-designed rule. For "relative" and "budget", `SGD` without momentum, whose
             learning rate is eta.
         mode: "trust", "relative" or "budget".
         theta: the radius relative to the norm of the fallback's delta. With "trust", infinity is
-            allowed: it replaces only what is not finite.
+            allowed: it replaces only what is not finite. None is 1.5 with "trust", otherwise 0.9.
         scope: "all" to measure norms of all tensors together, "tensor" to measure those of each.
         adapts: with "trust", whether theta adapts. It then takes one more number for each
             coordinate. None is True with "trust".
         budget: with "budget", the sum of all b, in units of a squared delta.
-        spending: with "budget", the largest share of what is left that one step may take.
+        spending: with "budget", the largest share of what is left that one step may take. None is
+            0.1.
         backtracking: whether to halve eta where a step did not decrease the loss as it would have
             with eta <= 1 / beta, and to take that step back. For losses that are the same function
-            at each step. Not with "trust", nor in Keras, which gives an optimizer no loss.
+            at each step: with those of minibatches, eta would shrink to nothing. Not with "trust",
+            for a rule with parts, or in Keras, which gives an optimizer no loss.
         name: the layer's name.
         trainable: whether the weights are trainable, as in any Keras layer.
 
     Raises:
-        TypeError: the rule or the fallback is none, or can't be saved.
+        TypeError: the rule or the fallback is none, has a guard or can't be saved; or a flag is
+            neither True nor False.
         ValueError: a setting is out of range, or does not go with the mode.
     """
 
@@ -77,15 +85,17 @@ class Guarded(keras.layers.Layer):
         rule: Rule,
         fallback: Rule,
         mode: str = "trust",
-        theta: float = 1.5,
+        theta: float | None = None,
         scope: str = "all",
         adapts: bool | None = None,
         budget: float | None = None,
-        spending: float = 0.1,
+        spending: float | None = None,
         backtracking: bool = False,
         name: str | None = None,
         trainable: bool = True,
     ):
+        if theta is None:
+            theta = _THETA if mode == "trust" else _THETA_OF_DESCENT
         settings = GuardSettings(mode, theta, scope, adapts, budget, spending, backtracking)
         check_guard(rule, fallback, settings)
         dtype = getattr(rule, "compute_dtype", "float32")
@@ -106,6 +116,11 @@ class Guarded(keras.layers.Layer):
         """The fallback if it is gradient descent, which has no state; otherwise None."""
         fallback = self.fallback
         return fallback if isinstance(fallback, SGD) and not fallback.momentum else None
+
+    @property
+    def _share(self) -> float:
+        """The largest share of what is left of the budget that one step may take."""
+        return _SPENDING if self.settings.spending is None else self.settings.spending
 
     def clipped(
         self,
@@ -135,7 +150,7 @@ class Guarded(keras.layers.Layer):
             theta,
             settings.is_joint,
             num_batch_axes,
-            settings.spending * budget_left if settings.mode == "budget" else None,
+            self._share * budget_left if settings.mode == "budget" else None,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -165,11 +180,18 @@ def guarded(rule: Rule, fallback: Rule, **settings: Any) -> Rule:
         **settings: the further arguments of `Guarded`.
 
     Raises:
-        TypeError: the rule or the fallback is none, or can't be saved.
-        ValueError: a setting is out of range.
+        TypeError: as in `Guarded`.
+        ValueError: a setting is out of range, or is for a rule without parts.
     """
     if not isinstance(rule, RoutedRule):
         return Guarded(rule, fallback, **settings)
+    if settings.get("backtracking"):
+        # A part would compare the loss of all with what its own gradient promises.
+        raise ValueError(
+            "backtracking must be left out for a rule with parts, which have one loss together. "
+            f"Received: backtracking=True with parts {list(rule.parts)}. Guard a rule without "
+            "parts, or choose a learning rate of at most 1 / beta."
+        )
     if settings.get("budget") is not None:
         settings["budget"] = settings["budget"] / len(rule.parts)
     return rule.of_each_part(lambda part: Guarded(part, fallback, **settings))
@@ -223,6 +245,8 @@ class GuardState(NamedTuple):
         ledger: what the guard has done.
         trial: what is known of the last step. Empty without backtracking.
         radius: the radius of the next step. Empty if theta does not adapt.
+        age: int32 `[...]`, the number of steps since the fallback's state was new. Empty unless the
+            fallback needs the number of steps.
     """
 
     rule: Any
@@ -230,6 +254,7 @@ class GuardState(NamedTuple):
     ledger: Ledger
     trial: Any
     radius: Any
+    age: Any
 
 
 class BoundGuarded(BoundRule):
@@ -260,6 +285,7 @@ class BoundGuarded(BoundRule):
         self._dtype = tf.as_dtype(guarded.compute_dtype)
         own = {"losses", "parameters"} if guarded.settings.backtracking else set()
         self.needs = frozenset(rule.needs | own | (fallback.needs if fallback else set()))
+        self.needs_one_function = guarded.settings.backtracking
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -275,7 +301,18 @@ class BoundGuarded(BoundRule):
             if settings.backtracking
             else (),
             self._first_radius() if settings.is_adaptive else (),
+            tf.zeros(self.batch_shape, tf.int32)
+            if self.fallback and "step" in self.fallback.needs
+            else (),
         )
+
+    def restarted_state(self, state: GuardState) -> GuardState:
+        """Returns the initial state, but for what the guard has spent and found out."""
+        first, trial = self.initial_state(), state.trial
+        if trial:
+            trial = first.trial._replace(factor=trial.factor, num_failed=trial.num_failed)
+        of_rule = self.rule.restarted_state(state.rule)
+        return first._replace(rule=of_rule, ledger=state.ledger, trial=trial)
 
     def _first_radius(self) -> Radius:
         settings = self.guarded.settings
@@ -291,6 +328,7 @@ class BoundGuarded(BoundRule):
         if not self.guarded.settings.backtracking:
             delta, state, _ = self._step(gradient, state, info, None)
             return delta, state
+        check_told(info, ("losses", "parameters"), "a guard with backtracking")
         trial: Trial = state.trial
         losses = tf.reshape(info.losses, self.batch_shape)
         failed = has_failed(trial, losses)
@@ -324,11 +362,9 @@ class BoundGuarded(BoundRule):
         """
         proposal, of_rule = self.rule(gradient, state.rule, info)
         if self.fallback is None:
-            fallback, of_fallback = -self._rate * gradient, ()
+            fallback, of_fallback, age = -self._rate * gradient, (), ()
         else:
-            # Hand-designed rules compute in float32.
-            narrow = tf.cast(gradient, tf.float32)
-            fallback, of_fallback = self.fallback(narrow, state.fallback, info)
+            fallback, of_fallback, age = self._fallback_step(self.fallback, gradient, state, info)
         fallback = tf.cast(fallback, proposal.dtype)
         if factor is not None:
             fallback *= self._of_coordinates(factor)
@@ -351,8 +387,33 @@ class BoundGuarded(BoundRule):
         delta = self.layout.flatten(step.deltas)
         difference = delta - fallback
         radius = Radius(thetas, tf.stop_gradient(difference)) if state.radius else ()
-        after = GuardState(of_rule, of_fallback, state.ledger.after(step), state.trial, radius)
+        ledger = state.ledger.after(step)
+        after = GuardState(of_rule, of_fallback, ledger, state.trial, radius, age)
         return delta, after, difference
+
+    def _fallback_step(
+        self, bound: BoundRule, gradient: tf.Tensor, state: GuardState, info: StepInfo
+    ) -> tuple[tf.Tensor, Any, Any]:
+        """Returns the fallback's delta, its next state, and its age.
+
+        Where a number of the state is not finite, the batch entry starts anew.
+        """
+        # Not `state.age or None`: a tensor has no truth value in a graph.
+        has_age = isinstance(state.age, tf.Tensor)
+        if has_age:
+            info = info._replace(age=state.age)
+        # Hand-designed rules compute in float32.
+        delta, after = bound(tf.cast(gradient, tf.float32), state.fallback, info)
+        lost = is_lost(after, self.layout, self.batch_shape)
+        after = tf.cond(
+            tf.reduce_any(lost),
+            lambda: started_anew(
+                after, bound.initial_state(), lost, self._of_coordinates(lost), self.batch_shape
+            ),
+            lambda: after,
+        )
+        age = tf.where(lost, 0, state.age + 1) if has_age else ()
+        return delta, after, age
 
     @property
     def _rate(self) -> Any:

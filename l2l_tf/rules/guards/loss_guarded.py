@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from l2l_tf.checks import check_at_least, check_count, check_non_negative
 from l2l_tf.rules.guards.batches import of_coordinates, started_anew
-from l2l_tf.rules.guards.settings import check_rules
+from l2l_tf.rules.guards.settings import check_rules, check_told
 from l2l_tf.rules.rebuilding import rebuilt_rule
 from l2l_tf.rules.rule import NO_INFO, BoundRule, Rule, StepInfo, batched_layout
 
@@ -22,7 +22,8 @@ class LossGuarded(keras.layers.Layer):
     first the loss of the first step. If it is lower, the parameters are kept. If it is above it by
     more than the margin, or is not finite, the parameters return to those kept, and the fallback
     alone takes the next `patience` steps, from a new state. Each time, the patience grows. Each
-    task and each function is watched for itself.
+    task and each function is watched for itself; only a count of steps that belongs to all of them,
+    such as that of `Adam`, starts anew when all do.
 
     It needs the losses: it is for `l2l_tf.evaluate`, meta-training and loops of one's own. In
     Keras's `fit`, `l2l_tf.LossGuard` does the same. The idea of a fallback that takes over is that
@@ -30,7 +31,8 @@ class LossGuarded(keras.layers.Layer):
     one run is compared with its own past.
 
     Args:
-        rule: the rule inside, without parts. It may be `Guarded`.
+        rule: the rule inside, without parts. It may be `Guarded`, whose guard then keeps its counts
+            and what is left of its budget when the rule starts anew.
         fallback: the hand-designed rule.
         every: the number of steps between checks.
         margin: how much worse the loss may be, relative to the least one.
@@ -40,7 +42,7 @@ class LossGuarded(keras.layers.Layer):
         trainable: whether the weights are trainable, as in any Keras layer.
 
     Raises:
-        TypeError: the rule or the fallback is none, or can't be saved.
+        TypeError: the rule or the fallback is none, has parts or can't be saved.
         ValueError: a setting is out of range.
     """
 
@@ -57,7 +59,7 @@ class LossGuarded(keras.layers.Layer):
         name: str | None = None,
         trainable: bool = True,
     ):
-        check_rules(rule, fallback)
+        check_rules(rule, fallback, is_watched=True)
         check_count("every", every, "Give the number of steps between checks.")
         check_non_negative("margin", margin, "Give how much worse the loss may be.")
         if patience is not None:
@@ -110,6 +112,7 @@ class WatchState(NamedTuple):
         num_left: float `[...]`, the number of steps that the fallback has yet to take.
         patience: float `[...]`, the number of steps of its next turn.
         num_returns: int64 `[...]`, how often it has gone back.
+        age: int32 `[...]`, the number of steps since the states of the rules were new.
     """
 
     rules: list[Any]
@@ -121,6 +124,7 @@ class WatchState(NamedTuple):
     num_left: tf.Tensor
     patience: tf.Tensor
     num_returns: tf.Tensor
+    age: tf.Tensor
 
 
 class BoundLossGuarded(BoundRule):
@@ -145,6 +149,7 @@ class BoundLossGuarded(BoundRule):
         self.layout = batched_layout(variables, batch_shape)
         self.batch_shape = tuple(batch_shape)
         self.needs = frozenset({"losses", "parameters"}).union(*(one.needs for one in rules))
+        self.needs_one_function = any(one.needs_one_function for one in rules)
         self._variables = variables
 
     @property
@@ -164,11 +169,13 @@ class BoundLossGuarded(BoundRule):
             tf.zeros(shape, dtype),
             tf.fill(shape, tf.constant(patience, dtype)),
             tf.zeros(shape, tf.int64),
+            tf.zeros(shape, tf.int32),
         )
 
     def __call__(
         self, gradient: tf.Tensor, state: WatchState, info: StepInfo = NO_INFO
     ) -> tuple[tf.Tensor, WatchState]:
+        check_told(info, ("losses", "parameters"), "a LossGuarded rule")
         guarded, dtype = self.guarded, state.total.dtype
         losses = tf.cast(tf.reshape(info.losses, self.batch_shape), dtype)
         total = state.total + losses
@@ -180,10 +187,12 @@ class BoundLossGuarded(BoundRule):
         limit = state.least + guarded.margin * tf.abs(state.least)
         # Not "above the limit": a loss that is no number is not above anything.
         is_worse = is_check & tf.math.is_finite(state.least) & ~(mean <= limit)
-        back = self._of_coordinates(is_worse | state.was_back)
+        is_back = is_worse | state.was_back
+        back = self._of_coordinates(is_back)
 
         # At a point that is left at once, the rules see nothing.
         seen = tf.where(back, tf.zeros_like(gradient), gradient)
+        info = info._replace(age=state.age)
         own_delta, after = self.rules[0](seen, state.rules[0], info)
         # Hand-designed rules compute in float32.
         fallback, of_fallback = self.rules[1](tf.cast(seen, tf.float32), state.rules[1], info)
@@ -201,9 +210,10 @@ class BoundLossGuarded(BoundRule):
             tf.where(is_worse, tf.math.ceil(state.patience), tf.maximum(state.num_left - 1, 0)),
             tf.where(is_worse, state.patience * guarded.growth, state.patience),
             state.num_returns + tf.cast(is_worse, tf.int64),
+            tf.where(is_back, 0, state.age + 1),
         )
         rules = [
-            started_anew(new, rule.initial_state(), is_worse, back, self.batch_shape)
+            started_anew(new, rule.restarted_state(new), is_back, back, self.batch_shape)
             for rule, new in zip(self.rules, [after, of_fallback], strict=True)
         ]
         watched = tf.nest.map_structure(tf.stop_gradient, watched)

@@ -86,16 +86,19 @@ class _RecoveringTensors(BoundRule):
         self, gradient: tf.Tensor, state: Any, info: StepInfo = NO_INFO
     ) -> tuple[tf.Tensor, Any]:
         delta, after = self.bound(gradient, state, info)
-        return delta, self._mended(after)
+        return delta, self._mended(after, state)
 
     def update(
         self, gradients: Sequence[tf.Tensor], state: Any, info: StepInfo = NO_INFO
     ) -> tuple[list[tf.Tensor], Any]:
         deltas, after = self.bound.update(gradients, state, info)
-        return deltas, self._mended(after)
+        return deltas, self._mended(after, state)
 
-    def _mended(self, after: Any) -> Any:
-        initial = self.bound.initial_state()
+    def restarted_state(self, state: Any) -> Any:
+        return self.bound.restarted_state(state)
+
+    def _mended(self, after: Any, before: Any) -> Any:
+        initial = self.bound.restarted_state(before)
         if not isinstance(after, TensorState):
             return self._mended_nest(after, initial)
         pairs = zip(after.tensors, initial.tensors, strict=True)

@@ -166,6 +166,7 @@ def test_it_runs_a_case_and_adds_to_what_is_there(tmp_path):
     (tmp_path / "results.json").write_text(
         json.dumps({"experiment": "guard", "seed": 0, "scope": "all", "adapts": True})
     )
+    (tmp_path / "flags.txt").write_text("--thetas=7\n")
     printed = run("guard", *arguments, "--thetas=0,1e30")
     results = strict_json(tmp_path / "results.json")
     case = results["cases"]["quadratic_lstm"]
@@ -173,6 +174,9 @@ def test_it_runs_a_case_and_adds_to_what_is_there(tmp_path):
     assert case["guarded"]["0"] == case["fallback"]
     assert case["guarded"]["1e+30"] == case["alone"]
     assert "| quadratic_lstm | 3 | 1 |" in printed
+    # Runs that share a folder leave each other's flags.
+    assert (tmp_path / "flags.txt").read_text() == "--thetas=7\n"
+    assert "--thetas=0,1e30" in (tmp_path / "flags_2.txt").read_text()
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -12,14 +12,18 @@ from l2l_tf.rules import (
     SGD,
     Adam,
     CoordinatewiseLSTM,
+    GeneralRule,
     Guarded,
+    LossGuarded,
     Muon,
+    NAdam,
     Route,
     RoutedRule,
+    StepInfo,
     guarded,
 )
 from l2l_tf.training import meta_gradient
-from tests.rules.guards.toys import Times, gradients, norm, run
+from tests.rules.guards.toys import VARIABLES, Times, gradients, norm, run
 from tests.training.toys import NoisyBowls
 
 FALLBACKS = {"sgd": SGD(0.1), "adam": Adam(0.01), "muon": Muon(0.02)}
@@ -167,6 +171,48 @@ def test_a_corrupted_state_recovers_where_it_is_corrupted():
     np.testing.assert_allclose(deltas[0][0], -0.1 * more[0][0], rtol=1e-6)
 
 
+def test_general_keeps_its_persistence_when_a_tensor_of_its_state_recovers():
+    bound = Guarded(GeneralRule(seed=0), SGD(0.1)).bind(VARIABLES)
+    state, ones = bound.initial_state(), tf.ones([bound.num_coordinates])
+    for step in range(5):
+        _, state = bound(ones, state, StepInfo(tf.constant(step), None, ones, tf.constant(100)))
+    kernel, bias = state.rule.tensors
+    assert np.min(kernel.persistence) > 0.3
+    corrupted = kernel._replace(square=np.nan * kernel.square)
+    state = state._replace(rule=state.rule._replace(tensors=[corrupted, bias]))
+    _, after = bound(ones, state, StepInfo(tf.constant(50), None, ones, tf.constant(100)))
+    recovered, other = after.rule.tensors
+    np.testing.assert_array_equal(recovered.persistence, kernel.persistence)
+    assert np.abs(recovered.mean).max() == 0
+    assert np.abs(other.mean).min() > 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1e20])
+@pytest.mark.parametrize("fallback", [Adam(0.01), NAdam(0.01)], ids=["adam", "nadam"])
+def test_the_fallback_starts_anew_after_a_gradient_that_it_cannot_hold(bad, fallback):
+    before, after = gradients(30), gradients(3, seed=1)
+    spoilt = [bad * one for one in before[-1]]
+    rule = Guarded(_lstm(), fallback, theta=0)
+    deltas, _ = run(rule, [*before[:-1], spoilt, *after])
+    expected, _ = run(fallback, after)
+    for one, other in zip(deltas[30:], expected, strict=True):
+        for own, alone in zip(one, other, strict=True):
+            np.testing.assert_allclose(own, alone, rtol=1e-5)
+
+
+def test_the_fallback_starts_anew_for_each_batch_entry():
+    before, after = gradients(30, (2,)), gradients(1, (2,), seed=1)
+    spoilt = [one * np.reshape([1e20, 1], [2, *[1] * (one.ndim - 1)]) for one in before[-1]]
+    deltas, _ = run(
+        Guarded(_lstm(), NAdam(0.01), theta=0), [*before[:-1], spoilt, *after], batch_shape=(2,)
+    )
+    alone, _ = run(NAdam(0.01), [[one[0] for one in after[0]]])
+    other, _ = run(NAdam(0.01), [[one[1] for one in step] for step in [*before, *after]])
+    for index in range(2):
+        np.testing.assert_allclose(deltas[-1][index][0], alone[-1][index], rtol=1e-5)
+        np.testing.assert_allclose(deltas[-1][index][1], other[-1][index], rtol=1e-4)
+
+
 # In unrolls: the theorem, backtracking, training
 
 
@@ -198,6 +244,25 @@ def test_backtracking_finds_a_step_size_and_takes_back_what_failed():
     first = tf.where(tame.losses[1] > tame.losses[0])
     assert first.shape[0] == 4  # Its first step was too long, and it is where it was before.
     np.testing.assert_allclose(tame.losses[2], tame.losses[0], rtol=1e-3)
+
+
+def test_backtracking_is_refused_where_losses_are_not_of_one_function():
+    rule = Guarded(_lstm(), SGD(0.05), "relative", backtracking=True)
+    problem = NoisyBowls(num_functions=2)
+    for watched in (rule, LossGuarded(rule, Adam(0.1))):
+        with pytest.raises(ValueError) as raised:
+            start(watched, problem, tf.constant([3, 1]))
+        assert str(raised.value).startswith(
+            "backtracking must be left out where each step has another minibatch, because it "
+            "compares their losses. Received: backtracking=True on 'noisy_bowls'."
+        )
+    parts = RoutedRule(_lstm(), [Route(_lstm(1), kind="dense")])
+    with pytest.raises(ValueError) as raised:
+        guarded(parts, SGD(0.1), mode="relative", backtracking=True)
+    assert str(raised.value).startswith(
+        "backtracking must be left out for a rule with parts, which have one loss together. "
+        "Received: backtracking=True with parts ['dense', 'other']."
+    )
 
 
 def test_meta_gradients_flow_through_the_clip():
@@ -248,18 +313,38 @@ def test_its_configuration_is_json_and_makes_it_again():
     [
         ({"mode": "tight"}, "mode must be one of ['budget', 'relative', 'trust']"),
         ({"theta": -1}, "theta must be at least 0. Received: theta=-1."),
-        ({"theta": None}, "theta must be at least 0. Received: theta=None."),
+        ({"theta": True}, "theta must be at least 0. Received: theta=True."),
+        (
+            {"theta": np.array([1.0, 2.0])},
+            "theta must be at least 0. Received: theta=array([1., 2.]).",
+        ),
         ({"theta": "2"}, "theta must be at least 0. Received: theta='2'."),
         ({"theta": math.nan}, "theta must be at least 0. Received: theta=nan."),
         ({"scope": "layer"}, "scope must be one of ['all', 'tensor']"),
-        ({"mode": "relative", "theta": 0.5, "adapts": True}, "adapts must go with mode='trust'."),
-        ({"budget": 1.0}, "budget must go with mode='budget'."),
-        ({"backtracking": True}, "backtracking must go with mode='relative' or 'budget'."),
+        (
+            {"mode": "relative", "adapts": True},
+            "adapts must go with mode='trust'. Received: mode='relative'. Leave adapts out, or "
+            "change the mode.",
+        ),
+        ({"budget": 1.0}, "budget must go with mode='budget'. Received: mode='trust'."),
+        ({"spending": 0.1}, "spending must go with mode='budget'. Received: mode='trust'."),
+        (
+            {"backtracking": True},
+            "backtracking must go with mode='relative' or 'budget'. Received: mode='trust'.",
+        ),
+        *(
+            ({"mode": "relative", "fallback": SGD(rate)}, "learning_rate must be positive and fin")
+            for rate in (-1.0, 0.0, math.nan)
+        ),
         ({"mode": "relative", "theta": 1}, "theta must be below 1 with mode='relative'."),
         ({"mode": "budget", "theta": 0.5}, "budget must be positive and finite."),
         (
             {"mode": "budget", "theta": 0.5, "budget": 1.0, "spending": 2.0},
-            "spending must be at most 1, and scope 'all', with mode='budget'.",
+            "spending must be at most 1. Received: spending=2.0.",
+        ),
+        (
+            {"mode": "budget", "budget": 1.0, "scope": "tensor"},
+            "scope must be 'all' with mode='budget', which has one budget for all tensors.",
         ),
         (
             {"mode": "relative", "theta": 0.5, "fallback": Adam(0.1)},
@@ -277,15 +362,34 @@ def test_wrong_settings_are_named(arguments, message):
 @pytest.mark.parametrize(
     ("rule", "fallback", "message"),
     [
-        (3, SGD(0.1), "rule must be a rule without parts"),
-        (SGD, SGD(0.1), "rule must be a rule without parts"),
+        (3, SGD(0.1), "rule must be a rule, with a method get_config."),
+        (SGD, SGD(0.1), "rule must be a rule, with a method get_config."),
+        (_lstm(), "adam", "fallback must be a rule, with a method get_config."),
         (_lstm(), _lstm(), "fallback must be a hand-designed rule"),
+        (Guarded(_lstm(), SGD(0.1)), Adam(0.1), "rule must have no guard yet."),
+        (LossGuarded(_lstm(), SGD(0.1)), Adam(0.1), "rule must have no guard yet."),
+        (_lstm(), Guarded(_lstm(), SGD(0.1)), "fallback must be a hand-designed rule"),
     ],
 )
 def test_what_is_no_rule_is_named(rule, fallback, message):
     with pytest.raises(TypeError) as raised:
         Guarded(rule, fallback)
     assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize("flag", ["adapts", "backtracking"])
+@pytest.mark.parametrize("value", ["no", 1])
+def test_flags_are_true_or_false(flag, value):
+    with pytest.raises(TypeError) as raised:
+        Guarded(_lstm(), SGD(0.1), "relative", **{flag: value})
+    expected = f"{flag} must be True or False. Received: {flag}={value!r}. Leave it out."
+    assert str(raised.value) == expected
+
+
+def test_theta_is_chosen_by_the_mode():
+    assert Guarded(_lstm(), SGD(0.1)).settings.theta == 1.5
+    assert Guarded(_lstm(), SGD(0.1), "relative").settings.theta == 0.9
+    assert Guarded(_lstm(), SGD(0.1), "budget", budget=1.0).settings.theta == 0.9
 
 
 def test_a_rule_with_parts_is_referred_to_the_function():
@@ -297,3 +401,9 @@ def test_a_rule_with_parts_is_referred_to_the_function():
 def test_backtracking_reads_losses_and_parameters():
     bound = Guarded(_lstm(), SGD(0.1), "relative", 0.5, backtracking=True).bind([])
     assert bound.needs == {"losses", "parameters"}
+    with pytest.raises(ValueError) as raised:
+        bound(tf.zeros([0]), bound.initial_state(), StepInfo(losses=tf.zeros([1])))
+    assert str(raised.value) == (
+        "info must tell losses and parameters to a guard with backtracking. Received: a StepInfo "
+        "without parameters. Give them in each call."
+    )

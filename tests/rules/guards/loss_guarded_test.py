@@ -7,8 +7,20 @@ import tensorflow as tf
 from l2l_tf.delivery.rule_config import rule_from_config, rule_to_config
 from l2l_tf.evaluation import evaluate
 from l2l_tf.problems import Quadratic, task_seeds
-from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, LossGuarded, StepInfo
-from tests.rules.guards.toys import VARIABLES, Times
+from l2l_tf.rules import (
+    SGD,
+    Adam,
+    CoordinatewiseLSTM,
+    GeneralRule,
+    Guarded,
+    LossGuarded,
+    NAdam,
+    Route,
+    RoutedRule,
+    StepInfo,
+    guarded,
+)
+from tests.rules.guards.toys import VARIABLES, Times, run
 
 
 def _losses(rule, values, batch_shape=(), jump=1.0):
@@ -76,6 +88,63 @@ def test_both_rules_start_anew():
     before, after = states[2].rules, states[3].rules
     assert max(np.abs(leaf).max() for leaf in tf.nest.flatten(before)) > 1
     assert max(np.abs(leaf).max() for leaf in tf.nest.flatten(after)) == 0
+
+
+def test_the_fallback_takes_its_first_steps_again_in_the_entry_that_went_back():
+    values = [[1.0, 1.0]] * 30 + [[9.0, 1.0]] + [[1.0, 1.0]] * 3
+    rule = LossGuarded(Times(0.0), NAdam(0.1), every=1, margin=0.5, patience=3)
+    points, states = _losses(rule, [tf.constant(one) for one in values], (2,))
+    np.testing.assert_array_equal(states[-1].num_returns, [1, 0])
+    alone, _ = run(NAdam(0.1), [[tf.ones([3, 2]), tf.ones([2])]] * 2)
+    # One step back, one more for rounding, then those of a new fallback.
+    moves = np.diff(points[:, 0])[-2:]
+    np.testing.assert_allclose(moves, [step[0][0, 0] for step in alone], rtol=1e-4)
+
+
+def test_a_guard_inside_keeps_what_is_left_of_its_budget():
+    inside = Guarded(Times(3.0), SGD(0.1), "budget", 0.5, budget=1.0, spending=0.5)
+    _, states = _losses(LossGuarded(inside, SGD(0.1), every=2, margin=0.5), [4, 4, 9, 9.0, 4])
+    assert int(states[-1].num_returns) == 1
+    ledgers = [one.rules[0].ledger for one in states]
+    assert float(ledgers[2].budget_left) == 0.125
+    assert float(ledgers[4].budget_left) == 0.125
+    assert int(ledgers[4].num_steps) == 5
+
+
+def test_general_inside_keeps_its_persistence():
+    bound = LossGuarded(GeneralRule(seed=0), SGD(0.1), every=1, margin=0.5).bind(VARIABLES, (2,))
+    state, parameters = bound.initial_state(), tf.ones([bound.num_coordinates])
+    for step, losses in enumerate([[4.0, 4.0]] * 4 + [[9.0, 4.0]]):
+        info = StepInfo(tf.constant(step), tf.constant(losses), parameters, tf.constant(50))
+        _, state = bound(tf.ones([bound.num_coordinates]), state, info)
+    np.testing.assert_array_equal(state.num_returns, [1, 0])
+    np.testing.assert_array_equal(state.age, [0, 5])
+    kernel = state.rules[0].tensors[0]
+    assert np.abs(kernel.mean[0]).max() == 0
+    assert np.abs(kernel.mean[1]).max() > 0
+    assert np.min(kernel.persistence) > 0.3
+
+
+def test_without_losses_it_says_what_is_missing():
+    bound = _rule().bind(VARIABLES)
+    with pytest.raises(ValueError) as raised:
+        bound(tf.ones([8]), bound.initial_state())
+    assert str(raised.value) == (
+        "info must tell losses and parameters to a LossGuarded rule. Received: a StepInfo without "
+        "losses and parameters. Give them in each call."
+    )
+
+
+@pytest.mark.parametrize("guard", [lambda rule: rule, lambda rule: guarded(rule, SGD(0.1))])
+def test_rules_with_parts_are_referred_to_the_callback(guard):
+    parts = guard(RoutedRule(CoordinatewiseLSTM((3,)), [Route(CoordinatewiseLSTM((3,)), "dense")]))
+    with pytest.raises(TypeError, match=r"Watch the loss of a model by l2l_tf\.LossGuard, which"):
+        LossGuarded(parts, SGD(0.1))
+
+
+def test_a_rule_whose_loss_is_watched_is_not_watched_again():
+    with pytest.raises(TypeError, match="rule must have no guard yet"):
+        LossGuarded(_rule(), SGD(0.1))
 
 
 def test_each_batch_entry_is_watched_for_itself():
