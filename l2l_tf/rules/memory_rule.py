@@ -76,10 +76,9 @@ class MemoryRule(AveragingLSTM):
 
     The strength of a write is a product of powers of inner products. Each of these is the mean over
     coordinates of the product of two such vectors, in an averaging cell: of a and b themselves, or
-    of others. The exponents are weights.
-    Where a mean is not positive, nothing is written; nor where y is as small as the rounding of
-    gradients in float32 (`RESOLUTION`). The multiple of the identity that the memory starts from
-    is such a product of powers too, once there is a y.
+    of others. The exponents are weights. Where a mean is not positive, nothing is written; nor
+    where y is as small as the rounding of gradients in float32 (`RESOLUTION`). The multiple of the
+    identity that the memory starts from is such a product of powers too, once there is a y.
 
     Source: Andrychowicz et al. 2016, appendix D (arXiv 1606.04474). From the paper are the LSTM
     with averaging cells as controller, the memory, and heads that read products and write pairs of
@@ -87,10 +86,9 @@ class MemoryRule(AveragingLSTM):
     paper feeds it to the controller in the next one; so a step of BFGS takes one gradient, not two.
     The delta is what is read after the write, as in the paper's sketch of BFGS. Heads combine
     vectors with coefficients, relative to their sizes, and are given y and s, which the paper's
-    controller must keep itself.
-    Powers of mean products, which an LSTM can only approximate, are computed. And with
-    `heads="hand_set"`, an untrained rule is the method that it is named after, of step size
-    `output_scale`, and training begins there.
+    controller must keep itself. Powers of mean products, which an LSTM can only approximate, are
+    computed. And with `heads="hand_set"`, an untrained rule is the method that it is named after,
+    of step size `output_scale`, and training begins there.
 
     Args:
         set_by_hand: the heads as they are set by hand.
