@@ -67,9 +67,9 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
     optimizer = keras.optimizers.Adam(META_LEARNING_RATE)
     optimizer.build(weights)
     seed = tf.zeros([2], tf.int32)
-    first = tf.function(lambda: start(rule, problem, seed), autograph=False)()
+    first = tf.function(lambda: start(rule, problem, seed))()
 
-    @tf.function(autograph=False)
+    @tf.function
     def step(iterate):
         result = meta_gradient(rule, problem, seed, iterate, workload.num_steps)
         optimizer.apply(result.gradients, weights)
@@ -88,7 +88,7 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
 def inner_step(workload: InnerStep) -> Callable[[], np.ndarray]:
     """Returns a function that does one inner step."""
     rule = make_rule().bind([ParameterSpec("x", (workload.num_coordinates,))]).for_steps()
-    step = tf.function(lambda gradient, state: rule(gradient, state), autograph=False)
+    step = tf.function(lambda gradient, state: rule(gradient, state))
     gradient = tf.constant(workload.gradient)
     state = rule.initial_state()
 

@@ -71,7 +71,7 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
             loss = tensorflow_losses.loss(workload.network, tensors, inputs[batch], labels[batch])
         return loss, tf.stop_gradient(tape.gradient(loss, parameters))
 
-    @tf.function(autograph=False)
+    @tf.function
     def step(parameters, gradient):
         def body(index, parameters, gradient, state, losses):
             delta, state = rule(gradient, state)
@@ -99,7 +99,7 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
         return losses, gradients
 
     first = tf.concat([tf.reshape(parameter, [-1]) for parameter in workload.parameters], axis=0)
-    _, first_gradient = tf.function(loss_and_gradient, autograph=False)(first, tf.constant(0))
+    _, first_gradient = tf.function(loss_and_gradient)(first, tf.constant(0))
 
     def run() -> MetaStepResult:
         losses, gradients = step(first, first_gradient)
@@ -112,7 +112,7 @@ def meta_step(workload: MetaStep) -> Callable[[], MetaStepResult]:
 def inner_step(workload: InnerStep) -> Callable[[], np.ndarray]:
     """Returns a function that does one inner step."""
     rule = LSTMRule()
-    step = tf.function(lambda gradient, state: rule(gradient, state), autograph=False)
+    step = tf.function(lambda gradient, state: rule(gradient, state))
     gradient = tf.constant(workload.gradient)
     state = rule.initial_state(workload.num_coordinates)
 
