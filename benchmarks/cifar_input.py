@@ -72,13 +72,13 @@ def _meta_step(problem: Problem) -> Callable[[], None]:
     optimizer.build(weights)
     seed = task_seeds(0, "train", 0, 1)[0]
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(iterate):
         result = meta_gradient(rule, problem, seed, iterate, _NUM_STEPS)
         optimizer.apply(result.gradients, weights)
         return result.iterate
 
-    iterate = tf.function(lambda: start(rule, problem, seed))()
+    iterate = tf.function(lambda: start(rule, problem, seed), autograph=False)()
 
     def run() -> None:
         nonlocal iterate

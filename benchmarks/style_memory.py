@@ -132,7 +132,7 @@ def _pass(problem: StyleTransferProblem) -> Callable[[], Any]:
     """Returns a function that does one forward and backward pass."""
     seed = task_seeds(0, "train", 0, 1)[0]
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradient(parameters: tf.Tensor, batch: Any) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(parameters)
@@ -140,7 +140,7 @@ def _pass(problem: StyleTransferProblem) -> Callable[[], Any]:
         return tape.gradient(loss, parameters)
 
     (parameters,) = problem.initial_parameters(seed)
-    batch = tf.function(lambda: problem.batch(seed, tf.constant(0)))()
+    batch = tf.function(lambda: problem.batch(seed, tf.constant(0)), autograph=False)()
     return lambda: gradient(parameters, batch).numpy()
 
 
@@ -154,9 +154,9 @@ def _meta_step(problem: StyleTransferProblem, part: str) -> Callable[[], Any]:
     weights = rule.trainable_variables
     optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0)
     optimizer.build(weights)
-    iterate = tf.function(lambda: start(rule, judged, seed))()
+    iterate = tf.function(lambda: start(rule, judged, seed), autograph=False)()
 
-    @tf.function
+    @tf.function(autograph=False)
     def meta_step(iterate: Any) -> Any:
         result = meta_gradient(rule, judged, seed, iterate, _NUM_STEPS.value)
         optimizer.apply(result.gradients, weights)

@@ -9,17 +9,29 @@ it takes to trace and run it. The processes that tests start improve theirs, as 
 
 import gc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # Where tests start programs, and so take longest.
 PROGRAMS = [Path(__file__).parent / name for name in ("experiments", "benchmarks")]
 
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets TensorFlow up in each process that runs tests, and spares the one that deals them out.
+
+    Importing TensorFlow takes that one seconds, for which the others would wait.
+    """
+    if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return
+    import tensorflow as tf
+
+    devices = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -53,18 +65,22 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def two_devices() -> tf.distribute.MirroredStrategy:
+def two_devices() -> "tf.distribute.MirroredStrategy":
     """A strategy of two replicas, one on each device.
 
     There is one for all tests: TensorFlow takes the collective operations of a second strategy in
     the same process for those of the first.
     """
+    import tensorflow as tf
+
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @pytest.fixture(scope="module")
 def deterministic_operations():
     """Has TensorFlow compute sums in the same order each time, for the rest of a module."""
+    import tensorflow as tf
+
     # There is a public function to turn this on, and none to turn it off again.
     from tensorflow.python.framework import config
 
@@ -76,4 +92,6 @@ def deterministic_operations():
 @pytest.fixture
 def one_thread_per_operation(monkeypatch):
     """As if TensorFlow ran each operation on one thread, which can't be changed once it runs."""
+    import tensorflow as tf
+
     monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)

@@ -52,7 +52,8 @@ def saved_model(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
-    ["l2l_tf, keras", "keras, l2l_tf", "l2l_tf.rules.lstm, keras", "l2l_tf.training, keras"],
+    # By the user before or after the package, and by a part of the package, which any of them is.
+    ["l2l_tf, keras", "keras, l2l_tf", "l2l_tf.training, keras"],
 )
 def test_a_model_is_loaded_by_a_program_that_has_imported_the_package_alone_and_quietly(
     saved_model, imports

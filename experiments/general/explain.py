@@ -107,7 +107,7 @@ def _train(
     inputs, targets = (tf.constant(array) for array in data.train)
     loss = task.loss()
 
-    @tf.function
+    @tf.function(autograph=False)
     def take_step(number: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:
         with tf.GradientTape() as tape:
             outputs = model(tf.gather(inputs, chosen), training=True)

@@ -124,7 +124,7 @@ def _test(task: Task, model: keras.Model, examples: Arrays) -> tuple[float, floa
     loss = task.loss()
     metric = None if task.metric is None else task.metric()
 
-    @tf.function
+    @tf.function(autograph=False)
     def measure(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         outputs = model(inputs, training=False)
         if metric is not None:

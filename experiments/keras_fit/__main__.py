@@ -211,6 +211,8 @@ def _run(
         generator = np.random.default_rng(seed)
         for weight in model.trainable_variables:
             weight.assign(generator.normal(0, FLAGS.initial_stddev, weight.shape))
+    # Keras traces a step that makes variables twice.
+    optimizer.build(model.trainable_variables)
     # From here on, this is what any user of Keras writes.
     metrics = ["accuracy"] if workload.is_classification else []
     model.compile(optimizer, loss=workload.loss, metrics=metrics)

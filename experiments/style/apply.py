@@ -77,9 +77,10 @@ def _run(rule: keras.layers.Layer, problem: StyleTransferProblem) -> tuple[list[
     """Returns the losses at each iterate and the parameters after the last step."""
     arranged = bind(rule, problem).for_steps()
     seed = tf.constant([0, 0])
-    begin = tf.function(lambda: start(arranged, problem, seed))
+    begin = tf.function(lambda: start(arranged, problem, seed), autograph=False)
     advance = tf.function(
-        lambda iterate: unroll(arranged, problem, seed, iterate, 1, horizon=FLAGS.num_steps)[1]
+        lambda iterate: unroll(arranged, problem, seed, iterate, 1, horizon=FLAGS.num_steps)[1],
+        autograph=False,
     )
     progress = keras.utils.Progbar(FLAGS.num_steps, stateful_metrics=["loss"])
     iterate = begin()

@@ -58,6 +58,9 @@ def _model():
 
 
 def _fit(model, epochs=1, callbacks=()):
+    # A step that makes variables is traced twice.
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
     return model.fit(
         X, X[:, :1], batch_size=8, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks
     )

@@ -63,10 +63,8 @@ def _episode_gradients(estimator, num_pairs: int, num_episodes: int) -> np.ndarr
     estimate = tf.function(
         lambda seeds, state: estimator.estimate(run, seeds, state, UNROLL), autograph=False
     )
-    state, sums = (
-        tf.function(lambda: estimator.begin(run, _seeds(num_pairs, 0)), autograph=False)(),
-        [],
-    )
+    begin = tf.function(lambda: estimator.begin(run, _seeds(num_pairs, 0)), autograph=False)
+    state, sums = begin(), []
     for episode in range(num_episodes):
         total = 0.0
         for unroll in range(HORIZON // UNROLL):
