@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -19,7 +19,7 @@ from experiments.harness.tuned_rates import (
     known_searches,
 )
 from l2l_tf.delivery import find_rule
-from l2l_tf.problems import MixtureProblem, Problem
+from l2l_tf.problems import Problem
 from l2l_tf.reporting.figures import ReferenceCurve
 
 
@@ -36,8 +36,8 @@ class Problems(NamedTuple):
         measures: what to measure of each run besides losses, by the name of the table.
     """
 
-    train: Problem | MixtureProblem
-    validation: Problem | MixtureProblem
+    train: Problem
+    validation: Problem
     tests: dict[str, Problem]
     tuning: Problem | Mapping[str, Problem] | None = None
     measures: Mapping[str, Measure] = {}
@@ -107,8 +107,7 @@ def _check_places(problems: Problems, paths: Sequence[Path]) -> None:
 
 
 def _tuning_problems(problems: Problems) -> Mapping[str, Problem]:
-    # Rules are compared where no mixture is trained on.
-    tuning = problems.tuning or cast(Problem, problems.validation)
+    tuning = problems.tuning or problems.validation
     return tuning if isinstance(tuning, Mapping) else dict.fromkeys(problems.tests, tuning)
 
 

@@ -3,6 +3,8 @@
 Andrychowicz et al. 2016, section 3.2 and figures 4 (centre, right), 5 and 6, arXiv 1606.04474.
 """
 
+from typing import Any
+
 import tensorflow as tf
 from absl import flags
 
@@ -96,6 +98,9 @@ def _check_also(variant: Variant) -> None:
 def _mixed(problems: pipeline.Problems, dataset: Dataset) -> pipeline.Problems:
     others = [_problems(dataset, VARIANTS[name]) for name in FLAGS.also_variants]
     name = "_and_".join([problems.train.name, *FLAGS.also_variants])
+    # Training alone takes mixtures, and nothing else is done with them.
+    train: Any
+    validation: Any
     train, validation = (
         MixtureProblem([getattr(one, part) for one in (problems, *others)], name=name)
         for part in ("train", "validation")
