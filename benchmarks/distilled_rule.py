@@ -5,7 +5,7 @@
 A step is `optimizer.apply` on given gradients of MLPs with 10^4 to 10^7 parameters, compiled by
 TensorFlow or by XLA. Each network and compiler has a process of its own, in which the optimizers
 take turns. Times are medians of rounds, and ratios are medians of each round's ratio to Adam. The
-LSTM is left out of the largest network, where its state alone takes gigabytes.
+LSTM is left out of the largest network, where a step takes seconds and its state gigabytes.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,13 @@ _CHOSEN = flags.DEFINE_list("networks", list(_NETWORKS), "Networks to optimise."
 def main(_: Sequence[str]) -> None:
     """Runs the benchmark, or one measurement of it."""
     in_turns.run(
-        "benchmarks.distilled_rule", _OUTPUT.value, _CHOSEN.value, _measured, _shown, _bars
+        "benchmarks.distilled_rule",
+        _OUTPUT.value,
+        _CHOSEN.value,
+        tuple(_NETWORKS),
+        _measured,
+        _shown,
+        _bars,
     )
 
 

@@ -27,13 +27,20 @@ from experiments.harness.path_flags import define_path
 _STEPS_OF_PEAK = 3
 
 _OUTPUT = define_path("output", "benchmarks/general_rule.json", "File for the results.")
-_NETWORKS = flags.DEFINE_list("networks", [*APPLIED, *TRAINED], "Networks to optimise.")
+_KNOWN = (*APPLIED, *TRAINED)
+_NETWORKS = flags.DEFINE_list("networks", list(_KNOWN), "Networks to optimise.")
 
 
 def main(_: Sequence[str]) -> None:
     """Runs the benchmark, or one measurement of it."""
     in_turns.run(
-        "benchmarks.general_rule", _OUTPUT.value, _NETWORKS.value, _measured, _shown, bars_of
+        "benchmarks.general_rule",
+        _OUTPUT.value,
+        _NETWORKS.value,
+        _KNOWN,
+        _measured,
+        _shown,
+        bars_of,
     )
 
 

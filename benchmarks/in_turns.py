@@ -32,16 +32,21 @@ def run(
     benchmark: str,
     output: str,
     networks: Sequence[str],
+    known: Sequence[str],
     measured: Callable[[str, str], dict[str, Any]],
     shown: Callable[[dict[str, Any]], str],
     bars_of: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]],
 ) -> None:
     """Runs a benchmark, or one measurement of it; prints it and writes it as JSON.
 
+    The exit status is 1 if a measurement fails, whose row then says so, or if a name is not known.
+
     Args:
         benchmark: the name of the module that runs it.
-        output: the file for the results.
+        output: the file for the results. If it is the flag's default, that of the project, all
+            networks and compilers must be measured.
         networks: names of the networks to optimise.
+        known: the names that there are.
         measured: what a worker finds for a network and a compiler.
         shown: a row as text. One whose measurement failed has the key "error".
         bars_of: the ratios that have limits: networks, compilers, ratios, limits and names.
@@ -54,6 +59,15 @@ def run(
         print(json.dumps(measured(*_MEASURE.value)))
         return
     try:
+        _check_names("networks", networks, known)
+        _check_names("compilers", _COMPILERS.value, COMPILERS)
+        is_partial = not (set(known) <= set(networks) and set(COMPILERS) <= set(_COMPILERS.value))
+        if is_partial and not flags.FLAGS["output"].present:
+            raise ValueError(
+                "--output must be given where only some networks or compilers are measured. "
+                f"Received: --networks={','.join(networks)} --compilers="
+                f"{','.join(_COMPILERS.value)}. Give, say, --output=results/times.json."
+            )
         check_output("output", Path(output))
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -76,6 +90,19 @@ def run(
         ratio = "not measured" if bar["ratio"] is None else f"{bar['ratio']:.2f}"
         where = f"{bar['network']}, {bar['compiler']}"
         print(f"{bar['name']} / {bar['other']}, {where}: {ratio} (bar {bar['limit']})")
+    if failed := [f"{row['network']}, {row['compiler']}" for row in rows if "error" in row]:
+        sys.exit(
+            f"error: All measurements must succeed. Received: failures of {'; '.join(failed)}. See "
+            "what they printed above."
+        )
+
+
+def _check_names(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
+    if not given or (unknown := [one for one in given if one not in known]):
+        raise ValueError(
+            f"--{flag} must be among {list(known)}. "
+            f"Received: --{flag}={','.join(unknown if given else [])}. Leave it out for all."
+        )
 
 
 def rounds_of(steps: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:

@@ -103,9 +103,11 @@ def _effective_rate(axes: Any, found: Findings) -> None:
     for column, (tensor, colour) in enumerate(zip(rates.tensors, colours, strict=True)):
         axes.plot(rates.starts, rates.of_momentum[:, column], color=colour, label=tensor)
         axes.plot(rates.starts, rates.of_gradient[:, column], ":", color=colour)
-    positive = np.concatenate([rates.of_momentum.ravel(), rates.of_gradient.ravel()])
-    if (positive[np.isfinite(positive)] > 0).any():
-        axes.set_yscale("log")
+    drawn = np.abs(np.concatenate([rates.of_momentum.ravel(), rates.of_gradient.ravel()]))
+    drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
+    if drawn.size:
+        # Negative rates are drawn too; smaller ones than a thousandth of the largest, linearly.
+        axes.set_yscale("symlog", linthresh=1e-3 * drawn.max())
     axes.set(xlabel="step", ylabel="rate along momentum (dotted: gradient)")
 
 
@@ -124,6 +126,8 @@ def _adaptation(axes: Any, found: Findings) -> None:
     constant = _of(found, "adaptation")
     settled = np.abs(constant.settled[:, 0])
     axes.plot(constant.sizes, settled, label="settled delta", **_OWN)
+    negative = np.abs(constant.settled_of_negative[:, 0])
+    axes.plot(constant.sizes, negative, "C3:", label="of negative gradients")
     axes.plot(constant.sizes, np.abs(constant.deltas[0, :, 0]), "C0--", label="first delta")
     sizes = np.abs(found.record.gradients[found.record.gradients != 0])
     if sizes.size:
@@ -145,7 +149,10 @@ def _noise(axes: Any, found: Findings) -> None:
 def _fixed_points(axes: Any, found: Findings) -> None:
     angles = np.linspace(0, 2 * np.pi, 200)
     axes.plot(np.cos(angles), np.sin(angles), color="0.7", linewidth=0.8)
-    for index, point in enumerate(_of(found, "fixed_points").points[:4]):
+    points = _of(found, "fixed_points").points[:4]
+    if not points:
+        axes.text(0, 0, "none found", ha="center", va="center")
+    for index, point in enumerate(points):
         sizes = np.abs(point.rates) / max(np.abs(point.rates).max(initial=0), 1e-30)
         label = f"from {point.num_starts} starts, drift {point.delta:.2g}"
         axes.scatter(
@@ -164,7 +171,10 @@ def _state_space(axes: Any, found: Findings) -> None:
     shown = space.projections
     steps = np.repeat(np.arange(shown.shape[0]), shown.shape[1])
     second = shown[..., 1] if shown.shape[-1] > 1 else np.zeros(shown.shape[:2])
-    axes.scatter(shown[..., 0].ravel(), second.ravel(), c=steps, s=2, alpha=0.5, cmap="viridis")
+    dots = axes.scatter(
+        shown[..., 0].ravel(), second.ravel(), c=steps, s=2, alpha=0.5, cmap="viridis"
+    )
+    axes.figure.colorbar(dots, ax=axes, label="step")
     axes.set(
         xlabel="first component",
         ylabel=f"second; participation ratio {space.participation_ratio:.1f}",

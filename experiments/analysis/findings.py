@@ -157,6 +157,7 @@ def _stepped_numbers(found: Findings) -> dict[str, Any]:
         "adaptation": {
             "sizes": constant.sizes.tolist(),
             "settled": constant.settled[:, 0].tolist(),
+            "settled_of_negative": constant.settled_of_negative[:, 0].tolist(),
             "first": constant.deltas[0, :, 0].tolist(),
             "exponents": constant.exponents[:, 0].tolist(),
             "schedule": constant.schedule[:, 0].tolist(),
@@ -183,6 +184,7 @@ def _stepped_numbers(found: Findings) -> dict[str, Any]:
                             "momentum": momentum.real,
                             "momentum_imaginary": momentum.imag,
                             "time_constant": float(time),
+                            "curvatures": _curvatures(rate, momentum),
                         }
                         for rate, momentum, time in zip(
                             one.rates.tolist(),
@@ -204,6 +206,14 @@ def _stepped_numbers(found: Findings) -> dict[str, Any]:
     }
 
 
+def _curvatures(rate: complex, momentum: complex) -> list[float] | None:
+    """Returns the curvatures for which a mode is the optimal heavy ball's, or None."""
+    is_real = rate.imag == momentum.imag == 0
+    if not (is_real and rate.real > 0 and 0 <= momentum.real < 1):
+        return None
+    return list(analysis.curvatures_of(rate.real, momentum.real))
+
+
 def _impulse_numbers(response: analysis.ImpulseResponse) -> dict[str, Any]:
     # A unit gradient's change of deltas in units of the loss would differ between coordinates.
     relative = response.deltas * response.units
@@ -214,6 +224,7 @@ def _impulse_numbers(response: analysis.ImpulseResponse) -> dict[str, Any]:
         "deltas": mean.tolist(),
         "half_time": (1 + (moved < 0.5 * moved[:, -1:]).sum(axis=1)).tolist(),
         "time_constants": np.nanmedian(response.time_constants, axis=1).tolist(),
+        "momenta": np.nanmedian(response.momenta, axis=1).tolist(),
         "oscillations": np.median(response.oscillations, axis=1).tolist(),
     }
 

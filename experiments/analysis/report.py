@@ -1,7 +1,8 @@
 """The report of an analysis: what its numbers say, in sentences."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l2l_tf.reporting import format_markdown
@@ -151,12 +152,13 @@ def _impulse(numbers: Mapping[str, Any]) -> str:
     one, lone = numbers["impulse"], numbers["lone_impulse"]
     texts = [
         f"at step {step}, half of the movement is done after {half} steps, the mean delay is "
-        f"{delay:.1f} steps (as momentum {delay / (1 + delay):.2f}), and {undone:.0%} of the "
-        "movement is undone again"
-        for step, half, delay, undone in zip(
+        f"{delay:.1f} steps (as that of momentum {momentum:.2f} over {len(one['deltas'][0])} "
+        f"steps), and {undone:.0%} of the movement is undone again"
+        for step, half, delay, momentum, undone in zip(
             one["steps"],
             one["half_time"],
             one["time_constants"],
+            one["momenta"],
             one["oscillations"],
             strict=True,
         )
@@ -179,23 +181,51 @@ def _autonomous(numbers: Mapping[str, Any]) -> str:
 
 def _adaptation(numbers: Mapping[str, Any]) -> str:
     one = numbers["adaptation"]
-    sizes, exponents = one["sizes"], one["exponents"]
-    flat = [sizes[i] for i, power in enumerate(exponents) if abs(power) < _FLAT]
-    settled = dict(zip(sizes, one["settled"], strict=True))
-    sampled = [sizes[index] for index in range(0, len(sizes), max(1, (len(sizes) - 1) // 5))]
-    values = ", ".join(f"{settled[size]:.2g} at {size:.0e}" for size in sampled)
+    sizes = one["sizes"]
+    flat = _flat_ranges(sizes, one["exponents"])
     where = (
-        f"does not depend on the gradient's size at {len(flat)} of {len(exponents)} sizes "
-        f"({min(flat):.0e} to {max(flat):.0e})"
+        f"hardly depends on the gradient's size {' and '.join(flat)}"
         if flat
         else "depends on the gradient's size everywhere"
     )
+    sampled = range(0, len(sizes), max(1, (len(sizes) - 1) // 5))
+
+    def values(settled: Sequence[float]) -> str:
+        return ", ".join(f"{settled[index]:.2g} at {sizes[index]:.0e}" for index in sampled)
+
+    climbs = [
+        f"{sign} {size:.0e}"
+        for sign, settled, direction in (
+            ("positive", one["settled"], 1),
+            ("negative", one["settled_of_negative"], -1),
+        )
+        for size, delta in zip(sizes, settled, strict=True)
+        if direction * delta > 0
+    ]
+    warning = (
+        f" At {len(climbs)} of {2 * len(sizes)} gradients, {climbs[0]} the first, it climbs."
+        if climbs
+        else ""
+    )
     peak = max(range(len(one["schedule"])), key=lambda index: one["schedule"][index])
     return (
-        f"Adaptation: the delta that settles under a constant gradient {where}: {values}. For the "
-        f"size in the middle, it is largest at step {peak}, and {one['schedule'][-1]:.2f} of that "
-        "at the end."
+        f"Adaptation: the delta that settles under a constant, positive gradient {where}: "
+        f"{values(one['settled'])}. Under a negative one it is "
+        f"{values(one['settled_of_negative'])}.{warning} For the positive one of the size in the "
+        f"middle, it is largest at step {peak}, and {one['schedule'][-1]:.2f} of that at the end."
     )
+
+
+def _flat_ranges(sizes: Sequence[float], exponents: Sequence[float | None]) -> list[str]:
+    """Returns the ranges of sizes, each as long as possible, in which a curve is flat."""
+    ranges, start = [], 0
+    flat = [power is not None and abs(power) < _FLAT for power in exponents]
+    for is_flat, group in itertools.groupby(flat):
+        end = start + len(list(group))
+        if is_flat:
+            ranges.append(f"from {sizes[start]:.0e} to {sizes[end]:.0e}")
+        start = end
+    return ranges
 
 
 def _noise(numbers: Mapping[str, Any]) -> str:
@@ -221,6 +251,7 @@ def _fixed_points(numbers: Mapping[str, Any]) -> str:
         f"momentum {mode['momentum']:.3f}"
         + (f" +- {abs(mode['momentum_imaginary']):.3f}i" if mode["momentum_imaginary"] else "")
         + f", rate {mode['rate'] * one['unit']:.2g} per usual gradient"
+        + _heavy_ball(mode["curvatures"])
         for mode in one["modes"][:3]
     )
     return (
@@ -228,6 +259,12 @@ def _fixed_points(numbers: Mapping[str, Any]) -> str:
         f"most starts is {stable} (largest eigenvalue {one['largest_eigenvalue']:.3f}), with a "
         f"delta of {one['delta']:.2g}. Its strongest modes: {modes or 'none'}."
     )
+
+
+def _heavy_ball(curvatures: Sequence[float] | None) -> str:
+    if not curvatures:
+        return ""
+    return f" (the optimal heavy ball of curvatures {curvatures[0]:.2g} to {curvatures[1]:.2g})"
 
 
 def _state_space(numbers: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 Andrychowicz et al. 2016, section 3.2 and figures 4 (centre, right), 5 and 6, arXiv 1606.04474.
 """
 
+from typing import Any
+
 import tensorflow as tf
 from absl import flags
 
@@ -12,6 +14,7 @@ from experiments.harness.references import reference_curves
 from experiments.mnist.figure6 import figure6
 from experiments.mnist.variants import VARIANTS, Variant, network
 from l2l_tf.data import Dataset
+from l2l_tf.problems import MixtureProblem
 from l2l_tf.problems.networks import ACTIVATIONS
 from l2l_tf.reporting.figures import ReferenceCurve
 
@@ -24,6 +27,11 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("num_hidden_units", None, "Number of units in each hidden layer.", 1)
 flags.DEFINE_integer("num_hidden_layers", None, "Number of hidden layers.", 1)
 flags.DEFINE_enum("activation", None, ACTIVATIONS, "Activation of the hidden layers.")
+flags.DEFINE_list(
+    "also_variants",
+    [],
+    "With --mode=train: further networks, each as often trained on and validated on as the first.",
+)
 flags.DEFINE_float("initial_stddev", 0.01, "Standard deviation of initial parameters.", 0)
 flags.DEFINE_bool(
     "figure6",
@@ -44,8 +52,12 @@ def main(strategy: tf.distribute.Strategy) -> None:
     variant = _variant()
     FLAGS.set_default("num_steps", variant.num_steps)
     references = _references(variant)
-    problems = _problems(load_dataset(), variant)
+    _check_also(variant)
+    dataset = load_dataset()
+    problems = _problems(dataset, variant)
     title = problems.train.name.replace("_", ", ", 1)
+    if FLAGS.also_variants:
+        problems = _mixed(problems, dataset)
     pipeline.train_and_evaluate("mnist", problems, strategy, title, references)
 
 
@@ -56,6 +68,44 @@ def _variant() -> Variant:
         num_layers=FLAGS.num_hidden_layers or named.num_layers,
         activation=FLAGS.activation or named.activation,
     )
+
+
+def _check_also(variant: Variant) -> None:
+    also = FLAGS.also_variants
+    fitting = [
+        name
+        for name, one in VARIANTS.items()
+        if one.num_steps == variant.num_steps and name != FLAGS.variant
+    ]
+    if len(set(also)) < len(also) or not set(also) <= set(fitting):
+        raise ValueError(
+            f"--also_variants must be other networks of the same horizon, among {fitting}. "
+            f"Received: --also_variants={','.join(also)} with --variant={FLAGS.variant}. Name "
+            "each once."
+        )
+    changing = [
+        name for name in ("random_scale_range", "num_convex_dimensions") if FLAGS[name].value
+    ]
+    if also and (FLAGS.mode != "train" or changing):
+        raise ValueError(
+            "--also_variants must go with --mode=train, and with losses as they are. "
+            f"Received: --also_variants={','.join(also)} with --mode={FLAGS.mode}"
+            f"{''.join(f' and --{name}={FLAGS[name].value}' for name in changing)}. Leave one or "
+            "the other out."
+        )
+
+
+def _mixed(problems: pipeline.Problems, dataset: Dataset) -> pipeline.Problems:
+    others = [_problems(dataset, VARIANTS[name]) for name in FLAGS.also_variants]
+    name = "_and_".join([problems.train.name, *FLAGS.also_variants])
+    # Training alone takes mixtures, and nothing else is done with them.
+    train: Any
+    validation: Any
+    train, validation = (
+        MixtureProblem([getattr(one, part) for one in (problems, *others)], name=name)
+        for part in ("train", "validation")
+    )
+    return problems._replace(train=train, validation=validation)
 
 
 def _references(variant: Variant) -> list[ReferenceCurve]:

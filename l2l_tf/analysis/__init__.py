@@ -1,7 +1,12 @@
 """What a rule has learned: probes of any rule, and records of real trajectories.
 
+    rule = l2l_tf.load_rule("quadratic_lstm")
+    (seed,) = l2l_tf.problems.task_seeds(0, "test", 0, 1)
+    problem = l2l_tf.problems.Quadratic(num_functions=16)
     record = analysis.record_trajectory(rule, problem, seed, num_steps=100)
     analysis.likeness(record, "adam").explained
+
+`RecordFit` records a Keras `fit` instead.
 
 A probe takes a rule and a record of it, or the record alone, and returns arrays. Rules that look at
 whole tensors have records without states; for them, there are `effective_rate`, `attribution` and

@@ -15,6 +15,10 @@ from l2l_tf.rules.rule import Rule
 _NUM_NEWTON_STEPS = 8
 # Residuals, and distances between points that count as one, relative to the states' sizes.
 _RESIDUAL, _SAME = 1e-4, 1e-2
+# Below this share of the residual that is accepted, Newton's method needs no more iterations.
+_NEAR = 0.1
+# Gradients, and steps without them, after which it is judged what falls.
+_NUM_JUDGED = 20
 # Modes whose share in the deltas is below this share of the largest are left out.
 _SMALLEST_SHARE = 1e-3
 
@@ -53,9 +57,10 @@ class FixedPoint:
     @property
     def time_constants(self) -> np.ndarray:
         """Steps in which each mode falls to 1 / e, `[M]`; infinite for one that does not fall."""
-        sizes = np.minimum(np.abs(self.momenta), 1.0)
-        with np.errstate(divide="ignore"):
-            return np.where(sizes > 0, -1 / np.log(sizes), 0.0)
+        sizes = np.abs(self.momenta)
+        # Powers of tiny numbers have no meaning; their time constants round to zero.
+        logs = np.log(np.clip(sizes, 1e-300, 1 - 1e-15))
+        return np.where(sizes < 1, -1 / logs, np.inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +85,17 @@ def fixed_points(
     record: Record,
     part: str | None = None,
     num_starts: int = 16,
-    num_iterations: int = 300,
+    num_iterations: int = 2000,
     draw: int = 0,
 ) -> FixedPoints:
     """Returns fixed points of a rule's state under zero gradient, with their modes.
 
-    Scales are held at visited values: leaves of the state that would be the same if all gradients
-    had the other sign, such as a mean of squares, and counts of steps. Without gradients, they
-    would fall for ever, and the rule divides by them.
+    Scales are held at visited values: counts of steps, and leaves of the state that would be the
+    same if all gradients had the other sign and that fall towards zero without gradients, or stay,
+    such as a mean of squares. They would fall for ever, and the rule divides by them.
 
-    The search iterates the rule from visited states, and ends with Newton's method.
+    The search iterates the rule from visited states until they hardly move, and ends with Newton's
+    method.
     Source: Maheswaranathan et al. 2021 (arXiv 2011.02159).
 
     Args:
@@ -97,12 +103,13 @@ def fixed_points(
         record: its record.
         part: the part of the rule. May be left out if there is one.
         num_starts: the number of visited states to start from.
-        num_iterations: the number of steps without gradients.
+        num_iterations: the largest number of steps without gradients.
         draw: the seed of the choice of starts.
 
     Raises:
+        TypeError: the rule or the record is none.
         ValueError: the rule looks at whole tensors, the record is of another rule, there is no such
-            part, or the rule has no state that moves.
+            part, a count is not positive, or the rule has no state that moves.
     """
     check_count("num_starts", num_starts)
     check_count("num_iterations", num_iterations)
@@ -119,7 +126,9 @@ def fixed_points(
     points = system.pack(visited)
     size = system.sizes(points)
     for _ in range(num_iterations):
-        points = system.step(points)
+        before, points = points, system.step(points)
+        if np.abs((points - before) / size).max() < _NEAR * _RESIDUAL:
+            break
     points, residuals = system.newton(points, size)
     found: list[FixedPoint] = []
     centres: list[np.ndarray] = []
@@ -184,20 +193,31 @@ def _visited(leaf: np.ndarray, steps: np.ndarray, chosen: np.ndarray) -> np.ndar
 def _held(stepper: Stepper, record: Record, part: str) -> list[int]:
     """Returns which leaves of a part's state are scales or counts.
 
-    A leaf is a scale if gradients of the other sign would have left it the same, and it moved.
+    A leaf is a scale if gradients of the other sign would have left it the same, it moved, and it
+    does not move away from zero without gradients.
     """
     alone = Stepper(stepper.rules[part], {WHOLE: np.arange(len(record.parts[part]))})
-    own = record.gradients[: min(20, record.num_steps)][:, record.parts[part]]
-    after = []
+    own = record.gradients[:_NUM_JUDGED][:, record.parts[part]]
+    after, ends = [], []
     for sign in (1, -1):
         state = alone.initial_state()
         for gradient in sign * own:
             _, state = alone(gradient[np.newaxis], state)
         after.append([leaf.numpy() for leaf in tf.nest.flatten(state)])
+        for _ in range(_NUM_JUDGED):
+            _, state = alone(np.zeros_like(own[:1]), state)
+        ends.append([leaf.numpy() for leaf in tf.nest.flatten(state)])
+
+    def is_scale(one: np.ndarray, other: np.ndarray, end: np.ndarray) -> bool:
+        has_no_sign = np.abs(one).max() > 0 and np.allclose(one, other, 1e-4, 0)
+        # Towards zero, on its own side.
+        falls = (end * one >= 0).all() and (np.abs(end) <= np.abs(one)).all()
+        return bool(has_no_sign and falls)
+
     return [
         index
-        for index, (one, other) in enumerate(zip(*after, strict=True))
-        if one.ndim == 0 or (np.abs(one).max() > 0 and np.allclose(one, other, 1e-4, 0))
+        for index, (one, other, end) in enumerate(zip(*after, ends[0], strict=True))
+        if one.ndim == 0 or is_scale(one, other, end)
     ]
 
 

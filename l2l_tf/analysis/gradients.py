@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from l2l_tf.analysis.record import Record
+from l2l_tf.analysis.record import Record, check_record
 
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.999)
 
@@ -31,7 +31,12 @@ class GradientStatistics:
 
 
 def gradient_statistics(record: Record) -> GradientStatistics:
-    """Returns how large a record's gradients are, and how long they keep their sign."""
+    """Returns how large a record's gradients are, and how long they keep their sign.
+
+    Raises:
+        TypeError: the record is none.
+    """
+    check_record(record)
     gradients = record.gradients.astype(np.float64)
     sizes = np.abs(gradients[gradients != 0])
     quantiles = np.quantile(sizes, _SHARES) if sizes.size else np.full(len(_SHARES), np.nan)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from l2l_tf.analysis.record import Record
+from l2l_tf.analysis.record import Record, check_record
 from l2l_tf.checks import check_count
 
 
@@ -66,8 +66,10 @@ def effective_rate(record: Record, num_windows: int = 10, momentum: float = 0.9)
         momentum: the decay of momentum.
 
     Raises:
+        TypeError: the record is none.
         ValueError: the number of windows is not positive, or the decay not in [0, 1).
     """
+    check_record(record)
     _check_decay("momentum", momentum)
     sums = decayed_sums(record.gradients, momentum)
     windows = _windows(record.num_steps, num_windows)
@@ -100,9 +102,11 @@ def attribution(
         num_windows: W, the number of windows into which the steps are cut.
 
     Raises:
+        TypeError: the record is none.
         ValueError: there are no features, one has another shape, or the number of windows is not
             positive.
     """
+    check_record(record)
     known = default_features(record) if features is None else features
     if not known or any(one.shape != record.deltas.shape for one in known.values()):
         shapes = {name: one.shape for name, one in known.items()}

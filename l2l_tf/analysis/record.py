@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from l2l_tf.checks import check_one_of
+from l2l_tf.checks import check_instance, check_one_of
 
 # The name of the one part of a rule that has no parts.
 WHOLE = "rule"
@@ -29,8 +29,9 @@ class Record:
             tensors, whose state is not that of single coordinates, or if they were not kept.
 
     Raises:
-        ValueError: there are no steps or no coordinates, a number is not finite, or shapes don't
-            match.
+        TypeError: gradients, deltas, losses or owners are no arrays of NumPy.
+        ValueError: there are no steps or no coordinates, a gradient or delta is not finite, shapes
+            don't match, an owner is no tensor, or a coordinate is not in one part.
     """
 
     gradients: np.ndarray
@@ -42,6 +43,9 @@ class Record:
     states: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("gradients", "deltas", "losses", "owners"):
+            value, advice = getattr(self, name), "Convert it with np.asarray."
+            check_instance(name, value, np.ndarray, "an array of NumPy", advice)
         shape = self.gradients.shape
         if len(shape) != 2 or 0 in shape:
             raise ValueError(
@@ -53,6 +57,24 @@ class Record:
                 "A record must hold a delta for each gradient and a tensor for each coordinate. "
                 f"Received: gradients of shape {shape}, deltas of shape {self.deltas.shape}, "
                 f"owners of shape {self.owners.shape}. Record them together."
+            )
+        if self.losses.shape != shape[:1]:
+            raise ValueError(
+                f"A record must hold a loss for each of {shape[0]} steps. "
+                f"Received: losses of shape {self.losses.shape}. Record them together."
+            )
+        if not (self.owners.min() >= 0 and self.owners.max() < len(self.tensors)):
+            raise ValueError(
+                f"owners must be indices of the {len(self.tensors)} tensors. "
+                f"Received: owners from {self.owners.min()} to {self.owners.max()}. Count tensors "
+                "from 0."
+            )
+        owned = np.sort(np.concatenate([*map(np.ravel, self.parts.values()), np.zeros(0, int)]))
+        if not np.array_equal(owned, np.arange(shape[1])):
+            raise ValueError(
+                f"parts must hold each of {shape[1]} coordinates once. "
+                f"Received: parts={dict(self.parts)}. Give {{'rule': np.arange({shape[1]})}} for a "
+                "rule without parts."
             )
         finite = np.isfinite(self.gradients).all(axis=1) & np.isfinite(self.deltas).all(axis=1)
         if not finite.all():
@@ -103,3 +125,12 @@ class Record:
             {WHOLE: np.arange(len(own))},
             states,
         )
+
+
+def check_record(record: Any) -> None:
+    """Checks that an argument is a record.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    check_instance("record", record, Record, "a Record", "Take one with record_trajectory.")

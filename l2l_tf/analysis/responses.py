@@ -7,11 +7,19 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_tf.analysis.record import Record
-from l2l_tf.analysis.stepping import Stepper, spread_steps, state_at, stepper_for
+from l2l_tf.analysis.stepping import (
+    Stepper,
+    checked_steps,
+    spread_steps,
+    state_at,
+    stepper_for,
+)
 from l2l_tf.checks import check_count, check_one_of, check_positive
 from l2l_tf.rules.rule import Rule
 
 BACKGROUNDS = ("zeros", "recorded")
+# Halvings of the interval in which a momentum is sought.
+_NUM_HALVINGS = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +54,30 @@ class ImpulseResponse:
     def time_constants(self) -> np.ndarray:
         """The mean delay of a movement after its gradient, in steps, `[S, C]`.
 
-        mu / (1 - mu) for momentum mu; 0 for a rule without memory. NaN where nothing moves.
+        0 for a rule without memory. NaN where nothing moves. For momentum mu it is mu / (1 - mu) of
+        a response that does not end, and less of one that ends after L steps (`momenta`).
         """
         sizes = np.abs(self.deltas)
         total = sizes.sum(axis=1)
         delays = (sizes * np.arange(sizes.shape[1])[:, np.newaxis]).sum(axis=1)
         return np.where(total > 0, delays / np.where(total > 0, total, 1), np.nan)
+
+    @property
+    def momenta(self) -> np.ndarray:
+        """The momenta whose responses of L steps have the same mean delays, `[S, C]`.
+
+        The mean delay of momentum mu over L steps is mu / (1 - mu) - L mu^L / (1 - mu^L). It is
+        (L - 1) / 2 for a momentum of 1; of longer delays, the result is 1. NaN where nothing moves.
+        """
+        delays, length = self.time_constants, self.deltas.shape[1]
+        low, high = np.zeros_like(delays), np.ones_like(delays)
+        for _ in range(_NUM_HALVINGS):
+            middle = (low + high) / 2
+            # Near 1, the difference of two large numbers would be lost.
+            powers = middle[..., np.newaxis] ** np.arange(length)
+            is_below = (powers * np.arange(length)).sum(axis=-1) / powers.sum(axis=-1) < delays
+            low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+        return np.where(np.isnan(delays), np.nan, (low + high) / 2)
 
     @property
     def oscillations(self) -> np.ndarray:
@@ -96,16 +122,28 @@ class Adaptation:
     @property
     def settled(self) -> np.ndarray:
         """The mean delta of the last tenth of the steps, `[K, P]`."""
-        return self.deltas[-max(1, len(self.deltas) // 10) :].mean(axis=0)
+        return self._settled(self.deltas)
+
+    @property
+    def settled_of_negative(self) -> np.ndarray:
+        """The same for the negative of the gradients. A rule need not be symmetric."""
+        return self._settled(self.deltas_of_negative)
+
+    @staticmethod
+    def _settled(deltas: np.ndarray) -> np.ndarray:
+        return deltas[-max(1, len(deltas) // 10) :].mean(axis=0)
 
     @property
     def exponents(self) -> np.ndarray:
         """The power of the gradient's size with which settled deltas grow, `[K - 1, P]`.
 
-        1 for SGD, whose deltas are proportional; 0 for a rule that does not see the scale.
+        1 for SGD, whose deltas are proportional; 0 for a rule that does not see the scale. NaN
+        where the sign of the delta changes.
         """
-        logs = np.log(np.maximum(np.abs(self.settled), 1e-30))
-        return np.diff(logs, axis=0) / np.diff(np.log(self.sizes))[:, np.newaxis]
+        settled = self.settled
+        logs = np.log(np.maximum(np.abs(settled), 1e-30))
+        exponents = np.diff(logs, axis=0) / np.diff(np.log(self.sizes))[:, np.newaxis]
+        return np.where(settled[1:] * settled[:-1] < 0, np.nan, exponents)
 
     @property
     def schedule(self) -> np.ndarray:
@@ -158,6 +196,7 @@ def impulse_response(
             else had ever happened; among recorded gradients it is in its element.
 
     Raises:
+        TypeError: the rule or the record is none.
         ValueError: the rule looks at whole tensors, the record is of another rule or too short, or
             an argument is out of range.
     """
@@ -165,7 +204,7 @@ def impulse_response(
     check_positive("size", size, "Give, say, 1 for a gradient of the usual size.")
     check_one_of("background", background, BACKGROUNDS)
     stepper = stepper_for(rule, record)
-    at = np.array([0, record.num_steps // 2] if steps is None else steps)
+    at = checked_steps(record, [0, record.num_steps // 2] if steps is None else steps)
     is_zero = background == "zeros"
     if not is_zero and at.max() + num_steps > record.num_steps:
         raise ValueError(
@@ -198,12 +237,13 @@ def autonomous_response(
         num_steps: L.
 
     Raises:
-        ValueError: the rule looks at whole tensors, the record is of another rule, or the number of
-            steps is not positive.
+        TypeError: the rule or the record is none.
+        ValueError: the rule looks at whole tensors, the record is of another rule, or an argument
+            is out of range.
     """
     check_count("num_steps", num_steps)
     stepper = stepper_for(rule, record)
-    at = spread_steps(record.num_steps, 4) if steps is None else np.asarray(steps)
+    at = spread_steps(record.num_steps, 4) if steps is None else checked_steps(record, steps)
     nothing = np.zeros((num_steps, 1, record.num_coordinates), np.float32)
     deltas = [_answers(stepper, state_at(record, int(step)), nothing)[:, 0] for step in at]
     return AutonomousResponse(at, np.stack(deltas))
@@ -214,18 +254,20 @@ def adaptation(rule: Rule, sizes: np.ndarray | None = None, num_steps: int = 100
 
     Args:
         rule: the rule. Each part of it is run on coordinates of its own.
-        sizes: float `[K]`, sizes of gradients, positive and ascending. By default, 41 over ten
-            decades, from 1e-6 to 1e4.
+        sizes: float `[K]`, sizes of gradients, positive, finite and ascending. By default, 41 over
+            ten decades, from 1e-6 to 1e4.
         num_steps: L.
 
     Raises:
+        TypeError: the rule is none.
         ValueError: the rule looks at whole tensors, or an argument is out of range.
     """
     check_count("num_steps", num_steps)
     tried = np.geomspace(1e-6, 1e4, 41) if sizes is None else np.asarray(sizes, float)
-    if tried.ndim != 1 or tried.size < 2 or tried[0] <= 0 or not (np.diff(tried) > 0).all():
+    is_sequence = tried.ndim == 1 and tried.size > 1 and bool(np.isfinite(tried).all())
+    if not is_sequence or tried[0] <= 0 or not (np.diff(tried) > 0).all():
         raise ValueError(
-            "sizes must be two or more positive numbers, ascending. "
+            "sizes must be two or more positive, finite numbers, ascending. "
             f"Received: sizes={sizes!r}. Give, say, np.geomspace(1e-6, 1e4, 41)."
         )
     stepper = Stepper(rule)
@@ -255,6 +297,7 @@ def noise_response(
         draw: the seed of the noise.
 
     Raises:
+        TypeError: the rule is none.
         ValueError: the rule looks at whole tensors, there are no means, or a count is not positive.
     """
     check_count("num_steps", num_steps)

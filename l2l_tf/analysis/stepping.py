@@ -1,12 +1,13 @@
 """Steps of a coordinatewise rule on a few coordinates, outside of any problem."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from l2l_tf.analysis.record import WHOLE, Record
+from l2l_tf.analysis.record import WHOLE, Record, check_record
+from l2l_tf.checks import check_instance
 from l2l_tf.rules.routed import parts_of
 from l2l_tf.rules.rule import Rule
 
@@ -26,10 +27,13 @@ class Stepper:
             part of the rule, in their order.
 
     Raises:
-        ValueError: the rule looks at whole tensors, or has other parts.
+        TypeError: the rule is none.
+        ValueError: the rule looks at whole tensors, has other parts, or does not compute in
+            float32.
     """
 
     def __init__(self, rule: Rule, parts: Mapping[str, np.ndarray] | None = None):
+        check_instance("rule", rule, Rule, "a rule", "Load one with l2l_tf.load_rule.")
         if not rule.is_coordinatewise:
             raise ValueError(
                 "This probe needs a rule that answers the gradients of single coordinates. "
@@ -45,6 +49,13 @@ class Stepper:
                 f"Received: a record of the parts {sorted(parts)} with a rule of {sorted(own)}. "
                 "Record the rule itself."
             )
+        for one in own.values():
+            dtype = getattr(one, "compute_dtype", "float32")
+            if dtype != "float32":
+                raise ValueError(
+                    f"rule must compute in float32. Received: {one!r} of dtype {dtype}. Build it "
+                    "with dtype='float32'."
+                )
         self.rules = {name: own[name] for name in parts}
         self.parts = dict(parts)
         self.num_coordinates = sum(len(one) for one in parts.values())
@@ -88,9 +99,11 @@ def stepper_for(rule: Rule, record: Record) -> Stepper:
     """Returns a rule on the coordinates of its record.
 
     Raises:
+        TypeError: the rule or the record is none.
         ValueError: the rule looks at whole tensors, or the record is of another rule or has no
             states.
     """
+    check_record(record)
     stepper = Stepper(rule, record.parts)
     if record.states is None:
         raise ValueError(
@@ -103,11 +116,15 @@ def stepper_for(rule: Rule, record: Record) -> Stepper:
             delta, _ = stepper(record.gradients[step : step + 1], state)
             difference = float(np.abs(delta[0].numpy() - record.deltas[step]).max())
         except (ValueError, TypeError, IndexError, tf.errors.InvalidArgumentError):
-            difference = np.inf  # A state of another form.
+            raise ValueError(
+                "The record must be one of this rule. Received: a record whose states have another "
+                "form than the rule's. Record the rule itself."
+            ) from None
         if not difference <= _TOLERANCE * float(np.abs(record.deltas).max()) + 1e-12:
             raise ValueError(
                 "The record must be one of this rule. Received: a record whose deltas differ from "
-                f"the rule's by up to {difference:.3g} in step {step}. Record the rule itself."
+                f"the rule's by up to {difference:.3g} in step {step}. Record the rule itself; in "
+                "fit, from its first step, without a guard, weight decay or another learning rate."
             )
     return stepper
 
@@ -125,3 +142,22 @@ def state_at(record: Record, step: int, copies: int = 1) -> State:
 def spread_steps(num_steps: int, count: int) -> np.ndarray:
     """Returns up to `count` steps of T, spread evenly from the first to the last."""
     return np.unique(np.linspace(0, num_steps - 1, count).round().astype(int))
+
+
+def checked_steps(record: Record, steps: Sequence[int]) -> np.ndarray:
+    """Returns steps of a record as an array.
+
+    Raises:
+        ValueError: there are none, or one is no step of the record.
+    """
+    try:
+        at = np.asarray(steps)
+    except ValueError:  # Of lists of several lengths.
+        at = np.zeros(0)
+    is_integer = at.ndim == 1 and at.size and np.issubdtype(at.dtype, np.integer)
+    if not is_integer or at.min() < 0 or at.max() >= record.num_steps:
+        raise ValueError(
+            f"steps must be one or more integers from 0 to {record.num_steps - 1}, the record's "
+            f"last step. Received: steps={steps!r}. Leave it out for a few of them."
+        )
+    return at

@@ -43,12 +43,17 @@ def record_trajectory(
 
     Raises:
         TypeError: the rule or the problem is none.
-        ValueError: a count is not positive, or a gradient was not finite.
+        ValueError: the seed is none, a count is not positive, or a gradient was not finite.
     """
     check_instance("rule", rule, Rule, "a rule", "Load one with l2l_tf.load_rule.")
     check_instance("problem", problem, Problem, "a Problem", "See l2l_tf.problems.")
     check_count("num_steps", num_steps)
     check_count("num_coordinates", num_coordinates)
+    if np.shape(seed) != (2,) or not tf.as_dtype(np.asarray(seed).dtype).is_integer:
+        raise ValueError(
+            f"seed must be two integers that name a task. Received: seed={seed!r}. Take one of "
+            "task_seeds(0, 'test', 0, 1)."
+        )
     bound = bind(rule, problem).for_steps()
     first = tf.function(lambda: start(bound, problem, seed), autograph=False)()
     layout = FlatLayout(problem.parameter_shapes)

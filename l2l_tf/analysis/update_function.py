@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from l2l_tf.analysis.record import Record
-from l2l_tf.analysis.stepping import Stepper, spread_steps, state_at, stepper_for
+from l2l_tf.analysis.record import Record, check_record
+from l2l_tf.analysis.stepping import (
+    Stepper,
+    checked_steps,
+    spread_steps,
+    state_at,
+    stepper_for,
+)
+from l2l_tf.checks import check_one_of
 from l2l_tf.rules.hand_designed import BASELINES
 from l2l_tf.rules.rule import Rule
 
@@ -84,7 +91,14 @@ class Saturation:
 
 
 def likeness(record: Record, name: str) -> Likeness:
-    """Returns how like the hand-designed rule of a name (`BASELINES`) a record's rule is."""
+    """Returns how like the hand-designed rule of a name (`BASELINES`) a record's rule is.
+
+    Raises:
+        TypeError: the record is none.
+        ValueError: there is no rule of that name.
+    """
+    check_record(record)
+    check_one_of("name", name, BASELINES)
     answers, _ = Stepper(BASELINES[name](1.0), _one_part(record)).replay(record.gradients)
     answers = answers.astype(np.float64)
     deltas = record.deltas.astype(np.float64)
@@ -110,17 +124,25 @@ def update_function(
         rule: the rule that was recorded.
         record: its record.
         steps: S steps whose states are held. By default, four, evenly spread.
-        grid: float `[K]`, the gradients to try, ascending.
+        grid: float `[K]`, the gradients to try, finite and ascending.
         is_relative: whether the grid is in units of each coordinate's root mean square gradient
             (`Record.units`), rather than of the loss.
 
     Raises:
-        ValueError: the rule looks at whole tensors, or the record is of another rule.
+        TypeError: the rule or the record is none.
+        ValueError: the rule looks at whole tensors, the record is of another rule, or steps or grid
+            are out of range.
     """
     stepper = stepper_for(rule, record)
-    at = spread_steps(record.num_steps, 4) if steps is None else np.asarray(steps)
+    at = spread_steps(record.num_steps, 4) if steps is None else checked_steps(record, steps)
+    tried = np.asarray(grid, float)
+    if tried.ndim != 1 or not tried.size or not _is_ascending(tried):
+        raise ValueError(
+            f"grid must be one or more finite numbers, ascending. Received: grid={grid!r}. Leave "
+            "it out for 82 of both signs."
+        )
     units = record.units if is_relative else np.ones_like(record.units)
-    gradients = (np.asarray(grid)[:, np.newaxis] * units).astype(np.float32)
+    gradients = (tried[:, np.newaxis] * units).astype(np.float32)
     deltas, slopes = _curves(stepper, record, at, gradients)
     like = {name: likeness(record, name) for name in COMPARED}
     others = {}
@@ -139,10 +161,28 @@ def saturation(function: UpdateFunction, record: Record) -> Saturation:
     Args:
         function: the update function, of a grid with both signs.
         record: the record that it is of.
+
+    Raises:
+        TypeError: the record is none.
+        ValueError: the grid lacks gradients of a sign, or the record has other coordinates.
     """
+    check_record(record)
+    signs = np.sign(function.gradients[:, 0])
+    if not {-1, 1} <= set(signs.tolist()):
+        raise ValueError(
+            "function must be of gradients of both signs. Received: gradients from "
+            f"{function.gradients.min():.3g} to {function.gradients.max():.3g}. Leave out grid in "
+            "update_function."
+        )
+    if len(function.units) != record.num_coordinates:
+        raise ValueError(
+            "record must be the one that the update function is of. "
+            f"Received: {record.num_coordinates} coordinates with a function of "
+            f"{len(function.units)}. Give the same to both."
+        )
     bends = np.full(function.deltas[:, 0].shape, np.inf)
     for sign in (1, -1):
-        rows = np.flatnonzero(np.sign(function.gradients[:, 0]) == sign)
+        rows = np.flatnonzero(signs == sign)
         rows = rows[np.argsort(np.abs(function.gradients[rows, 0]))]
         slopes = np.abs(function.slopes[:, rows])
         is_bent = slopes < _BENT * slopes[:, :1]
@@ -159,6 +199,10 @@ def saturation(function: UpdateFunction, record: Record) -> Saturation:
 
 def _one_part(record: Record) -> dict[str, np.ndarray]:
     return {"rule": np.arange(record.num_coordinates)}
+
+
+def _is_ascending(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).all() and (np.diff(values) > 0).all())
 
 
 def _curves(

@@ -2,8 +2,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_tf.analysis import curvatures_of, fixed_points, optimal_heavy_ball
-from l2l_tf.rules import SGD, Adam, CoordinatewiseRule, NesterovRNNprop, RMSprop
+from l2l_tf.analysis import FixedPoint, curvatures_of, fixed_points, optimal_heavy_ball
+from l2l_tf.rules import (
+    SGD,
+    Adam,
+    CoordinatewiseRule,
+    DistilledRule,
+    NesterovRNNprop,
+    RMSprop,
+)
 from tests.analysis.made_up import made_record
 
 
@@ -73,6 +80,35 @@ def test_a_rule_of_nesterov_and_an_untrained_network_is_nesterov():
     # Its mean decays by 0.95.
     np.testing.assert_allclose(found.points[0].momenta[0], 0.95, atol=1e-3)
     assert found.points[0].direct_rate == pytest.approx(0.01, rel=1e-2)
+
+
+def test_a_confidence_is_no_scale_and_settles():
+    rule = DistilledRule()
+    found = fixed_points(rule, made_record(rule))
+    # The count of steps and the mean square.
+    assert found.held == (0, 1)
+    (point,) = found.points
+    # The untrained rule's momentum, its memory, and its gate where the confidence is 1.
+    np.testing.assert_allclose(point.state, [0, 1], atol=1e-3)
+    np.testing.assert_allclose(np.linalg.eigvals(point.jacobian), [0.7, 0.95], atol=1e-4)
+    np.testing.assert_allclose(point.momenta, [0.7], atol=1e-4)
+    # A gradient of the usual size moves u by the gain of 3 of it, and p by 0.3 of u.
+    gate = 0.01 + 2.0 * 0.5**2
+    assert point.rates[0].real * point.unit == pytest.approx(0.1 * gate * 0.3 * 3, rel=0.5)
+
+
+def test_slow_states_are_iterated_until_they_settle():
+    rule = SGD(0.05, momentum=0.99)
+    found = fixed_points(rule, made_record(rule))
+    assert (len(found.points), found.num_lost) == (1, 0)
+
+
+def test_what_does_not_fall_has_an_infinite_time_constant():
+    momenta = np.array([1.0, 1.2, 0.9, 0.0, 1j], complex)
+    one = np.ones(5, complex)
+    point = FixedPoint(np.zeros(1), 0.0, np.eye(1), one, momenta, 0.0, 1.2, 1.0, 1)
+    expected = [np.inf, np.inf, -1 / np.log(0.9), 0, np.inf]
+    np.testing.assert_allclose(point.time_constants, expected, atol=2e-3)
 
 
 def test_a_rule_without_a_moving_state_is_refused():

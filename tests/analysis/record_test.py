@@ -10,16 +10,20 @@ from l2l_tf.analysis import (
     RecordFit,
     adaptation,
     attribution,
+    autonomous_response,
     effective_rate,
+    gradient_statistics,
     impulse_response,
     likeness,
     record_trajectory,
+    saturation,
     state_space,
+    update_function,
 )
 from l2l_tf.analysis.trajectory import chosen_coordinates
 from l2l_tf.evaluation import bind, start, unroll
 from l2l_tf.problems import task_seeds
-from l2l_tf.rules import SGD, GeneralRule, NesterovRNNprop, RNNprop
+from l2l_tf.rules import SGD, Adam, DistilledRule, GeneralRule, NesterovRNNprop, RNNprop, guarded
 from tests.analysis.made_up import made_record
 from tests.training.toys import NoisyBowls
 
@@ -120,6 +124,85 @@ def test_a_record_is_of_something_and_finite():
     )
     with pytest.raises(ValueError, match="a delta for each gradient"):
         dataclasses.replace(record, deltas=record.deltas[1:])
+    with pytest.raises(
+        TypeError, match=r"losses must be an array of NumPy. Received: losses=\[1.0"
+    ):
+        dataclasses.replace(record, losses=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"losses": np.zeros(9)},
+            "A record must hold a loss for each of 40 steps. Received: losses of shape (9,). "
+            "Record them together.",
+        ),
+        (
+            {"owners": np.array([0, 0, 1, 1, 2, 2])},
+            "owners must be indices of the 2 tensors. Received: owners from 0 to 2. Count tensors "
+            "from 0.",
+        ),
+        (
+            {"parts": {"rule": np.array([7])}},
+            "parts must hold each of 6 coordinates once. Received: parts={'rule': array([7])}. "
+            "Give {'rule': np.arange(6)} for a rule without parts.",
+        ),
+    ],
+)
+def test_what_a_record_holds_fits_together(changes, message):
+    with pytest.raises(ValueError) as raised:
+        dataclasses.replace(made_record(SGD(0.1)), **changes)
+    assert str(raised.value) == message
+
+
+STEPS = "steps must be one or more integers from 0 to 39, the record's last step. Received: steps="
+GRID = "grid must be one or more finite numbers, ascending. Received: grid="
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        (lambda rule, record: update_function(rule, record, steps=[1000]), f"{STEPS}[1000]."),
+        (lambda rule, record: impulse_response(rule, record, [40]), f"{STEPS}[40]."),
+        (lambda rule, record: autonomous_response(rule, record, [-1]), f"{STEPS}[-1]."),
+        (lambda rule, record: impulse_response(rule, record, []), f"{STEPS}[]."),
+        (lambda rule, record: update_function(rule, record, grid=1.0), f"{GRID}1.0."),
+        (lambda rule, record: update_function(rule, record, grid=[np.nan, 1]), f"{GRID}[nan, 1]."),
+        (
+            lambda rule, record: saturation(update_function(rule, record, grid=[1, 2]), record),
+            "function must be of gradients of both signs. Received: gradients from ",
+        ),
+        (lambda rule, record: likeness(record, "foo"), "name must be one of ['adam', "),
+        (
+            lambda rule, record: adaptation(rule, [1, np.inf]),
+            "sizes must be two or more positive, finite numbers, ascending. Received: sizes=[1, ",
+        ),
+        (
+            lambda rule, record: record_trajectory(rule, NoisyBowls(), 0, 3),
+            "seed must be two integers that name a task. Received: seed=0. Take one of task_seeds(",
+        ),
+        (
+            lambda rule, record: adaptation(DistilledRule(dtype="float64")),
+            "rule must compute in float32. Received: <DistilledRule",
+        ),
+    ],
+)
+def test_wrong_arguments_of_probes_are_named(probe, message):
+    rule = SGD(0.05, momentum=0.9)
+    with pytest.raises(ValueError) as raised:
+        probe(rule, made_record(rule))
+    assert str(raised.value).startswith(message)
+
+
+def test_what_is_no_rule_or_no_record_is_refused():
+    with pytest.raises(TypeError, match=r"rule must be a rule\. Received: rule='mnist_rnnprop'"):
+        adaptation("mnist_rnnprop")
+    for probe in (gradient_statistics, effective_rate, attribution, state_space):
+        with pytest.raises(TypeError, match=r"record must be a Record\. Received: record=None"):
+            probe(None)
+    with pytest.raises(TypeError, match=r"record must be a Record\. Received: record=None"):
+        impulse_response(SGD(0.1), None)
 
 
 # Keras's fit
@@ -162,11 +245,80 @@ def test_gradients_in_fit_are_those_of_the_loss():
     np.testing.assert_allclose(recording.record.deltas[0], -0.1 * expected, rtol=1e-4)
 
 
-def test_an_optimizer_that_changes_gradients_is_refused():
-    model, x = _model(LearnedOptimizer(_rule(), clipnorm=1.0))
+def test_losses_in_fit_are_those_of_minibatches():
+    rate = 0.1
+    model, x = _model(keras.optimizers.SGD(rate))
+    kernel, bias = model.get_weights()
+    recording = RecordFit(SGD(rate))
+    # The last minibatch has 6 of 24 examples.
+    model.fit(x, x[:, :1], batch_size=9, epochs=2, shuffle=False, verbose=0, callbacks=[recording])
+    expected = []
+    for rows in 2 * [slice(0, 9), slice(9, 18), slice(18, 24)]:
+        residuals = x[rows] @ kernel + bias - x[rows, :1]
+        expected.append(np.square(residuals).mean())
+        kernel = kernel - rate * (2 * residuals * x[rows]).mean(axis=0)[:, np.newaxis]
+        bias = bias - rate * 2 * residuals.mean()
+    # Differences of sums in float32.
+    np.testing.assert_allclose(recording.record.losses, expected, rtol=1e-4)
+
+
+CHANGED = "RecordFit must see each gradient as the optimizer uses it, and each delta as the rule "
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (lambda: LearnedOptimizer(_rule(), clipnorm=1.0), f"{CHANGED}gives it. Received: a model "
+         "compiled with clipnorm. Compile it without."),
+        (lambda: LearnedOptimizer(_rule(), learning_rate=0.5, weight_decay=0.1), f"{CHANGED}gives "
+         "it. Received: a model compiled with weight_decay, learning_rate=0.5. Compile it "
+         "without."),
+        (lambda: LearnedOptimizer(_rule(seed=1)), "rule must be the one that the model's optimizer "
+         "has. Received: rule=<RNNprop"),
+        (lambda: LearnedOptimizer(guarded(_rule(), Adam(0.001))), "rule must be the one that the "
+         "model's optimizer has. Received: rule=<RNNprop"),
+    ],
+)  # fmt: skip
+def test_an_optimizer_that_does_something_else_is_refused(optimizer, message):
+    model, x = _model(optimizer())
     with pytest.raises(ValueError) as raised:
         model.fit(x, x[:, :1], verbose=0, callbacks=[RecordFit(_rule())])
+    assert str(raised.value).startswith(message)
+    with pytest.raises(TypeError, match=r"rule must be a rule\. Received: rule='mnist_rnnprop'"):
+        RecordFit("mnist_rnnprop")
+
+
+def test_what_a_keras_optimizer_does_must_be_what_the_rule_does():
+    model, x = _model(keras.optimizers.SGD(0.1))
+    recording = RecordFit(SGD(0.2))
+    model.fit(x, x[:, :1], verbose=0, callbacks=[recording])
+    with pytest.raises(ValueError, match="whose deltas differ from the rule's by up to"):
+        recording.record  # noqa: B018
+
+
+def test_a_fit_is_recorded_once_and_from_the_first_step():
+    model, x = _model(LearnedOptimizer(_rule()))
+    with pytest.raises(ValueError) as raised:
+        model.fit(x, x[:, :1], verbose=0, callbacks=[RecordFit(_rule()), RecordFit(_rule())])
     assert str(raised.value) == (
-        "RecordFit must see each gradient as the optimizer uses it. Received: a model compiled "
-        "with clipnorm. Compile it without."
+        "callbacks must hold one RecordFit at most. Received: two. Record more coordinates with "
+        "one of them."
+    )
+
+    class Interrupting(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, x[:, :1], verbose=0, callbacks=[RecordFit(_rule()), Interrupting()])
+    # What was left behind does not disturb the next.
+    recording = RecordFit(_rule())
+    model.fit(x, x[:, :1], verbose=0, callbacks=[recording])
+    assert recording.record.num_steps == 1
+    assert "apply" not in vars(model.optimizer)
+    with pytest.raises(ValueError) as raised:
+        model.fit(x, x[:, :1], verbose=0, callbacks=[recording])
+    assert str(raised.value) == (
+        "RecordFit must record an optimizer from its first step. Received: one that has taken 1. "
+        "Compile the model with a new one."
     )

@@ -23,6 +23,7 @@ def test_the_impulse_response_of_momentum_is_geometric(background):
     # 9 without the end of the response, which is cut off.
     delays = (0.9**STEPS * STEPS).sum() / (0.9**STEPS).sum()
     np.testing.assert_allclose(response.time_constants, delays, rtol=1e-3)
+    np.testing.assert_allclose(response.momenta, 0.9, rtol=1e-3)
     np.testing.assert_allclose(response.oscillations, 0, atol=1e-4)
 
 
@@ -39,6 +40,7 @@ def test_sgd_has_no_memory():
     np.testing.assert_allclose(response.deltas[0, :, 0], [-0.05, 0, 0, 0, 0], rtol=1e-5)
     assert (response.half_times == 1).all()
     assert (response.time_constants == 0).all()
+    np.testing.assert_allclose(response.momenta, 0, atol=1e-9)
     np.testing.assert_allclose(response.units, 3 * made_record(rule).units)
 
 
@@ -66,6 +68,7 @@ def test_the_adaptation_curve_of_adam_is_flat():
     np.testing.assert_allclose(found.settled, -0.01, rtol=1e-3)
     np.testing.assert_allclose(found.exponents, 0, atol=1e-3)
     np.testing.assert_allclose(found.deltas_of_negative, -found.deltas, rtol=1e-5)
+    np.testing.assert_allclose(found.settled_of_negative, 0.01, rtol=1e-3)
     np.testing.assert_allclose(found.schedule, 1, rtol=1e-2)
 
 
@@ -124,6 +127,6 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError) as raised:
         adaptation(MOMENTUM, [1.0, 0.1])
     assert str(raised.value) == (
-        "sizes must be two or more positive numbers, ascending. Received: sizes=[1.0, 0.1]. Give, "
-        "say, np.geomspace(1e-6, 1e4, 41)."
+        "sizes must be two or more positive, finite numbers, ascending. Received: "
+        "sizes=[1.0, 0.1]. Give, say, np.geomspace(1e-6, 1e4, 41)."
     )

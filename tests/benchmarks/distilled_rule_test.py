@@ -5,7 +5,54 @@ from pathlib import Path
 
 import pytest
 
+from tests.experiments.binaries import own_lines
+from tests.forks import run_program
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+# With measurements that fail at once: they must not begin, or fail.
+FAILING = """
+import sys
+import types
+
+from absl import app
+from benchmarks import distilled_rule, in_turns
+
+failed = types.SimpleNamespace(returncode=137, stdout="")
+in_turns.subprocess = types.SimpleNamespace(run=lambda *_, **__: failed, PIPE=None)
+app.run(distilled_rule.main)
+"""
+REFUSED = {
+    ("--networks=foo", "--compilers=jax"): (
+        "--networks must be among ['mlp_10k', 'mlp_1m', 'mlp_10m']. Received: --networks=foo. "
+        "Leave it out for all."
+    ),
+    ("--networks=mlp_10k", "--compilers=jax"): (
+        "--compilers must be among ['graph', 'xla']. Received: --compilers=jax. Leave it out for "
+        "all."
+    ),
+    ("--networks=mlp_10k",): (
+        "--output must be given where only some networks or compilers are measured. Received: "
+        "--networks=mlp_10k --compilers=graph,xla. Give, say, --output=results/times.json."
+    ),
+}
+
+
+def test_wrong_names_are_refused_and_a_failure_is_an_error(tmp_path):
+    for arguments, message in REFUSED.items():
+        ended = run_program(FAILING, *arguments)
+        assert (ended.status, ended.output) == (1, "")
+        assert own_lines(ended.errors) == f"error: {message}"
+    output = tmp_path / "times.json"
+    ended = run_program(FAILING, "--networks=mlp_1m", "--compilers=graph", f"--output={output}")
+    assert ended.status == 1
+    assert "mlp_1m, graph: exit code 137" in ended.output
+    assert own_lines(ended.errors) == (
+        "error: All measurements must succeed. Received: failures of mlp_1m, graph. See what they "
+        "printed above."
+    )
+    assert json.loads(output.read_text())["measurements"][0]["error"] == "exit code 137"
 
 
 @pytest.mark.slow

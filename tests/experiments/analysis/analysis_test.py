@@ -4,9 +4,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from experiments.analysis import report as report_module
 from experiments.analysis.findings import numbers, probe
 from experiments.analysis.problems import PROBLEMS, own_problem
 from experiments.analysis.report import report, sentences
+from l2l_tf.analysis import Adaptation
 from l2l_tf.delivery import list_rules, load_card
 from l2l_tf.rules import SGD, GeneralRule
 from tests.analysis.made_up import made_record
@@ -39,19 +41,44 @@ def test_a_report_states_what_is_known_of_momentum():
     assert "Those that explain most alone: momentum 1.00" in told
     assert "nowhere in step 0 (0% of gradients are beyond)" in told
     assert "half of the movement is done after 7 steps" in told
+    # Its mean delay over 40 steps is less than 9.
+    assert "(as that of momentum 0.90 over 40 steps)" in told
     assert "depends on the gradient's size everywhere" in told
+    assert "it climbs" not in told
     # Momentum adds noise up: 0.05 / (1 - 0.9^2)^0.5. A sample of 64.
     sizes = of_momentum["noise"]["sizes"]
     assert [sizes[0][0], sizes[-1][0]] == pytest.approx([0.05, 0.115], rel=0.3)
     assert "where the mean is 3" in told
     assert "1 of the state without gradients, 0 starts lost" in told
     assert "is stable (largest eigenvalue 0.900)" in told
-    assert "momentum 0.900, rate 0.05" not in told  # The rate is per usual gradient.
+    # The rate is per usual gradient. Optimal for l to L: (1 -+ 0.9^0.5)^2 / 0.05.
+    (point,) = of_momentum["fixed_points"]["points"]
+    assert f"momentum 0.900, rate {0.05 * point['unit']:.2g} per usual gradient" in told
+    assert "(the optimal heavy ball of curvatures 0.053 to 76)" in told
     text = report(
         {"findings": {"momentum": of_momentum}, "num_steps": 100, "command": "python -m x"}
     )
     assert "| momentum | 0 to 0 |" in text
     assert "| 1.00, rate 0.05 |" in text
+
+
+def test_ranges_without_a_scale_and_what_climbs_are_named():
+    sizes = np.geomspace(1e-2, 1e2, 5)
+    deltas = np.array([[-0.1, -0.1, -0.5, 0.02, 0.02]])[..., np.newaxis]
+    found = Adaptation(sizes, deltas, -np.abs(deltas))
+    of_rule = {
+        "sizes": sizes.tolist(),
+        "settled": found.settled[:, 0].tolist(),
+        "settled_of_negative": found.settled_of_negative[:, 0].tolist(),
+        "exponents": [one if np.isfinite(one) else None for one in found.exponents[:, 0].tolist()],
+        "schedule": [1.0],
+    }
+    told = report_module._adaptation({"adaptation": of_rule})
+    assert (
+        "hardly depends on the gradient's size from 1e-02 to 1e-01 and from 1e+01 to 1e+02" in told
+    )
+    # Two positive gradients, and all five negative ones.
+    assert "At 7 of 10 gradients, positive 1e+01 the first, it climbs." in told
 
 
 def test_of_a_rule_that_looks_at_whole_tensors_less_is_said():
