@@ -28,6 +28,7 @@ class StepInfo(NamedTuple):
 
 
 NO_INFO = StepInfo()
+"""Nothing about a step, for rules that need only gradients."""
 
 
 class FlatLayout:
