@@ -181,6 +181,9 @@ class BoundRule(abc.ABC):
 
         Returns:
             One tensor for each of the rule's trainable weights.
+
+        Raises:
+            TypeError: the rule is not replayed.
         """
         raise TypeError(
             "pullback must be called on a rule that is replayed (is_replayed). "
