@@ -25,7 +25,7 @@ test: env ## Run all the tests that this machine can run.
 	.venv/bin/pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
 docs: env ## Build the documentation into build/site.
-	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 	@echo "Open build/site/index.html"
 
 benchmark: env ## Time meta-steps and inner steps next to JAX and PyTorch, where installed.

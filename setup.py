@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 # A link or picture, with its text and its address.
@@ -34,10 +34,13 @@ def long_description(readme: str, repository: str | None) -> str:
 
 if __name__ == "__main__":
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # To setuptools, each folder of data is a package.
+    folders = [f"l2l_tf.saved_models.{name}" for name in find_namespace_packages("saved_models")]
+    data = ["l2l_tf.saved_models", *folders]
     setup(
-        packages=[*find_packages(include=["l2l_tf", "l2l_tf.*"]), "l2l_tf.saved_models"],
+        packages=[*find_packages(include=["l2l_tf", "l2l_tf.*"]), *data],
         package_dir={"l2l_tf.saved_models": "saved_models"},
-        package_data={"l2l_tf": ["py.typed"], "l2l_tf.saved_models": ["**/*"]},
+        package_data={"l2l_tf": ["py.typed"]} | {name: ["*"] for name in data},
         long_description=long_description(
             (ROOT / "README.md").read_text(), project["urls"].get("Repository")
         ),

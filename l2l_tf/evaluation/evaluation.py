@@ -13,8 +13,8 @@ from l2l_tf.evaluation.unroll import bind, start, unroll
 from l2l_tf.problems.problem import Problem, StackedProblem
 from l2l_tf.rules.rule import FlatLayout, Rule
 
-# The numbers of an evaluation by which rules can be ranked.
 METRICS = ("final_loss", "mean_loss")
+"""The numbers of an evaluation by which rules can be ranked."""
 # The number of last losses that are averaged into the final loss of a problem with minibatches.
 NUM_FINAL_MINIBATCHES = 5
 # The number of coordinates that run side by side. On a CPU, their state should fit into the cache

@@ -9,6 +9,7 @@ from l2l_tf.evaluation.evaluation import Evaluation
 from l2l_tf.evaluation.tuning import Tuning
 
 Row = dict[str, Any]
+"""The results of one rule, in the form of `results.json`: plain values by name."""
 
 # The comparison of the best learned rule with the best baseline.
 COMPARED = (

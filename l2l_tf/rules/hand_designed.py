@@ -152,6 +152,7 @@ def _nag(learning_rate: LearningRate) -> Rule:
     return SGD(learning_rate, momentum=0.9, nesterov=True)
 
 
-# The baselines by name, as functions of the learning rate. Momentum is 0.9, and other constants
-# keep their defaults.
 BASELINES = {"sgd": SGD, "momentum": _momentum, "nag": _nag, "rmsprop": RMSprop, "adam": Adam}
+"""The baselines by name, as functions of the learning rate. Momentum is 0.9, and other constants
+keep their defaults.
+"""

@@ -37,6 +37,7 @@ class StepInfo(NamedTuple):
 
 
 NO_INFO = StepInfo()
+"""Nothing about a step, for rules that need only gradients."""
 
 
 class FlatLayout:
@@ -194,6 +195,9 @@ class BoundRule(abc.ABC):
 
         Returns:
             One tensor for each of the rule's trainable weights.
+
+        Raises:
+            TypeError: the rule is not replayed.
         """
         raise TypeError(
             "pullback must be called on a rule that is replayed (is_replayed). "

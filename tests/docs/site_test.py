@@ -56,8 +56,13 @@ def entries(site) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_name_has_an_entry(package, entries):
-    names = importlib.import_module(package).__all__
-    assert [name for name in names if f"{package}.{name}" not in entries] == []
+    missing = []
+    for name in importlib.import_module(package).__all__:
+        # A function in a module of the same name has the entry of its own module.
+        home = getattr(getattr(importlib.import_module(package), name), "__module__", package)
+        if not {f"{package}.{name}", f"{home}.{name}"} & entries:
+            missing.append(name)
+    assert missing == []
 
 
 @pytest.mark.slow
@@ -201,7 +206,7 @@ def test_what_is_broken_is_found(tmp_path, browser):
     said = "\n".join(visit.faults)
     for fault in ("no picture", "wide on a screen of 390", "ill", "fetches https://example.org"):
         assert fault in said
-    assert sorted(visit.dead_links()) == [
+    assert set(visit.dead_links()) == {
         f"{page.as_uri()}#nowhere",
         f"{tmp_path.as_uri()}/nothing.html",
-    ]
+    }
