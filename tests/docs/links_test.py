@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.documents import DOCUMENTS, name_of
+from tests.docs.documents import DOCUMENTS, ROOT, name_of
 
 
 def _anchors(document: str) -> set[str]:
@@ -35,6 +35,10 @@ def _dead_links(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_links_lead_somewhere(path):
     assert _dead_links(path) == []
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
 
 def test_dead_links_are_found(tmp_path):
