@@ -71,6 +71,7 @@ def run(
         check_output("output", Path(output))
     except ValueError as error:
         sys.exit(f"error: {error}")
+    load = os.getloadavg()[0]
     rows = []
     for network in networks:
         for compiler in _COMPILERS.value:
@@ -79,7 +80,7 @@ def run(
     contents: dict[str, Any] = {
         "command": shlex.join(["python", "-m", benchmark, *sys.argv[1:]]),
         "machine": describe_machine(),
-        "load_before": os.getloadavg()[0],
+        "load_before": load,
         "threads": _THREADS.value,
         **describe_software(),
         "measurements": rows,
