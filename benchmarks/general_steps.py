@@ -25,7 +25,6 @@ APPLIED: dict[str, Network] = {
 }
 # Tasks of `experiments.general` whose whole steps are timed.
 TRAINED = ("cifar_conv", "char_transformer", "cifar_resnet20")
-COMPILERS = ("graph", "xla")
 OPTIMIZERS = ("adam", "muon", "general")
 # The limits that the project sets itself: networks, what the rule is compared with, the ratio.
 BARS = (
@@ -83,6 +82,7 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the ratios that have limits; null for one whose measurement failed."""
     return [
         {
+            "name": "general",
             "network": row["network"],
             "compiler": row["compiler"],
             "other": other,

@@ -19,7 +19,7 @@ def test_the_rule_is_timed_beside_adam_and_muon_alone_and_in_training(tmp_path):
         assert all(one["median"] > 0 for one in row["optimizers"].values())
         # Far off, one of them would not have done its step.
         assert all(0.2 < one["ratio"] < 20 for one in row["ratios"].values())
-        assert f"{row['network']:18}       graph" in printed
+        assert f"{row['network']}, graph: adam" in printed
     floats = {name: one["state_floats_per_parameter"] for name, one in alone["optimizers"].items()}
     # Muon has a second average for the two biases alone; the rule has two numbers for each tensor.
     assert floats == {"adam": 2.0, "muon": 1.01, "general": pytest.approx(3 + 8 / 10_000)}

@@ -133,7 +133,14 @@ def _mended(
     if not are_finite:
         return list(leaves)
     keeps = tf.reduce_all(tf.stack(are_finite), 0)
-    return [
-        tf.where(tf.reshape(keeps, [*keeps.shape, *[1] * (leaf.shape.rank - num_axes)]), leaf, was)
-        for leaf, was in zip(leaves, initial, strict=True)
-    ]
+
+    def chosen() -> list[tf.Tensor]:
+        return [
+            tf.where(
+                tf.reshape(keeps, [*keeps.shape, *[1] * (leaf.shape.rank - num_axes)]), leaf, was
+            )
+            for leaf, was in zip(leaves, initial, strict=True)
+        ]
+
+    # Choosing copies the whole state, which takes longer than finding that nothing need be chosen.
+    return tf.cond(tf.reduce_all(keeps), lambda: list(leaves), chosen)
