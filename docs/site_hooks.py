@@ -26,9 +26,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Returns a page whose links to notebooks and to documents at the root lead to their pages."""
-    markdown = re.sub(r"(\]\([\w./]+)\.ipynb\)", r"\1.md)", markdown)
-    return re.sub(rf"\]\((?:\.\./)+({'|'.join(ROOT_PAGES)})", r"](\1", markdown)
+    """Returns a page whose links lead to other pages.
+
+    Notebooks and some documents at the root have pages. Links to other files become their text.
+    """
+    folder = (ROOT / "docs" / page.file.src_uri).parent
+
+    def within_site(link: re.Match[str]) -> str:
+        text, address, anchor = link.groups()
+        path = (folder / address).resolve()
+        if path.is_relative_to(ROOT / "docs"):
+            return f"[{text}]({address.replace('.ipynb', '.md')}{anchor})"
+        if path.parent == ROOT and path.name in ROOT_PAGES:
+            return f"[{text}]({path.name}{anchor})"
+        return text
+
+    return re.sub(r"(?<!!)\[([^\]]*)\]\(([\w./-]+)((?:#[\w-]+)?)\)", within_site, markdown)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
