@@ -32,7 +32,7 @@ benchmark: env ## Time meta-steps and inner steps next to JAX and PyTorch, where
 	.venv/bin/python -m benchmarks.engine --output=benchmarks/results.json
 
 # Rules by name, and the paper's curves to draw behind ours: make reproduce-mnist REFERENCE_CURVES=FILE
-MNIST_RULES = $(notdir $(patsubst %/card.json,%,$(wildcard saved_models/mnist_*/card.json)))
+MNIST_RULES = mnist_lstm mnist_rnnprop
 MNIST = .venv/bin/python -m experiments.mnist --flagfile=experiments/configs/mnist_tables.flags \
 	--rule=$(subst $(eval) ,$(comma),$(MNIST_RULES)) $(MNIST_REFERENCES)
 MNIST_REFERENCES = $(if $(REFERENCE_CURVES),--reference_curves=$(REFERENCE_CURVES))

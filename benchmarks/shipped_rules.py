@@ -81,10 +81,10 @@ def main(_: Sequence[str]) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     entries = costs(_RULES.value or list(list_rules()), _ROUNDS.value)
-    print(f"{'rule':18}{'step, ms':>10}{'/ adam':>8}{'state / adam':>14}")
+    print(f"{'rule':24}{'step, ms':>10}{'/ adam':>8}{'state / adam':>14}")
     for name, cost in entries.items():
         print(
-            f"{name:18}{1e3 * cost['seconds_of_step']:10.1f}{cost['step_over_adam']:8.2f}"
+            f"{name:24}{1e3 * cost['seconds_of_step']:10.1f}{cost['step_over_adam']:8.2f}"
             f"{cost['state_over_adam']:14.2f}"
         )
         if _UPDATE_CARDS.value:

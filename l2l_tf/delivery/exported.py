@@ -27,11 +27,12 @@ def exported(
     """
     if rule.is_coordinatewise != (variables is None):
         needed = "left out for a rule that is coordinatewise, whose SavedModel takes any"
+        advice = "Leave them out."
         if variables is None:
             needed = "given for a rule that is not coordinatewise, whose SavedModel is of tensors"
+            advice = "Give, say, problem.variables or model.trainable_variables."
         raise ValueError(
-            f"variables must be {needed}. Received: variables={variables!r} for {rule!r}. Give, "
-            "say, problem.variables or model.trainable_variables, or leave them out."
+            f"variables must be {needed}. Received: variables={variables!r} for {rule!r}. {advice}"
         )
     if variables is None:
         return OfCoordinates(rule)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from l2l_tf.checks import check_one_of
 from l2l_tf.rules.lstm import LSTMRule, LSTMState
-from l2l_tf.rules.preprocess import MAX_P, PREPROCESSORS
+from l2l_tf.rules.preprocess import PREPROCESSORS, check_p
 
 
 @keras.saving.register_keras_serializable(package="l2l_tf")
@@ -61,11 +61,7 @@ class CoordinatewiseLSTM(LSTMRule):
         trainable: bool = True,
     ):
         check_one_of("preprocessing", preprocessing, PREPROCESSORS)
-        if not 0 < p <= MAX_P:
-            raise ValueError(
-                f"p must be positive and at most {MAX_P:g}, or e^p overflows float32. "
-                f"Received: p={p}. The paper uses 10."
-            )
+        check_p(p)
         _, num_inputs = PREPROCESSORS[preprocessing]
         super().__init__(
             num_inputs, units, output_scale, output_stddev, seed, dtype, name, trainable

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from l2l_tf.checks import check_count, check_one_of
 from l2l_tf.rules.lstm import LSTMLayers, LSTMState
-from l2l_tf.rules.preprocess import MAX_P, PREPROCESSORS
+from l2l_tf.rules.preprocess import PREPROCESSORS, check_p
 from l2l_tf.rules.tensors import BoundToTensors
 
 
@@ -58,11 +58,7 @@ class AveragingLSTM(LSTMLayers):
         trainable: bool,
     ):
         check_one_of("preprocessing", preprocessing, PREPROCESSORS)
-        if not 0 < p <= MAX_P:
-            raise ValueError(
-                f"p must be positive and at most {MAX_P:g}, or e^p overflows float32. "
-                f"Received: p={p}. The paper uses 10."
-            )
+        check_p(p)
         check_count("num_averaged", num_averaged, "Give, say, 5, or 0 for none.", 0)
         _, num_inputs = PREPROCESSORS[preprocessing]
         super().__init__(

@@ -1,9 +1,20 @@
 """Preprocessing of gradients for a learned rule."""
 
+import numbers
+
 import tensorflow as tf
 
 # Above this p, e^p comes too close to the largest float32 (about e^88.7).
 MAX_P = 80.0
+
+
+def check_p(p: float) -> None:
+    """Raises ValueError if p is no number that `log_and_sign` takes."""
+    if not isinstance(p, numbers.Real) or not 0 < p <= MAX_P:
+        raise ValueError(
+            f"p must be positive and at most {MAX_P:g}, or e^p overflows float32. "
+            f"Received: p={p}. The paper uses 10."
+        )
 
 
 def log_and_sign(gradient: tf.Tensor, p: float) -> tf.Tensor:

@@ -36,6 +36,11 @@ def test_each_block_says_its_language(path):
     assert set(fences[1::2]) <= {""}
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_nothing_is_left_to_fill_in(path):
+    assert not re.findall(r"@[A-Z]+\d*@", path.read_text())
+
+
 def test_a_block_that_fails_is_told_with_its_line(tmp_path):
     document = tmp_path / "document.md"
     document.write_text("# Document\n\n```python\nassert 1 == 2\n```\n")
