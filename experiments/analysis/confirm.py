@@ -5,12 +5,20 @@
         --output_dir=results/confirm
 
 Trains fresh tasks by the rule with its gradients multiplied by each factor before it sees them, and
-its deltas by each factor afterwards. With -1 for both, it is the rule's mirror image. Writes
-`confirm.json` with the final losses.
+its deltas by each factor afterwards. With -1 for both, it is the rule's mirror image.
+
+    python -m experiments.analysis.confirm --rule=cifar_lstm --problem=cifar \
+        --untrained_parts=conv,other --data_dir=FOLDER --output_dir=results/confirm
+
+For a rule with parts, does each part need what it has learned? It is run as it is, and with the
+weights of each named part as they were before training.
+
+Writes `confirm.json` with the final losses.
 """
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +34,12 @@ from l2l_tf.evaluation import evaluate
 from l2l_tf.files import write_json
 from l2l_tf.problems import task_seeds
 from l2l_tf.reporting import format_markdown
-from l2l_tf.rules import CoordinatewiseRule
+from l2l_tf.rules import CoordinatewiseRule, RoutedRule
 
 flags.DEFINE_list("gradient_factors", ["1"], "Factors of the gradients that the rule sees.")
+flags.DEFINE_list(
+    "untrained_parts", [], "Parts of a rule that lose their weights, one at a time. See the module."
+)
 
 FLAGS = flags.FLAGS
 
@@ -75,25 +86,38 @@ def main(strategy: tf.distribute.Strategy) -> None:
             "of them."
         )
     rules = load_rules([find_rule(rule) for rule in FLAGS.rule])
-    if not rules or not all(isinstance(rule, CoordinatewiseRule) for rule in rules.values()):
+    kind = RoutedRule if FLAGS.untrained_parts else CoordinatewiseRule
+    if not rules or not all(isinstance(rule, kind) for rule in rules.values()):
+        needed, advice = "update all coordinates alike", "mnist_lstm"
+        if FLAGS.untrained_parts:
+            needed, advice = "have parts, for --untrained_parts", "cifar_lstm"
         raise ValueError(
-            "--rule must name one or more rules that update all coordinates alike. "
-            f"Received: --rule={','.join(FLAGS.rule)}. Name, say, mnist_lstm."
+            f"--rule must name one or more rules that {needed}. "
+            f"Received: --rule={','.join(FLAGS.rule)}. Name, say, {advice}."
+        )
+    if FLAGS.untrained_parts and (gradient_factors, delta_factors) != ([1], [1]):
+        raise ValueError(
+            "--gradient_factors and --delta_factors must be left out with --untrained_parts. "
+            f"Received: --gradient_factors={','.join(FLAGS.gradient_factors)} "
+            f"--delta_factors={','.join(FLAGS.delta_factors)}. Run them apart."
         )
     seeds = task_seeds(FLAGS.seed, "test", 0, FLAGS.num_tasks)
-    cases = list(itertools.product(FLAGS.problem, rules.items(), gradient_factors, delta_factors))
+    changes = [
+        (name, *change)
+        for name, rule in rules.items()
+        for change in _changes(rule, gradient_factors, delta_factors)
+    ]
+    cases = list(itertools.product(FLAGS.problem, changes))
     progress = keras.utils.Progbar(len(cases), unit_name="case")
     rows: list[dict[str, Any]] = []
     problems = {name: PROBLEMS[name]() for name in FLAGS.problem}
-    for problem, (name, rule), gradient_factor, delta_factor in cases:
-        changed = Changed(rule, gradient_factor, delta_factor)
-        evaluation = evaluate(changed, problems[problem], seeds, FLAGS.num_steps)
+    for problem, (name, rule, change) in cases:
+        evaluation = evaluate(rule, problems[problem], seeds, FLAGS.num_steps)
         rows.append(
             {
                 "problem": problem,
                 "rule": name,
-                "gradient_factor": gradient_factor,
-                "delta_factor": delta_factor,
+                **change,
                 "final_loss": evaluation.final_loss,
                 "final_loss_stderr": evaluation.final_loss_stderr,
                 "diverged": evaluation.num_diverged,
@@ -110,15 +134,45 @@ def main(strategy: tf.distribute.Strategy) -> None:
     }
     write_json(Path(FLAGS.output_dir) / "confirm.json", contents)
     header = ["problem", "rule", "gradients times", "deltas times", "final loss", "std. error"]
+    if FLAGS.untrained_parts:
+        header[2:4] = ["untrained part"]
     lines = [
         [
-            *(str(row[key]) for key in ("problem", "rule")),
-            *(f"{row[key]:g}" for key in ("gradient_factor", "delta_factor")),
-            *(f"{row[key]:.3g}" for key in ("final_loss", "final_loss_stderr")),
+            *(f"{value:g}" if isinstance(value, float) else str(value) for value in values[:-3]),
+            *("" if value is None else f"{value:.3g}" for value in values[-3:-1]),
         ]
-        for row in rows
+        for values in map(list, map(dict.values, rows))
     ]
     print(f"\n{format_markdown(header, lines)}\nWrote confirm.json to {FLAGS.output_dir}")
+
+
+def _changes(
+    rule: Any, gradient_factors: Sequence[float], delta_factors: Sequence[float]
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yields rules that differ from the given one, and what tells of it in a row of results."""
+    if not FLAGS.untrained_parts:
+        for factors in itertools.product(gradient_factors, delta_factors):
+            names = ("gradient_factor", "delta_factor")
+            yield Changed(rule, *factors), dict(zip(names, factors, strict=True))
+        return
+    yield rule, {"untrained_part": "none"}
+    for name in FLAGS.untrained_parts:
+        if name not in rule.parts:
+            raise ValueError(
+                f"--untrained_parts must name parts of the rule, {', '.join(rule.parts)}. "
+                f"Received: {name}. Name one of these."
+            )
+        yield with_untrained_part(rule, name), {"untrained_part": name}
+
+
+def with_untrained_part(rule: RoutedRule, name: str) -> RoutedRule:
+    """Returns a rule with the same parts, except that the weights of one are as before training."""
+    chosen = rule.parts[name]
+
+    def part(own: Any) -> Any:
+        return type(own).from_config(own.get_config()) if own is chosen else own
+
+    return rule.of_each_part(part)
 
 
 def _factors(flag: str) -> list[float]:

@@ -578,7 +578,7 @@ CASES = {
     "variant": (
         ["--variant=cubic"],
         "FATAL Flags parsing error: flag --variant=cubic: value should be one of "
-        "<gaussian|uniform>\nPass --helpshort or --helpfull to see help on flags.",
+        "<gaussian|ill_conditioned|uniform>\nPass --helpshort or --helpfull to see help on flags.",
     ),
     "nothing_trained": (
         ["--mode=evaluate", "--output_dir=@/new"],

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from experiments.analysis.confirm import Changed
+from experiments.analysis.confirm import Changed, with_untrained_part
+from l2l_tf import load_rule
 from l2l_tf.rules import SGD
 from tests.experiments.binaries import refusals, run, strict_json
 from tests.rules.run_rule import run_rule
@@ -12,6 +13,18 @@ def test_gradients_are_changed_before_the_rule_and_deltas_after_it():
     rule = SGD(0.1, momentum=0.9)
     changed = run_rule(Changed(rule, 10.0, 0.5), gradients)
     np.testing.assert_allclose(changed, 5 * run_rule(rule, gradients), rtol=1e-5)
+
+
+def test_a_part_loses_what_it_has_learned_and_the_others_keep_it():
+    gradients = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    rule = load_rule("cifar_lstm")
+    changed = with_untrained_part(rule, "conv")
+    assert changed.parts["other"] is rule.parts["other"]
+    # What is left is the momentum that the rule corrects.
+    momentum = SGD(0.02, momentum=0.95, nesterov=True)
+    untrained = run_rule(changed.parts["conv"], gradients)
+    np.testing.assert_allclose(untrained, run_rule(momentum, gradients), rtol=1e-4)
+    assert np.abs(run_rule(rule.parts["conv"], gradients) - untrained).max() > 1e-5
 
 
 @pytest.mark.slow
@@ -29,8 +42,11 @@ def test_losses_with_each_change_are_written(tmp_path):
     assert (same["gradient_factor"], blind["gradient_factor"]) == (1, 1e-6)
     assert same["final_loss"] < blind["final_loss"] / 2
     assert "| quadratic | quadratic_lstm | 1 | 1 |" in printed
-    folders = {name: tmp_path for name in ("factor", "rule")}
+    folders = {name: tmp_path for name in ("factor", "rule", "parts", "part", "both")}
     wrong = {
+        "parts": ["--rule=quadratic_lstm", "--untrained_parts=conv"],
+        "part": ["--rule=cifar_lstm", "--untrained_parts=bias"],
+        "both": ["--rule=cifar_lstm", "--untrained_parts=conv", "--delta_factors=2"],
         "factor": ["--rule=quadratic_lstm", "--gradient_factors=0"],
         "rule": ["--rule=cifar_lstm"],
     }
@@ -43,4 +59,16 @@ def test_losses_with_each_change_are_written(tmp_path):
     assert told["rule"] == (
         "error: --rule must name one or more rules that update all coordinates alike. Received: "
         "--rule=cifar_lstm. Name, say, mnist_lstm."
+    )
+    assert told["parts"] == (
+        "error: --rule must name one or more rules that have parts, for --untrained_parts. "
+        "Received: --rule=quadratic_lstm. Name, say, cifar_lstm."
+    )
+    assert told["part"] == (
+        "error: --untrained_parts must name parts of the rule, conv, other. Received: bias. "
+        "Name one of these."
+    )
+    assert told["both"] == (
+        "error: --gradient_factors and --delta_factors must be left out with --untrained_parts. "
+        "Received: --gradient_factors=1 --delta_factors=2. Run them apart."
     )
