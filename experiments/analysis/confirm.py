@@ -13,6 +13,9 @@ its deltas by each factor afterwards. With -1 for both, it is the rule's mirror 
 For a rule with parts, does each part need what it has learned? It is run as it is, and with the
 weights of each named part as they were before training.
 
+`--beside=adam,nag` adds hand-designed rules, whose rates are tuned on two other tasks of each
+problem by successive halving.
+
 Writes `confirm.json` with the final losses.
 """
 
@@ -30,18 +33,21 @@ from experiments.analysis.problems import PROBLEMS
 from experiments.harness import common, images
 from experiments.harness.comparison import load_rules
 from l2l_tf.delivery import find_rule
-from l2l_tf.evaluation import evaluate
+from l2l_tf.evaluation import evaluate, tune_by_halving
 from l2l_tf.files import write_json
 from l2l_tf.problems import task_seeds
 from l2l_tf.reporting import format_markdown
-from l2l_tf.rules import CoordinatewiseRule, RoutedRule
+from l2l_tf.rules import BASELINES, CoordinatewiseRule, RoutedRule
 
 flags.DEFINE_list("gradient_factors", ["1"], "Factors of the gradients that the rule sees.")
 flags.DEFINE_list(
     "untrained_parts", [], "Parts of a rule that lose their weights, one at a time. See the module."
 )
+flags.DEFINE_list("beside", [], "Hand-designed rules to tune and to compare with.")
 
 FLAGS = flags.FLAGS
+
+_NUM_TUNING_TASKS = 2
 
 _READ = {
     *("output_dir", "rule", "seed", "num_steps", "num_tasks", "delta_factors"),
@@ -85,6 +91,11 @@ def main(strategy: tf.distribute.Strategy) -> None:
             f"--problem must be among {sorted(PROBLEMS)}. Received: {', '.join(unknown)}. Name one "
             "of them."
         )
+    if unknown := sorted(set(FLAGS.beside) - set(BASELINES)):
+        raise ValueError(
+            f"--beside must be among {sorted(BASELINES)}. Received: {', '.join(unknown)}. Name one "
+            "of them."
+        )
     rules = load_rules([find_rule(rule) for rule in FLAGS.rule])
     kind = RoutedRule if FLAGS.untrained_parts else CoordinatewiseRule
     if not rules or not all(isinstance(rule, kind) for rule in rules.values()):
@@ -107,11 +118,20 @@ def main(strategy: tf.distribute.Strategy) -> None:
         for name, rule in rules.items()
         for change in _changes(rule, gradient_factors, delta_factors)
     ]
-    cases = list(itertools.product(FLAGS.problem, changes))
+    untouched = {key: 1.0 if "factor" in key else "none" for key in changes[0][-1]}
+    beside = [(name, None, untouched) for name in FLAGS.beside]
+    cases = list(itertools.product(FLAGS.problem, [*changes, *beside]))
+    tuning_seeds = task_seeds(FLAGS.seed, "tuning", 0, _NUM_TUNING_TASKS)
     progress = keras.utils.Progbar(len(cases), unit_name="case")
     rows: list[dict[str, Any]] = []
     problems = {name: PROBLEMS[name]() for name in FLAGS.problem}
     for problem, (name, rule, change) in cases:
+        if rule is None:
+            tuning = tune_by_halving(
+                BASELINES[name], problems[problem], tuning_seeds, FLAGS.num_steps
+            )
+            rule = BASELINES[name](tuning.best)
+            name = f"{name}, rate {tuning.best:.3g}"
         evaluation = evaluate(rule, problems[problem], seeds, FLAGS.num_steps)
         rows.append(
             {

@@ -37,16 +37,21 @@ def test_losses_with_each_change_are_written(tmp_path):
         "--gradient_factors=1,1e-6",
         "--num_steps=10",
         "--num_tasks=1",
+        "--beside=momentum",
     )
-    same, blind = strict_json(tmp_path / "confirm.json")["rows"]
+    same, blind, beside = strict_json(tmp_path / "confirm.json")["rows"]
     assert (same["gradient_factor"], blind["gradient_factor"]) == (1, 1e-6)
     assert same["final_loss"] < blind["final_loss"] / 2
     assert "| quadratic | quadratic_lstm | 1 | 1 |" in printed
-    folders = {name: tmp_path for name in ("factor", "rule", "parts", "part", "both")}
+    assert beside["rule"].startswith("momentum, rate ")
+    # The rule knows its own problem better.
+    assert same["final_loss"] < beside["final_loss"] < blind["final_loss"]
+    folders = {name: tmp_path for name in ("factor", "rule", "parts", "part", "both", "beside")}
     wrong = {
         "parts": ["--rule=quadratic_lstm", "--untrained_parts=conv"],
         "part": ["--rule=cifar_lstm", "--untrained_parts=bias"],
         "both": ["--rule=cifar_lstm", "--untrained_parts=conv", "--delta_factors=2"],
+        "beside": ["--rule=quadratic_lstm", "--beside=newton"],
         "factor": ["--rule=quadratic_lstm", "--gradient_factors=0"],
         "rule": ["--rule=cifar_lstm"],
     }
@@ -71,4 +76,8 @@ def test_losses_with_each_change_are_written(tmp_path):
     assert told["both"] == (
         "error: --gradient_factors and --delta_factors must be left out with --untrained_parts. "
         "Received: --gradient_factors=1 --delta_factors=2. Run them apart."
+    )
+    assert told["beside"] == (
+        "error: --beside must be among ['adam', 'momentum', 'nag', 'rmsprop', 'sgd']. Received: "
+        "newton. Name one of them."
     )
