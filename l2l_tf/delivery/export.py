@@ -53,6 +53,7 @@ def export_rule(
     """Writes a learned rule as a folder and returns its path.
 
     The folder contains:
+
     - A SavedModel with the signatures `initial_state(num_coordinates)` and `update(gradient,
       state_0, state_1, ...)`. It also has functions of the same names that take and return the
       state as the rule does. It needs only TensorFlow.
