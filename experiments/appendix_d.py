@@ -17,6 +17,7 @@ from absl import flags
 from scipy import optimize
 
 from experiments.harness import common, tuned_rates
+from experiments.harness.baselines import make_baseline
 from experiments.harness.path_flags import define_path
 from l2l_tf.delivery import load_rule
 from l2l_tf.evaluation import Evaluation, evaluate
@@ -24,7 +25,7 @@ from l2l_tf.files import write_json
 from l2l_tf.problems import Quadratic, task_seeds
 from l2l_tf.problems.quadratic import FAMILIES
 from l2l_tf.reporting import format_markdown, result_row
-from l2l_tf.rules import BASELINES, NTMBFGS, NTMLBFGS
+from l2l_tf.rules import NTMBFGS, NTMLBFGS
 
 define_path(
     "rules_dir",
@@ -136,7 +137,7 @@ def _rows(family: str, folders: dict[str, Path]) -> list[dict[str, Any]]:
     for name, evaluation in _evaluations(problem, seeds, folders):
         rows.append(result_row(name, evaluation, learned=name in folders))
     for name, tuning in tunings.items():
-        evaluation = evaluate(BASELINES[name](tuning.best), problem, seeds, FLAGS.num_steps)
+        evaluation = evaluate(make_baseline(name)(tuning.best), problem, seeds, FLAGS.num_steps)
         rows.append(result_row(name, evaluation, tuning))
     for row in rows:
         row["median"] = float(np.median(row["final_losses"]))

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from experiments.harness.baselines import make_baseline
 from experiments.harness.common import FLAGS, origin, write_flags
 from experiments.harness.evaluated_baselines import add_row, check_rows, find_row, known_rows
 from experiments.harness.json_lines import identity, without_model
@@ -21,7 +22,6 @@ from l2l_tf.problems import Problem, task_seeds
 from l2l_tf.reporting import Row, compare_with_baselines, format_table, result_row
 from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves
 from l2l_tf.reporting.results import COMPARED, search_entry
-from l2l_tf.rules import BASELINES
 
 # Computes entries for a rule's row from its name, the seeds of its tasks and its evaluation with
 # final parameters.
@@ -146,7 +146,7 @@ def compared_rows(
         # Learned rules come first. Whatever was measured of them is needed of this baseline too.
         if found is not None and (not rows or rows[0].keys() <= found.keys()):
             return {**found, "tuning": search_entry(tuning)}
-        fresh = row(name, BASELINES[name](tuning.best), tuning)
+        fresh = row(name, make_baseline(name)(tuning.best), tuning)
         add_row(fresh, what)
         return fresh
 

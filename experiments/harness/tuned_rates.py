@@ -8,6 +8,13 @@ from typing import Any
 import keras
 from absl import flags
 
+from experiments.harness.baselines import (
+    NAMES,
+    USUAL_MOMENTUM,
+    kind_and_momentum,
+    make_baseline,
+    with_momentum,
+)
 from experiments.harness.common import FLAGS
 from experiments.harness.json_lines import add_line, check_lines_file, identity, read_lines
 from experiments.harness.path_flags import define_path
@@ -38,6 +45,12 @@ flags.DEFINE_list(
     "where the best rate on a similar problem is known. A search that --tuned_rates holds is "
     "used as it is.",
 )
+flags.DEFINE_list(
+    "momenta",
+    [str(USUAL_MOMENTUM)],
+    "momentum, nag: momenta to try. Each has a search for its rate, and the momentum with the "
+    "lowest loss on the tuning tasks is kept.",
+)
 define_path(
     "tuned_rates",
     None,
@@ -46,7 +59,7 @@ define_path(
 )
 
 
-def chosen_baselines(known: Collection[str] = tuple(BASELINES)) -> list[str]:
+def chosen_baselines(known: Collection[str] = tuple(NAMES)) -> list[str]:
     """Returns the names that `--baselines` holds.
 
     Args:
@@ -78,9 +91,9 @@ def first_rates() -> dict[str, float]:
             rate = float(number)
         except ValueError:
             rate = math.nan
-        if name not in BASELINES or name in rates or not 0 < rate < math.inf:
+        if name not in NAMES or name in rates or not 0 < rate < math.inf:
             raise ValueError(
-                f"--first_rates must be different ones of {sorted(BASELINES)}, each with a "
+                f"--first_rates must be different ones of {NAMES}, each with a "
                 f"positive, finite rate. Received: --first_rates={','.join(FLAGS.first_rates)}. "
                 "Give, say, adam:0.1,nag:0.03."
             )
@@ -88,8 +101,28 @@ def first_rates() -> dict[str, float]:
     return rates
 
 
+def with_momenta(baseline: str) -> list[str]:
+    """Returns a baseline's name with each momentum of `--momenta`, or its name if it has none.
+
+    Raises:
+        ValueError: `--momenta` are not numbers between 0 and 1.
+    """
+    try:
+        momenta = [float(momentum) for momentum in FLAGS.momenta]
+    except ValueError:
+        momenta = []
+    if not momenta or not all(0 < momentum < 1 for momentum in momenta):
+        raise ValueError(
+            "--momenta must be numbers between 0 and 1. "
+            f"Received: --momenta={','.join(FLAGS.momenta)}. Give, say, --momenta=0.9,0.95,0.98."
+        )
+    return list(dict.fromkeys(with_momentum(baseline, momentum) for momentum in momenta))
+
+
 def tune_baselines(problem: Problem) -> dict[str, Tuning]:
     """Returns, by name, the searches for the rates of the chosen baselines.
+
+    Where several momenta are tried, the name and the search are those of the best one.
 
     Args:
         problem: the problem that rates are chosen on.
@@ -104,12 +137,16 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
     seeds = task_seeds(FLAGS.seed, "tuning", 0, FLAGS.num_tuning_tasks)
     progress = keras.utils.Progbar(len(baselines), unit_name="baseline")
     tunings = {}
-    for index, name in enumerate(baselines):
-        if name in known:
-            tunings[name] = known[name]
-        else:
-            tunings[name] = _search(name)(BASELINES[name], problem, seeds, FLAGS.num_steps)
-            _add_search({"baseline": name, **what}, tunings[name])
+    for index, baseline in enumerate(baselines):
+        searches = {}
+        for name in with_momenta(baseline):
+            if name in known:
+                searches[name] = known[name]
+            else:
+                searches[name] = _search(name)(make_baseline(name), problem, seeds, FLAGS.num_steps)
+                _add_search({"baseline": name, **what}, searches[name])
+        best = min(searches, key=lambda name: searches[name].best_loss)
+        tunings[best] = searches[best]
         progress.update(index + 1)
     return tunings
 
@@ -132,7 +169,8 @@ def check_searches(problem: Problem) -> dict[str, Tuning]:
         for search in reversed(known_searches())
         if what.items() <= search.items()
     }
-    if not known.keys() >= set(chosen_baselines()):
+    needed = {name for baseline in chosen_baselines() for name in with_momenta(baseline)}
+    if not known.keys() >= needed:
         check_lines_file("tuned_rates")
     return known
 
@@ -146,10 +184,13 @@ def known_searches() -> list[dict[str, Any]]:
     return read_lines("tuned_rates", "searches", _tuning)
 
 
-def _search(baseline: str) -> Callable[..., Tuning]:
+def _search(name: str) -> Callable[..., Tuning]:
+    kind, momentum = kind_and_momentum(name)
     first = first_rates()
-    if baseline in first:
-        return functools.partial(tune_from, first_rate=first[baseline])
+    if kind in first:
+        # Steps along a constant gradient are then as long as with the usual momentum.
+        rate = first[kind] * (1 - momentum) / (1 - USUAL_MOMENTUM)
+        return functools.partial(tune_from, first_rate=rate)
     return SEARCHES[FLAGS.tuning]
 
 

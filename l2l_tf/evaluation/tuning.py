@@ -35,6 +35,11 @@ class Tuning:
     num_steps: tuple[int, ...] = ()
 
     @property
+    def best_loss(self) -> float:
+        """The loss of the best candidate."""
+        return self.losses[self.candidates.index(self.best)]
+
+    @property
     def is_at_edge(self) -> bool:
         """Whether the best is the lowest or highest tried, so that a better one may lie beyond."""
         return self.best in (self.candidates[0], self.candidates[-1])

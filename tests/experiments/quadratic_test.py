@@ -549,15 +549,17 @@ REFERENCE_RULE = (
     "'step' and 'loss' of each rule. Received: --reference_curves=@/curves.json, where "
 )
 FIRST_RATES_RULE = (
-    "error: --first_rates must be different ones of ['adam', 'momentum', 'nag', 'rmsprop', 'sgd'], "
-    "each with a positive, finite rate. Received: "
+    "error: --first_rates must be different ones of ['adam', 'adamw_cosine', 'momentum', "
+    "'muon_cosine', 'nag', 'nag_cosine', 'rmsprop', 'sgd'], each with a positive, finite rate. "
+    "Received: "
 )
 # Arguments and what is said of them; @ is the case's folder, out/ in it the copy of a run.
 CASES = {
     "baseline": (
         ["--baselines=adam,adagrad,lion"],
-        "error: --baselines must be among ['adam', 'momentum', 'nag', 'rmsprop', 'sgd']. "
-        "Received: ['adagrad', 'lion']. Check the spelling, or leave the flag out.",
+        "error: --baselines must be among ['adam', 'adamw_cosine', 'momentum', 'muon_cosine', "
+        "'nag', 'nag_cosine', 'rmsprop', 'sgd']. Received: ['adagrad', 'lion']. Check the "
+        "spelling, or leave the flag out.",
     ),
     "first_rate_of_nothing": (
         ["--first_rates=adam:0.1,lion:0.1"],

@@ -80,12 +80,12 @@ def test_it_was_trained_on_other_classes_than_it_is_compared_on(trained):
     digits = load("digits")
     training = load_card(trained / "rule")["training"]
     for key, part in (("", digits.train), ("validation_", digits.validation)):
-        assert training[f"{key}problem"] == "digits_classes_5_6_7_8_9_conv_net"
+        assert training[f"{key}problem"] == "digits_classes_5_6_7_8_9_conv_net_scaled_0"
         num_images = int(np.isin(part.labels, HELD_OUT).sum())
         assert training[f"{key}problem_config"]["examples"]["shape"] == [num_images, 8, 8, 1]
     for table, part in zip(TABLES, (digits.test, digits.train), strict=True):
         results = strict_json(trained / table)
-        assert results["problem"] == "digits_classes_0_1_2_3_4_conv_net"
+        assert results["problem"] == "digits_classes_0_1_2_3_4_conv_net_scaled_0"
         num_images = int((part.labels < 5).sum())
         assert results["problem_config"]["examples"]["shape"] == [num_images, 8, 8, 1]
 
@@ -93,7 +93,7 @@ def test_it_was_trained_on_other_classes_than_it_is_compared_on(trained):
 def test_rates_are_searched_by_halving_on_the_classes_of_the_variant(trained):
     (line,) = trained.with_name("rates.jsonl").read_text().splitlines()
     search = json.loads(line)
-    assert search["problem"] == "digits_classes_0_1_2_3_4_conv_net"
+    assert search["problem"] == "digits_classes_0_1_2_3_4_conv_net_scaled_0"
     num_images = int((load("digits").validation.labels < 5).sum())
     assert search["problem_config"]["examples"]["shape"] == [num_images, 8, 8, 1]
     row = strict_json(trained / TABLES[0])["rows"][1]
@@ -262,7 +262,7 @@ def test_on_cifar10_a_variant_is_of_the_papers_classes_with_its_curves(trained, 
     )
     for table in TABLES:
         results = strict_json(tmp_path / "out" / table)
-        assert results["problem"] == "cifar10_classes_0_1_conv_net"
+        assert results["problem"] == "cifar10_classes_0_1_conv_net_scaled_0"
         assert results["problem_config"]["batch_size"] == 128
         # Two classes, from parameters near zero.
         assert results["rows"][0]["curve"][0] == pytest.approx(np.log(2), abs=0.02)
@@ -301,7 +301,9 @@ def test_the_variants_are_those_of_the_paper_and_a_residual_network():
         "cifar10": (10, 1000),
         "cifar5": (5, 1000),
         "cifar2": (2, 1000),
-        "cifar10_scaled": (10, 1000),
+        "cifar10_shifts": (10, 1000),
+        "cifar5_shifts": (5, 1000),
+        "cifar2_shifts": (2, 1000),
         "resnet20": (10, 500),
     }
     assert set(VARIANTS["cifar2"].classes) < set(VARIANTS["cifar5"].classes)
