@@ -106,12 +106,6 @@ flags.DEFINE_list(
     "Factors to try on the deltas of the best rule once training has ended. Each is evaluated "
     "on the validation tasks over the whole horizon, and the best one is kept.",
 )
-flags.DEFINE_list(
-    "nesterov_rates",
-    [],
-    "rnnprop: rates of a Nesterov momentum to add to the best rule. They are tried after "
-    "--delta_factors, on the same tasks; 0 tries the rule without momentum.",
-)
 flags.DEFINE_enum("step_weights", "all", STEP_WEIGHTS, "Steps of an unroll whose losses count.")
 flags.DEFINE_float(
     "random_scale_range",

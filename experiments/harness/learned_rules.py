@@ -15,7 +15,6 @@ from l2l_tf.rules import (
     DistilledRule,
     GeneralRule,
     GlobalAveragingLSTM,
-    NesterovRNNprop,
     RNNprop,
     Route,
     RoutedRule,
@@ -59,11 +58,6 @@ LEARNED_RULES = {
     "ntm_bfgs": LearnedRule(NTMBFGS, _OF_MEMORIES, _APPENDIX),
     "ntm_lbfgs": LearnedRule(NTMLBFGS, (*_OF_MEMORIES, "history_size"), _APPENDIX),
     "rnnprop": LearnedRule(RNNprop, _OF_LSTMS, "Lv, Jiang and Li 2017, arXiv 1703.03633"),
-    "nesterov_rnnprop": LearnedRule(
-        NesterovRNNprop,
-        (*_OF_LSTMS, "nesterov_rate", "damping_power"),
-        "Lv, Jiang and Li 2017, arXiv 1703.03633, and Nesterov momentum",
-    ),
     "distilled": LearnedRule(
         DistilledRule,
         ("output_scale",),
@@ -114,12 +108,6 @@ flags.DEFINE_float(
     "ntm_bfgs, ntm_lbfgs: the inverse Hessian before the first step, times the identity.",
 )
 flags.DEFINE_integer("history_size", 10, "ntm_lbfgs: the number of writes that are kept.", 1)
-flags.DEFINE_float("nesterov_rate", 0.005, "nesterov_rnnprop: rate of its Nesterov momentum.")
-flags.DEFINE_float(
-    "damping_power",
-    2,
-    "nesterov_rnnprop: how fast RNNprop's share of a delta falls with the gradients.",
-)
 
 FLAGS = flags.FLAGS
 

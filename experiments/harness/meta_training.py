@@ -5,7 +5,7 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from experiments.harness.learned_rules import LEARNED_RULES, make_learned_rule
 from l2l_tf.delivery import RuleUse, check_destination, export_rule, find_rule, load_card
 from l2l_tf.evaluation import search
 from l2l_tf.problems import MixtureProblem, Problem, RandomlyScaled, WithConvexTerm, task_seeds
-from l2l_tf.rules import with_nesterov
 from l2l_tf.training import (
     EvolutionStrategies,
     GradientEstimator,
@@ -51,7 +50,7 @@ def meta_train(
     # Check this before hours are spent on a rule that can't be saved.
     check_destination(output_dir / "rule")
     initial_training = _initial_training()
-    factors, rates, use = _delta_factors(), _nesterov_rates(), use_entry()
+    factors, use = _delta_factors(), use_entry()
     settings = MetaTrainingSettings(
         num_steps=FLAGS.num_steps,
         unroll_length=FLAGS.unroll_length,
@@ -93,26 +92,14 @@ def meta_train(
     if not is_chief:
         return
     trainer.load_best()
-    learned = trainer.rule
-    learned, tried_factors = _with_best(
-        "delta_factors", factors, lambda one: learned.rescaled(one), learned, validation_problem
-    )
-    rule, tried_rates = _with_best(
-        "nesterov_rates",
-        rates,
-        lambda rate: with_nesterov(learned, rate) if rate else learned,
-        learned,
-        validation_problem,
-    )
-    is_added = rule is not learned
+    rule, tried_factors = _with_best_factor(trainer.rule, factors, validation_problem)
     card = {
         "name": FLAGS.rule_name or f"{experiment}_{FLAGS.learned_rule}",
         "licence": "Apache-2.0",
-        "source": LEARNED_RULES["nesterov_rnnprop" if is_added else FLAGS.learned_rule].source,
+        "source": LEARNED_RULES[FLAGS.learned_rule].source,
         "training": {
             **trainer.description(),
             **tried_factors,
-            **tried_rates,
             **initial_training,
             **origin(experiment),
         },
@@ -158,53 +145,30 @@ def _delta_factors() -> list[float]:
     return factors
 
 
-def _nesterov_rates() -> list[float]:
-    try:
-        rates = [float(rate) for rate in FLAGS.nesterov_rates]
-    except ValueError:
-        rates = [math.nan]
-    if not all(0 <= rate < math.inf for rate in rates):
-        raise ValueError(
-            "--nesterov_rates must be finite and not negative. Received: "
-            f"--nesterov_rates={','.join(FLAGS.nesterov_rates)}. Give, say, "
-            "--nesterov_rates=0,0.005,0.01."
-        )
-    if rates and FLAGS.learned_rule != "rnnprop":
-        raise ValueError(
-            "--nesterov_rates must be left out where --learned_rule is not rnnprop. Received: "
-            f"--nesterov_rates={','.join(FLAGS.nesterov_rates)} with "
-            f"--learned_rule={FLAGS.learned_rule}. Leave one of the two out."
-        )
-    return rates
-
-
-def _with_best(
-    flag: str,
-    candidates: list[float],
-    make_rule: Callable[[float], keras.layers.Layer],
-    rule: keras.layers.Layer,
-    problem: Problem | MixtureProblem,
+def _with_best_factor(
+    rule: keras.layers.Layer, factors: list[float], problem: Problem | MixtureProblem
 ) -> tuple[keras.layers.Layer, dict[str, Any]]:
-    """Returns a rule made with the best candidate, and the search's entry for the card.
+    """Returns a rule with its deltas times the best factor, and the search's entry for the card.
 
-    If runs diverge with every candidate, or on a mixture, the rule stays as it is.
+    If runs diverge with every factor, or on a mixture, the rule stays as it is.
 
     Args:
-        flag: the name of the flag that the candidates come from.
-        candidates: what to try; without any, nothing is tried.
-        make_rule: returns the rule for a candidate.
         rule: the rule as it is.
+        factors: what to try; without any, nothing is tried.
         problem: the problem of the validation tasks.
     """
-    if not candidates or isinstance(problem, MixtureProblem):
+    if not factors or isinstance(problem, MixtureProblem):
         return rule, {}
     seeds = task_seeds(FLAGS.seed, "validation", 0, FLAGS.num_validation_tasks)
-    tuning = search(make_rule, problem, seeds, FLAGS.num_steps, candidates, FLAGS.validation_metric)
+    tuning = search(
+        rule.rescaled, problem, seeds, FLAGS.num_steps, factors, FLAGS.validation_metric
+    )
     tried = zip(tuning.candidates, tuning.losses, strict=True)
-    losses = {f"{candidate:g}": loss for candidate, loss in tried}
-    print(f"Validation losses by --{flag}: ", end="")
+    losses = {f"{factor:g}": loss for factor, loss in tried}
+    print("Validation losses by --delta_factors: ", end="")
     print(", ".join(f"{name}: {loss:.4g}" for name, loss in losses.items()))
-    return rule if tuning.has_diverged else make_rule(tuning.best), {flag: losses}
+    entry = {"delta_factors": losses}
+    return rule if tuning.has_diverged else rule.rescaled(tuning.best), entry
 
 
 def _initial_training() -> dict[str, Any]:

@@ -11,7 +11,6 @@ from l2l_tf.rules.global_averaging_lstm import GlobalAveragingLSTM
 from l2l_tf.rules.guards.guarded import Guarded, guarded
 from l2l_tf.rules.guards.loss_guarded import LossGuarded
 from l2l_tf.rules.hand_designed import BASELINES, SGD, Adam, RMSprop
-from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop, with_nesterov
 from l2l_tf.rules.ntm_bfgs import NTMBFGS, NTMLBFGS
 from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
@@ -41,7 +40,6 @@ __all__ = [
     "LossGuarded",
     "Muon",
     "NAdam",
-    "NesterovRNNprop",
     "RMSprop",
     "RNNprop",
     "Route",
@@ -51,5 +49,4 @@ __all__ = [
     "StepInfo",
     "TensorState",
     "guarded",
-    "with_nesterov",
 ]

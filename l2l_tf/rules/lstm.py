@@ -70,9 +70,6 @@ class LSTMLayers(keras.layers.Layer):
         TypeError: `units` is not a sequence of integers.
     """
 
-    # The constructor arguments that deltas are proportional to.
-    _scales: tuple[str, ...] = ("output_scale",)
-
     def __init__(
         self,
         num_inputs: int,
@@ -201,9 +198,8 @@ class LSTMLayers(keras.layers.Layer):
         """
         check_positive("factor", factor, "Give, say, 2 for steps twice as large.")
         config = self.get_config() | {"dtype": self.compute_dtype}
-        for name in self._scales:
-            # Rounded to six digits, so that 3 times 0.1 is 0.3, as a user would write it.
-            config[name] = float(f"{factor * config[name]:.6g}")
+        # Rounded to six digits, so that 3 times 0.1 is 0.3, as a user would write it.
+        config["output_scale"] = float(f"{factor * self.output_scale:.6g}")
         copy = type(self)(**config)
         copy.set_weights(self.get_weights())
         return copy

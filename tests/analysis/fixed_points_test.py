@@ -8,7 +8,6 @@ from l2l_tf.rules import (
     Adam,
     CoordinatewiseRule,
     DistilledRule,
-    NesterovRNNprop,
     RMSprop,
 )
 from tests.analysis.made_up import made_record
@@ -23,6 +22,19 @@ class Cubic(CoordinatewiseRule):
     def __call__(self, gradient, state):
         state = state + 0.2 * (state - state**3) - 0.3 * gradient
         return 0.5 * state, state
+
+
+class RelativeMomentum(CoordinatewiseRule):
+    """Momentum of 0.9 and a rate of 0.05, relative to the largest gradient so far."""
+
+    def initial_state(self, num_coordinates):
+        return tf.zeros([num_coordinates]), tf.zeros([num_coordinates])
+
+    def __call__(self, gradient, state):
+        velocity, largest = state
+        velocity = 0.9 * velocity + gradient
+        largest = tf.maximum(largest, tf.abs(gradient))
+        return -0.05 * tf.math.divide_no_nan(velocity, largest), (velocity, largest)
 
 
 def test_momentum_is_one_mode_of_its_rate_and_momentum():
@@ -72,14 +84,17 @@ def test_both_stable_points_are_found_from_where_states_have_been():
     assert sum(point.num_starts for point in found.points) == 6
 
 
-def test_a_rule_of_nesterov_and_an_untrained_network_is_nesterov():
-    rule = NesterovRNNprop((3,), input_units=2, nesterov_rate=0.01, seed=0)
-    found = fixed_points(rule, made_record(rule), num_iterations=50)
-    # Count, root mean square and its peak.
-    assert found.held == (0, 2, 5)
-    # Its mean decays by 0.95.
-    np.testing.assert_allclose(found.points[0].momenta[0], 0.95, atol=1e-3)
-    assert found.points[0].direct_rate == pytest.approx(0.01, rel=1e-2)
+def test_a_scale_that_never_falls_is_held_too():
+    rule = RelativeMomentum()
+    record = made_record(rule)
+    found = fixed_points(rule, record)
+    # The largest gradient.
+    assert found.held == (1,)
+    (point,) = found.points
+    np.testing.assert_allclose(point.momenta, [0.9], atol=1e-4)
+    # Held at one of the largest gradients so far of a coordinate.
+    largest = np.maximum.accumulate(np.abs(record.gradients))
+    assert np.isclose(point.rates[0].real, 0.05 / largest, rtol=1e-3).any()
 
 
 def test_a_confidence_is_no_scale_and_settles():

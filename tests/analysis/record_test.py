@@ -23,7 +23,7 @@ from l2l_tf.analysis import (
 from l2l_tf.analysis.trajectory import chosen_coordinates
 from l2l_tf.evaluation import bind, start, unroll
 from l2l_tf.problems import task_seeds
-from l2l_tf.rules import SGD, Adam, DistilledRule, GeneralRule, NesterovRNNprop, RNNprop, guarded
+from l2l_tf.rules import SGD, Adam, CoordinatewiseLSTM, DistilledRule, GeneralRule, RNNprop, guarded
 from tests.analysis.made_up import made_record
 from tests.training.toys import NoisyBowls
 
@@ -98,7 +98,7 @@ def test_coordinates_with_a_gradient_are_chosen_first():
 
 @pytest.mark.parametrize(
     "other",
-    [_rule(seed=1), SGD(0.05), NesterovRNNprop((3,), input_units=3), RNNprop((4,), seed=0)],
+    [_rule(seed=1), SGD(0.05), CoordinatewiseLSTM((3,), seed=0), RNNprop((4,), seed=0)],
 )
 def test_a_record_of_another_rule_is_refused(other):
     with pytest.raises(ValueError, match="The record must be one of this rule"):

@@ -13,7 +13,6 @@ from l2l_tf.rules import (
     SGD,
     Adam,
     CoordinatewiseLSTM,
-    NesterovRNNprop,
     RNNprop,
     Route,
 )
@@ -151,7 +150,6 @@ def test_the_gradients_of_ordinary_sizes_are_answered_as_by_the_rule_alone():
 RULES = {
     "lstm": lambda: CoordinatewiseLSTM((4, 3), "log_and_sign", output_stddev=0.5, seed=0),
     "rnnprop": lambda: RNNprop((4,), output_stddev=0.5, seed=0),
-    "nesterov": lambda: NesterovRNNprop((4,), output_stddev=0.5, seed=0),
     "momentum": lambda: SGD(0.1, 0.9),
     "adam": lambda: Adam(0.1),
 }

@@ -662,7 +662,7 @@ CASES = {
     "learned_rule": (
         ["--learned_rule=gru"],
         "FATAL Flags parsing error: flag --learned_rule=gru: value should be one of "
-        "<distilled|general|lstm|lstm_gac|nesterov_rnnprop|ntm_bfgs|ntm_lbfgs|rnnprop>\n"
+        "<distilled|general|lstm|lstm_gac|ntm_bfgs|ntm_lbfgs|rnnprop>\n"
         "Pass --helpshort or --helpfull to see help on flags.",
     ),
     "flag_of_another_rule": (

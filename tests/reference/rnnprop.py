@@ -32,24 +32,3 @@ def deltas(layer, gradients: np.ndarray) -> np.ndarray:
     dense = relative @ arrays["input_kernel"] + arrays["input_bias"]
     inputs = np.where(dense > 0, dense, np.expm1(np.minimum(dense, 0)))
     return layer.output_scale * np.tanh(lstm.outputs(lstm.Weights.of(layer), inputs))
-
-
-def corrected_nesterov(layer, gradients: np.ndarray) -> np.ndarray:
-    """Returns the deltas `[T, N]` of a `NesterovRNNprop`.
-
-    Its momentum is the sum over gradients, each with the weight beta_1^(t - s), looked at one step
-    ahead (Sutskever et al. 2013, as `keras.optimizers.SGD` has it).
-    """
-    corrections, gradients = deltas(layer, gradients), gradients.astype(np.float64)
-    result = np.zeros_like(corrections)
-    peak = np.zeros(gradients.shape[1])
-    for step, gradient in enumerate(gradients):
-        ages = np.arange(step, -1, -1)
-        past = gradients[: step + 1]
-        root = np.sqrt(np.average(past**2, axis=0, weights=layer.beta_2**ages))
-        peak = np.maximum(peak, root)
-        damping = np.where(peak > 0, root / np.where(peak > 0, peak, 1), 0) ** layer.damping_power
-        momentum = layer.beta_1**ages @ past
-        ahead = layer.beta_1 * momentum + gradient
-        result[step] = damping * corrections[step] - layer.nesterov_rate * ahead
-    return result

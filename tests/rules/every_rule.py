@@ -20,7 +20,6 @@ from l2l_tf.rules import (
     Guarded,
     Muon,
     NAdam,
-    NesterovRNNprop,
     RNNprop,
     Route,
     RoutedRule,
@@ -53,9 +52,6 @@ LEARNED: dict[str, Callable[[int, str], Any]] = {
         (4,), "log_and_sign", p=5.0, output_stddev=0.3, seed=seed, dtype=dtype
     ),
     "rnnprop": lambda seed, dtype: RNNprop(
-        (4,), input_units=3, output_stddev=0.3, epsilon=1e-3, seed=seed, dtype=dtype
-    ),
-    "nesterov_rnnprop": lambda seed, dtype: NesterovRNNprop(
         (4,), input_units=3, output_stddev=0.3, epsilon=1e-3, seed=seed, dtype=dtype
     ),
     "distilled": lambda seed, dtype: DistilledRule(epsilon=1e-3, dtype=dtype),

@@ -240,6 +240,33 @@ def test_parts_are_trained_together_in_the_order_in_which_they_are_named():
         assert [id(weight) for weight in trained] == [id(weight) for weight in own]
 
 
+def test_a_rescaled_copy_has_the_same_routes_and_weights():
+    def is_small(variable):
+        return np.prod(variable.shape) < 10
+
+    rule = RoutedRule(
+        _lstm(0),
+        [
+            Route(_lstm(1), kind="conv"),
+            Route(_lstm(2), name="gamma"),
+            Route(_lstm(3), predicate=is_small),
+        ],
+        name="mine",
+    )
+    made = rule.rescaled(3)
+    assert made.name == "mine"
+    assert [(one.kind, one.name, one.predicate) for one in made.routes] == [
+        ("conv", None, None),
+        (None, "gamma", None),
+        (None, None, is_small),
+    ]
+    assert list(made.parts) == list(rule.parts)
+    for name, part in made.parts.items():
+        assert part is not rule.parts[name]
+        for one, other in zip(part.weights, rule.parts[name].weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_a_configuration_makes_it_again():
     rule = RoutedRule(
         _lstm(0), [Route(_lstm(1), kind="conv"), Route(_lstm(2), name="d.*/kernel")], name="mine"

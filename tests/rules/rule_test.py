@@ -8,7 +8,6 @@ from l2l_tf.rules import (
     SGD,
     CoordinatewiseLSTM,
     CoordinatewiseRule,
-    NesterovRNNprop,
     RNNprop,
     Route,
     RoutedRule,
@@ -99,7 +98,7 @@ def test_a_hand_designed_rule_is_a_rule(name):
     assert isinstance(rule, CoordinatewiseRule)
 
 
-@pytest.mark.parametrize("kind", [CoordinatewiseLSTM, RNNprop, NesterovRNNprop])
+@pytest.mark.parametrize("kind", [CoordinatewiseLSTM, RNNprop])
 def test_a_learned_rule_is_a_rule(kind):
     rule = kind()
     assert isinstance(rule, Rule)

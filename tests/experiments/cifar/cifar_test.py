@@ -16,7 +16,7 @@ from experiments.cifar.variants import HELD_OUT, VARIANTS
 from l2l_tf.data.datasets import load
 from l2l_tf.delivery.export import load_card
 from l2l_tf.delivery.pretrained import load_rule
-from l2l_tf.rules.nesterov_rnnprop import NesterovRNNprop
+from l2l_tf.rules.rnnprop import RNNprop
 from l2l_tf.rules.routed import RoutedRule
 from tests.experiments.binaries import Refusal, refusals, run, run_as_users_do, strict_json
 from tests.real_data import needs_data
@@ -44,7 +44,6 @@ TRAINING = (
     "--num_validation_tasks=1",
     "--units=3",
     "--delta_factors=2",
-    "--nesterov_rates=0.01",
 )
 TABLES = ("results.json", "results_training_half.json")
 
@@ -68,6 +67,7 @@ def test_the_rule_has_two_parts_and_is_saved_as_one(trained):
     assert isinstance(rule, RoutedRule)
     assert list(rule.parts) == ["conv", "other"]
     for part in rule.parts.values():
+        assert type(part) is RNNprop
         assert (part.units, part.output_scale) == ((3,), 0.2)
     # They begin with different weights, and both have learned.
     weights = [{v.name: v.numpy() for v in part.weights} for part in rule.parts.values()]
@@ -127,28 +127,15 @@ def test_the_deltas_are_scaled_by_the_best_of_the_factors_that_the_flags_name(tr
     assert {part.output_scale for part in load_rule(trained / "rule").parts.values()} == {0.2}
 
 
-def test_nesterov_momentum_is_added_at_the_best_of_the_rates_that_the_flags_name(trained):
-    card = load_card(trained / "rule")
-    assert list(card["training"]["nesterov_rates"]) == ["0.01"]
-    assert 0 < card["training"]["nesterov_rates"]["0.01"] < 10
-    assert card["source"] == "Lv, Jiang and Li 2017, arXiv 1703.03633, and Nesterov momentum"
-    for part in load_rule(trained / "rule").parts.values():
-        assert type(part) is NesterovRNNprop
-        assert part.nesterov_rate == 0.01
-
-
-def test_such_a_rule_is_trained_on_with_its_settings(trained, tmp_path):
-    settings = ("--learned_rule=nesterov_rnnprop", "--nesterov_rate=0.01", "--output_scale=0.2")
+def test_a_rescaled_rule_is_trained_on_with_its_scale(trained, tmp_path):
     run(
         "cifar",
-        *(*TRAINING, "--mode=train", "--horizons=", "--delta_factors=", "--nesterov_rates="),
-        *settings,
+        *(*TRAINING, "--mode=train", "--horizons=", "--delta_factors=", "--output_scale=0.2"),
         *(f"--initial_rule={trained / 'rule'}", f"--output_dir={tmp_path}"),
     )
     rule, initial = (load_rule(folder / "rule") for folder in (tmp_path, trained))
     for part in rule.parts.values():
-        assert type(part) is NesterovRNNprop
-        assert (part.nesterov_rate, part.damping_power, part.output_scale) == (0.01, 2, 0.2)
+        assert part.output_scale == 0.2
     changes = [
         np.abs(one - other).max()
         for one, other in zip(rule.get_weights(), initial.get_weights(), strict=True)
@@ -282,7 +269,6 @@ def test_a_residual_network_is_learned_from_in_chunks(tmp_path):
         "--num_steps=2",
         "--horizons=",
         "--delta_factors=",
-        "--nesterov_rates=",
         "--num_meta_epochs=1",
         "--trajectories_per_meta_epoch=1",
         "--rule_name=",
@@ -340,16 +326,6 @@ CASES = {
         "error: --delta_factors must be positive, finite numbers. Received: --delta_factors=1,0. "
         "Give, say, --delta_factors=1,2,4.",
     ),
-    "a_negative_nesterov_rate": (
-        ["--nesterov_rates=0,-1"],
-        "error: --nesterov_rates must be finite and not negative. Received: "
-        "--nesterov_rates=0,-1. Give, say, --nesterov_rates=0,0.005,0.01.",
-    ),
-    "nesterov_rates_without_rnnprop": (
-        ["--nesterov_rates=0.01", "--learned_rule=lstm"],
-        "error: --nesterov_rates must be left out where --learned_rule is not rnnprop. Received: "
-        "--nesterov_rates=0.01 with --learned_rule=lstm. Leave one of the two out.",
-    ),
     "horizons_in_words": (
         ["--horizons=two,4"],
         "error: --horizons must be integers, of which --num_steps is the largest. Received: "
@@ -363,11 +339,10 @@ CASES = {
     "initial_rule_of_other_parts": (
         ["--parts=", "--units=3", "--learned_rule=rnnprop", "--initial_rule=@/rule"],
         "error: --initial_rule must be a rule of the kind that is trained. Received: "
-        "--initial_rule=@/rule, which is RoutedRule(conv: NesterovRNNprop(units=[3], "
-        "output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, epsilon=1e-08, "
-        "nesterov_rate=0.01, damping_power=2.0), other: NesterovRNNprop(units=[3], "
-        "output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, epsilon=1e-08, "
-        "nesterov_rate=0.01, damping_power=2.0)), "
+        "--initial_rule=@/rule, which is RoutedRule(conv: RNNprop(units=[3], "
+        "output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, epsilon=1e-08), "
+        "other: RNNprop(units=[3], "
+        "output_scale=0.2, input_units=20, beta_1=0.95, beta_2=0.95, epsilon=1e-08)), "
         "to train RNNprop(units=[3], output_scale=0.1, input_units=20, "
         "beta_1=0.95, beta_2=0.95, epsilon=1e-08). Give its settings as flags.",
     ),

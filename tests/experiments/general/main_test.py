@@ -150,7 +150,7 @@ def test_wrong_flags_are_refused_in_one_sentence(tmp_path):
     )
     assert refused["units"].errors == (
         "error: --units must be left out where --learned_rule is none of lstm, lstm_gac, "
-        "ntm_bfgs, ntm_lbfgs, rnnprop, nesterov_rnnprop, which alone have it. Received: "
+        "ntm_bfgs, ntm_lbfgs, rnnprop, which alone have it. Received: "
         "--units=['3'] with --learned_rule=general. Leave one of the two out."
     )
     assert refused["baseline"].errors == (
