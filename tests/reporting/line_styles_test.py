@@ -2,7 +2,6 @@ import itertools
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 
 from l2l_tf.reporting.line_styles import (
     hand_designed_style,
@@ -11,12 +10,13 @@ from l2l_tf.reporting.line_styles import (
     published_style,
 )
 from l2l_tf.rules.hand_designed import BASELINES
+from tests.reference.colours import lab, lightness, linear_rgb, luma
 
 # Differences of CIE L*, of 100, at which two areas are clearly of two greys. Light lines are more,
 # and have dashes besides.
 LEARNED_DIFFERENCE = 12
 HAND_DESIGNED_DIFFERENCE = 8
-# The same of luma, of 255, by which screens and Pillow turn a picture grey.
+# The same of luma, of 255, by which software turns a picture grey.
 LUMA_DIFFERENCE = 20
 # Of light and heavy lines, in points.
 WIDTH_DIFFERENCE = 0.8
@@ -44,32 +44,12 @@ NAMED = [hand_designed_style(rule) for rule in BASELINES]
 OTHER = [hand_designed_style(rule, index) for index, rule in enumerate(OTHERS)]
 
 
-def _linear(colour: str) -> np.ndarray:
-    """Linear RGB of an sRGB colour (IEC 61966-2-1)."""
-    rgb = np.array(to_rgb(colour))
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-
-
-def _lab(linear: np.ndarray) -> np.ndarray:
-    """CIE L*, a*, b* of linear RGB, for the white of sRGB."""
-    to_xyz = np.array(
-        [
-            [0.4124, 0.3576, 0.1805],
-            [0.2126, 0.7152, 0.0722],
-            [0.0193, 0.1192, 0.9505],
-        ]
-    )
-    xyz = to_xyz @ linear / to_xyz.sum(axis=1)
-    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / 3 * (29 / 6) ** 2 + 4 / 29)
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
 def _lightness(style) -> float:
-    return _lab(_linear(style["color"]))[0]
+    return lightness(style["color"])
 
 
 def _luma(style) -> float:
-    return 255 * np.array([0.299, 0.587, 0.114]) @ to_rgb(style["color"])
+    return luma(style["color"])
 
 
 def _least_difference(values) -> float:
@@ -77,10 +57,10 @@ def _least_difference(values) -> float:
 
 
 def test_the_lightness_of_known_colours():
-    assert _lightness({"color": "#ffffff"}) == pytest.approx(100)
-    assert _lightness({"color": "#000000"}) == pytest.approx(0)
-    # Of pure red, Lindbloom's calculator gives 53.24.
-    assert _lightness({"color": "#ff0000"}) == pytest.approx(53.24, abs=0.01)
+    assert lightness("#ffffff") == pytest.approx(100)
+    assert lightness("#000000") == pytest.approx(0)
+    # Of pure red, colour calculators give 53.24.
+    assert lightness("#ff0000") == pytest.approx(53.24, abs=0.01)
 
 
 def test_learned_rules_differ_in_grey():
@@ -109,7 +89,7 @@ def test_lines_of_similar_lightness_differ_in_dashes_or_width():
 @pytest.mark.parametrize("blindness", BLINDNESS)
 def test_colour_blind_readers_see_different_colours(blindness):
     seen = [
-        _lab(np.clip(np.array(BLINDNESS[blindness]) @ _linear(style["color"]), 0, 1))
+        lab(np.clip(np.array(BLINDNESS[blindness]) @ linear_rgb(style["color"]), 0, 1))
         for style in (*LEARNED, *NAMED, OTHER[0])
     ]
     # A difference of 2.3 is just noticed between large areas (Mahy et al. 1994); lines need more.
