@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from experiments.analysis.findings import Findings
 from l2l_tf.files import written_whole
+from l2l_tf.reporting.figures import legends_below
+from l2l_tf.reporting.line_styles import hand_designed_style, learned_style
 
 _NUM_COLUMNS = 3
-_STYLES = {"adam": ("C0", "-"), "momentum": ("C5", "--"), "sgd": ("C2", ":")}
-_OWN = {"color": "C3", "linewidth": 2.0}
+_DASHES = ("-", "--", "-.", ":")
 
 
 def draw_all(folder: Path, found: Sequence[Findings]) -> list[str]:
@@ -36,10 +37,9 @@ def _draw(path: Path, found: Sequence[Findings], draw: Callable[[Any, Findings],
         draw(axes, one)
         axes.set_title(one.label, fontsize="medium")
         axes.grid(alpha=0.2)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="x-small")
     for axes in grid[len(found) :]:
         axes.set_axis_off()
+    legends_below(figure, "x-small")
     with written_whole(path) as partial:
         figure.savefig(partial, format="png")
 
@@ -48,7 +48,7 @@ def _of(found: Findings, name: str) -> Any:
     return (found.probes or {})[name]
 
 
-def _step_colours(count: int) -> Any:
+def _graded_colours(count: int) -> Any:
     return colormaps["viridis"](np.linspace(0, 0.9, count))
 
 
@@ -57,14 +57,13 @@ def _update_function(axes: Any, found: Findings) -> None:
     middle = len(function.steps) // 2
     relative = function.gradients[:, 0] / function.units[0]
     for name, others in function.others.items():
-        colour, dashes = _STYLES[name]
-        deltas = np.median(others[middle], axis=1)
-        axes.plot(relative, deltas, color=colour, linestyle=dashes, linewidth=1, label=name)
+        style = hand_designed_style(name) | {"linewidth": 1}
+        axes.plot(relative, np.median(others[middle], axis=1), label=name, **style)
     own = np.median(function.deltas, axis=2)
     for step, deltas, colour in zip(
-        function.steps, own, _step_colours(len(function.steps)), strict=True
+        function.steps, own, _graded_colours(len(function.steps)), strict=True
     ):
-        axes.plot(relative, deltas, color=colour, linewidth=1.8, label=f"step {step}")
+        axes.plot(relative, deltas, color=colour, linewidth=2.2, label=f"step {step}")
     limit = 1.5 * np.abs(own).max()
     axes.set(
         xlabel="gradient / its usual size",
@@ -79,7 +78,7 @@ def _impulse(axes: Any, found: Findings) -> None:
     for name, dashes in (("impulse", "-"), ("lone_impulse", ":")):
         response = _of(found, name)
         curves = np.median(response.deltas * response.units, axis=2)
-        colours = _step_colours(len(response.steps))
+        colours = _graded_colours(len(response.steps))
         for step, curve, colour in zip(response.steps, curves, colours, strict=True):
             label = f"at step {step}" if dashes == "-" else "alone, among zeros"
             scale = np.abs(curve).max() or 1
@@ -90,7 +89,7 @@ def _impulse(axes: Any, found: Findings) -> None:
 def _autonomous(axes: Any, found: Findings) -> None:
     response = _of(found, "autonomous")
     usual = np.sqrt(np.mean(np.square(found.record.deltas))) or 1
-    colours = _step_colours(len(response.steps))
+    colours = _graded_colours(len(response.steps))
     for step, deltas, colour in zip(response.steps, response.deltas, colours, strict=True):
         sizes = np.sqrt(np.mean(np.square(deltas), axis=1))
         axes.plot(sizes / usual, color=colour, label=f"after step {step}")
@@ -99,7 +98,7 @@ def _autonomous(axes: Any, found: Findings) -> None:
 
 def _effective_rate(axes: Any, found: Findings) -> None:
     rates = found.rates
-    colours = _step_colours(len(rates.tensors))
+    colours = _graded_colours(len(rates.tensors))
     for column, (tensor, colour) in enumerate(zip(rates.tensors, colours, strict=True)):
         axes.plot(rates.starts, rates.of_momentum[:, column], color=colour, label=tensor)
         axes.plot(rates.starts, rates.of_gradient[:, column], ":", color=colour)
@@ -115,7 +114,7 @@ def _saturation(axes: Any, found: Findings) -> None:
     bends, function = _of(found, "saturation"), _of(found, "update_function")
     axes.stairs(bends.density, bends.sizes, fill=True, color="0.8", label="gradients met")
     relative = np.median(bends.bends / function.units, axis=1)
-    colours = _step_colours(len(bends.steps))
+    colours = _graded_colours(len(bends.steps))
     for step, bend, colour in zip(bends.steps, relative, colours, strict=True):
         if np.isfinite(bend):
             axes.axvline(bend, color=colour, label=f"bend at step {step}")
@@ -125,10 +124,12 @@ def _saturation(axes: Any, found: Findings) -> None:
 def _adaptation(axes: Any, found: Findings) -> None:
     constant = _of(found, "adaptation")
     settled = np.abs(constant.settled[:, 0])
-    axes.plot(constant.sizes, settled, label="settled delta", **_OWN)
+    style = learned_style()
+    axes.plot(constant.sizes, settled, label="settled delta", **style)
     negative = np.abs(constant.settled_of_negative[:, 0])
-    axes.plot(constant.sizes, negative, "C3:", label="of negative gradients")
-    axes.plot(constant.sizes, np.abs(constant.deltas[0, :, 0]), "C0--", label="first delta")
+    dotted = {"color": style["color"], "linestyle": ":"}
+    axes.plot(constant.sizes, negative, label="of negative gradients", **dotted)
+    axes.plot(constant.sizes, np.abs(constant.deltas[0, :, 0]), "k--", label="first delta")
     sizes = np.abs(found.record.gradients[found.record.gradients != 0])
     if sizes.size:
         low, high = np.quantile(sizes, [0.05, 0.95])
@@ -138,7 +139,7 @@ def _adaptation(axes: Any, found: Findings) -> None:
 
 def _noise(axes: Any, found: Findings) -> None:
     noise = _of(found, "noise")
-    colours = _step_colours(len(noise.means))
+    colours = _graded_colours(len(noise.means))
     for column, (mean, colour) in enumerate(zip(noise.means, colours, strict=True)):
         axes.plot(noise.sizes[:, column, 0], color=colour, label=f"{mean:g} + noise")
     if noise.sizes.max() > 0:
@@ -152,7 +153,7 @@ def _fixed_points(axes: Any, found: Findings) -> None:
     points = _of(found, "fixed_points").points[:4]
     if not points:
         axes.text(0, 0, "none found", ha="center", va="center")
-    for index, point in enumerate(points):
+    for point, colour in zip(points, _graded_colours(len(points)), strict=True):
         sizes = np.abs(point.rates) / max(np.abs(point.rates).max(initial=0), 1e-30)
         label = f"from {point.num_starts} starts, drift {point.delta:.2g}"
         axes.scatter(
@@ -160,7 +161,7 @@ def _fixed_points(axes: Any, found: Findings) -> None:
             point.momenta.imag,
             s=5 + 80 * sizes,
             alpha=0.6,
-            color=f"C{index}",
+            color=colour,
             label=label,
         )
     axes.set(xlabel="eigenvalue, real part", ylabel="imaginary part", aspect="equal")
@@ -184,8 +185,10 @@ def _state_space(axes: Any, found: Findings) -> None:
 def _attribution(axes: Any, found: Findings) -> None:
     shares = found.attribution
     axes.plot(shares.starts, shares.explained, color="k", linewidth=2, label="all of them")
-    for column, name in enumerate(shares.features):
-        axes.plot(shares.starts, shares.alone[:, column], color=f"C{column}", label=f"{name} alone")
+    colours = _graded_colours(len(shares.features))
+    for column, (name, colour) in enumerate(zip(shares.features, colours, strict=True)):
+        style = {"color": colour, "linestyle": _DASHES[column % len(_DASHES)]}
+        axes.plot(shares.starts, shares.alone[:, column], label=f"{name} alone", **style)
     axes.set(xlabel="step", ylabel="share of deltas explained", ylim=(0, 1.02))
 
 
@@ -194,7 +197,7 @@ def _gradients(axes: Any, found: Findings) -> None:
     bins = np.geomspace(1e-8, 1e2, 60)
     parts = np.array_split(sizes, 3)
     for part, colour, name in zip(
-        parts, _step_colours(3), ("first", "second", "last"), strict=True
+        parts, _graded_colours(3), ("first", "second", "last"), strict=True
     ):
         density, _ = np.histogram(np.clip(part[part > 0], bins[0], bins[-1]), bins)
         axes.stairs(density / max(part.size, 1), bins, color=colour, label=f"{name} third")

@@ -12,23 +12,27 @@ from matplotlib.figure import Figure
 from experiments.general.scores import Table, contenders_of
 from experiments.harness.keras_optimizers import BASELINES
 from l2l_tf.files import written_whole
+from l2l_tf.reporting.figures import legends_below
+from l2l_tf.reporting.line_styles import LineStyle, hand_designed_style, learned_style
 
 # The largest factor in a profile.
 MAX_FACTOR = 4.0
 _NUM_COLUMNS = 3
 _NUM_DECISION_COLUMNS = 4
-# Colour and dashes of each tuned optimizer. Rules have thick lines.
-_STYLES: dict[str, tuple[str, Any]] = {
-    "adam": ("C0", "-"),
-    "adamw_cosine": ("C0", "--"),
-    "adam_cosine": ("C0", ":"),
-    "nag_cosine": ("C4", "-."),
-    "nag95_cosine": ("C4", ":"),
-    "muon_cosine": ("C2", "-"),
-    "lion_cosine": ("C1", "--"),
-    "schedule_free_adamw": ("C5", (0, (5, 1, 1, 1, 1, 1))),
+# The colour of each tuned optimizer is that of a hand-designed rule. Dashes tell relatives apart.
+_STYLES: dict[str, LineStyle] = {
+    name: hand_designed_style(rule) | {"linestyle": dashes}
+    for name, rule, dashes in (
+        ("adam", "adam", "-"),
+        ("adamw_cosine", "adam", "--"),
+        ("adam_cosine", "adam", ":"),
+        ("nag_cosine", "nag", "-."),
+        ("nag95_cosine", "nag", ":"),
+        ("muon_cosine", "sgd", "-"),
+        ("lion_cosine", "rmsprop", "--"),
+        ("schedule_free_adamw", "momentum", (0, (5, 1, 1, 1, 1, 1))),
+    )
 }
-_RULE_COLOURS = ("C3", "C6", "C8", "C9")
 
 
 def draw_profile(path: Path, losses: Mapping[str, Mapping[str, float]], title: str) -> None:
@@ -59,10 +63,7 @@ def draw_profile(path: Path, losses: Mapping[str, Mapping[str, float]], title: s
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.grid(alpha=0.2)
-    # Outside of the axes, where it covers no curves.
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize="small", frameon=False
-    )
+    legends_below(figure)
     _save(figure, path)
 
 
@@ -178,17 +179,11 @@ def draw_decisions(path: Path, decisions: Mapping[str, Any], title: str) -> None
     _save(figure, path)
 
 
-def _styles(names: Sequence[str]) -> list[dict[str, Any]]:
+def _styles(names: Sequence[str]) -> list[LineStyle]:
     rules = [name for name in names if name not in BASELINES]
-    styles = []
-    for name in names:
-        if name in BASELINES:
-            colour, dashes = _STYLES[name]
-            styles.append({"color": colour, "linestyle": dashes, "linewidth": 1.3})
-        else:
-            colour = _RULE_COLOURS[rules.index(name) % len(_RULE_COLOURS)]
-            styles.append({"color": colour, "linewidth": 2.2})
-    return styles
+    return [
+        _STYLES[name] if name in BASELINES else learned_style(rules.index(name)) for name in names
+    ]
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -1,41 +1,41 @@
 """Figures of evaluations."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from l2l_tf.files import expanded, written_whole
 from l2l_tf.optional import missing
+from l2l_tf.reporting.line_styles import LineStyle, line_styles, published_style
 from l2l_tf.reporting.results import Row
 
 try:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 except ModuleNotFoundError as error:
     raise missing("matplotlib", "figures") from error
 
-# Colour and dashes of each hand-designed rule, the same in every figure. Dashes tell lines apart in
-# black-and-white prints.
-_COLOURS = {"adam": "C0", "rmsprop": "C1", "sgd": "C2", "nag": "C4", "momentum": "C5"}
-_DASHES: dict[str, Any] = {
-    "adam": "-",
-    "rmsprop": "--",
-    "sgd": ":",
-    "nag": "-.",
-    "momentum": (0, (5, 1, 1, 1, 1, 1)),
-}
-_OTHER_COLOUR = "C7"
-_LEARNED_COLOURS = ("C3", "C6", "C8", "C9")
+# What a legend says of published curves.
+_PUBLISHED = "thin: Andrychowicz et al. 2016"
+# The height of a title, and of ticks with the label of their axis, in inches.
+_LABELS_HEIGHT = 0.85
+# From an axis down to a legend, past ticks and the axis's label, in points.
+_LEGEND_DISTANCE = 36
+# Long enough for the longest dashes, in units of the font size.
+_HANDLE_LENGTH = 2.8
 
 
 class ReferenceCurve(NamedTuple):
     """A published curve, drawn thin behind ours.
 
     Attributes:
-        rule: the rule's name, which determines the colour; "lstm" has that of learned rules.
+        rule: the rule's name, which determines the colour; "lstm" has that of the figure's first
+            learned rule, "lstm-sub" that of the second.
         steps: the number of steps taken at each point.
         losses: the losses at those iterates.
     """
@@ -81,7 +81,8 @@ def draw_curves(
     """Draws the loss of each rule, on a logarithmic axis, against the step, as a PNG.
 
     If there are more than 500 steps, 100 averages over neighbouring steps are drawn. Otherwise the
-    noise of minibatches would hide all lines but one.
+    noise of minibatches would hide all lines but one. If several panels have the same labels, one
+    legend stands to their right. Otherwise each panel has one below it.
 
     Args:
         path: the file to write. Its folder is created if missing.
@@ -90,17 +91,19 @@ def draw_curves(
         quantity: the label of the vertical axis.
     """
     figure = _new_figure(len(panels))
+    styles = _styles(row for panel in panels for row in panel.rows)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for reference in panel.references:
             steps, losses = np.array(reference.steps), np.array(reference.losses)
             shown = steps >= panel.first_step
-            axes.plot(steps[shown], losses[shown], **_thin(reference))
-        for row, style in zip(panel.rows, _styles(panel.rows), strict=True):
+            axes.plot(steps[shown], losses[shown], **published_style(reference.rule))
+        for row in panel.rows:
             curve = _drawable(row["curve"])[panel.first_step :]
-            label = row["rule"] if row["learning_rate"] is None else _label_with_rate(row)
             steps = panel.first_step + np.arange(len(curve))
-            axes.plot(_thinned(steps), _thinned(curve), label=label, **style)
+            style = styles[row["rule"], row["learned"]]
+            axes.plot(_thinned(steps), _thinned(curve), label=_label(row), **style)
         _finish(axes, panel, unit, quantity)
+    _add_legends(figure)
     _save(figure, path)
 
 
@@ -112,14 +115,17 @@ def draw_widths(path: str | Path, panels: Sequence[WidthPanel]) -> None:
         panels: the parts of the figure, from left to right.
     """
     figure = _new_figure(len(panels))
+    styles = _styles(row for panel in panels for rows in panel.rows.values() for row in rows)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for reference in panel.references:
-            axes.plot(reference.steps, reference.losses, marker="o", ms=2, **_thin(reference))
-        rules = list(zip(*panel.rows.values(), strict=True))
-        for rows, style in zip(rules, _styles([rows[0] for rows in rules]), strict=True):
+            style = published_style(reference.rule)
+            axes.plot(reference.steps, reference.losses, marker="o", ms=2, **style)
+        for rows in zip(*panel.rows.values(), strict=True):
             losses = _drawable([row["final_loss"] for row in rows])
+            style = styles[rows[0]["rule"], rows[0]["learned"]]
             axes.plot(list(panel.rows), losses, marker="o", ms=4, label=rows[0]["rule"], **style)
         _finish(axes, panel, "hidden units of a layer", "final loss")
+    _add_legends(figure)
     _save(figure, path)
 
 
@@ -146,30 +152,52 @@ def draw_pictures(
     _save(figure, path)
 
 
+def legends_below(figure: Figure, fontsize: str = "small") -> None:
+    """Gives each of a figure's axes with labels a legend below them, where it covers nothing.
+
+    A legend has as many columns, up to three, as fit below its axes. The figure grows until axes
+    have two thirds of its height.
+
+    Args:
+        figure: a figure with a constrained layout, whose axes are parts of one grid.
+        fontsize: the size of the legends' labels.
+    """
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    height = figure.get_figheight()
+    for axes in figure.axes:
+        place = axes.get_subplotspec()
+        if place is None or not axes.get_legend_handles_labels()[1]:
+            continue
+        num_rows, num_columns, _, _ = place.get_geometry()
+        for num_legend_columns in (3, 2, 1):
+            legend = axes.legend(
+                loc="upper center",
+                bbox_to_anchor=(0.5, 0),
+                # In units of the font size: below ticks and the label of the axis.
+                borderaxespad=_LEGEND_DISTANCE / FontProperties(size=fontsize).get_size_in_points(),
+                ncols=num_legend_columns,
+                fontsize=fontsize,
+                frameon=False,
+                columnspacing=1,
+                handlelength=_HANDLE_LENGTH,
+            )
+            extent = legend.get_window_extent(renderer)
+            # A tenth is for the label of the vertical axis.
+            if extent.width <= 0.9 * figure.bbox.width / num_columns:
+                break
+        height = max(height, num_rows * 3 * (extent.height / figure.dpi + _LABELS_HEIGHT))
+    figure.set_figheight(height)
+
+
 def _thinned(values: np.ndarray) -> np.ndarray:
     if len(values) <= 500:
         return values
     return np.array([part.mean() for part in np.array_split(values, 100)])
 
 
-def _styles(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Returns the line style of each rule."""
-    learned_colours = itertools.cycle(_LEARNED_COLOURS)
-    return [
-        {"color": next(learned_colours), "linewidth": 2.2}
-        if row["learned"]
-        else {
-            "color": _COLOURS.get(row["rule"], _OTHER_COLOUR),
-            "linestyle": _DASHES.get(row["rule"], "-"),
-            "linewidth": 1.4,
-        }
-        for row in rows
-    ]
-
-
-def _thin(reference: ReferenceCurve) -> dict[str, Any]:
-    colour = (_COLOURS | {"lstm": _LEARNED_COLOURS[0]}).get(reference.rule, _OTHER_COLOUR)
-    return {"color": colour, "linewidth": 0.7, "alpha": 0.55}
+def _styles(rows: Iterable[Row]) -> dict[tuple[str, bool], LineStyle]:
+    """Returns the line style of each rule, by its name and whether it is learned."""
+    return line_styles((row["rule"], row["learned"]) for row in rows)
 
 
 def _drawable(losses: Sequence[float | None]) -> np.ndarray:
@@ -179,8 +207,11 @@ def _drawable(losses: Sequence[float | None]) -> np.ndarray:
     return values
 
 
-def _label_with_rate(row: Row) -> str:
-    return f"{row['rule']}, rate {row['learning_rate']:.3g}"
+def _label(row: Row) -> str:
+    """Returns a rule's name, with its rate and its momentum if they were tuned."""
+    tuned = {"rate": row["learning_rate"], "momentum": row.get("momentum")}
+    numbers = [f"{name} {value:.3g}" for name, value in tuned.items() if value is not None]
+    return ", ".join([row["rule"], *numbers])
 
 
 def _new_figure(num_panels: int) -> Figure:
@@ -190,13 +221,35 @@ def _new_figure(num_panels: int) -> Figure:
 
 def _finish(axes: Axes, panel: Panel | WidthPanel, xlabel: str, ylabel: str) -> None:
     if panel.references:
-        axes.plot([], [], color="0.4", linewidth=0.7, label="thin: Andrychowicz et al. 2016")
+        axes.plot([], [], color="0.4", linewidth=0.7, label=_PUBLISHED)
     axes.set(yscale="log", xlabel=xlabel, ylabel=ylabel, title=panel.title)
     axes.grid(which="both", alpha=0.2)
-    # Below the axes, where it covers no curves.
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize="small", frameon=False
+
+
+def _add_legends(figure: Figure) -> None:
+    """Adds a legend right of all panels if one says all, or else one below each."""
+    handles: dict[str, Artist] = {}
+    rules = []
+    for axes in figure.axes:
+        of_axes = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        handles |= of_axes
+        rules.append(of_axes.keys() - {_PUBLISHED})
+    if len(rules) == 1 or any(other != rules[0] for other in rules):
+        legends_below(figure)
+        return
+    # Published curves come last.
+    labels = sorted(handles, key=lambda label: label == _PUBLISHED)
+    legend = figure.legend(
+        [handles[label] for label in labels],
+        labels,
+        loc="outside right center",
+        fontsize="small",
+        frameon=False,
+        handlelength=_HANDLE_LENGTH,
     )
+    # Panels keep their size.
+    width = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / figure.dpi
+    figure.set_figwidth(figure.get_figwidth() + width)
 
 
 def _save(figure: Figure, path: str | Path) -> None:

@@ -20,7 +20,12 @@ PACKAGES = (
     "l2l_tf.training.estimators",
 )
 # Beside what packages export: modules that are imported by their own names.
-MODULES = ("l2l_tf.data.datasets", "l2l_tf.data.photos", "l2l_tf.reporting.figures")
+MODULES = (
+    "l2l_tf.data.datasets",
+    "l2l_tf.data.photos",
+    "l2l_tf.reporting.figures",
+    "l2l_tf.reporting.line_styles",
+)
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 

@@ -4,7 +4,6 @@ import os
 import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -17,25 +16,19 @@ from l2l_tf.reporting.figures import (
     draw_widths,
 )
 from l2l_tf.rules.hand_designed import BASELINES
+from tests.drawn_figures import check_legends_below, extent, keep_saved_figures
 
 
-def _row(rule: str, curve=(4.0, 2.0, 1.0), learned: bool = False) -> dict:
+def _row(rule: str, curve=(4.0, 2.0, 1.0), learned: bool = False, **entries) -> dict:
     learning_rate = None if learned else 0.031623
-    return {"rule": rule, "learned": learned, "learning_rate": learning_rate, "curve": list(curve)}
+    row = {"rule": rule, "learned": learned, "learning_rate": learning_rate, "curve": list(curve)}
+    return row | entries
 
 
 @pytest.fixture
 def figures(monkeypatch) -> list[Figure]:
     """The figures that were saved."""
-    figures = []
-    savefig = Figure.savefig
-
-    def keep(self, *arguments, **named):
-        figures.append(self)
-        savefig(self, *arguments, **named)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return figures
+    return keep_saved_figures(monkeypatch)
 
 
 @pytest.fixture
@@ -110,15 +103,10 @@ def test_the_legend_names_rules_and_the_rates_of_tuned_ones(drawn):
     assert labels == ["mine", "adam, rate 0.0316"]
 
 
-def test_the_legend_lies_below_the_axes_and_inside_the_figure(drawn):
-    rows = [_row("mine", learned=True), *map(_row, BASELINES)]
-    axes = drawn(rows, [ReferenceCurve("adam", [0, 1], [2.0, 1.0])])
-    renderer = FigureCanvasAgg(axes.figure).get_renderer()
-    legend, panel = (part.get_window_extent(renderer) for part in (axes.get_legend(), axes))
-    label = axes.xaxis.label.get_window_extent(renderer)
-    assert legend.y1 <= label.y0 < panel.y0
-    assert legend.y0 >= 0
-    assert 0 <= legend.x0 < legend.x1 <= axes.figure.bbox.width
+def test_the_legend_names_the_momentum_of_rows_that_have_one(drawn):
+    rows = [_row("nag", learning_rate=0.02, momentum=0.95), _row("momentum", momentum=None)]
+    labels = [text.get_text() for text in drawn(rows).get_legend().get_texts()]
+    assert labels == ["nag, rate 0.02, momentum 0.95", "momentum, rate 0.0316"]
 
 
 def test_lines_of_baselines_are_told_apart_by_dashes_too(drawn):
@@ -220,6 +208,79 @@ def test_a_panel_can_begin_at_a_later_step(figures, tmp_path):
 def test_a_curve_that_comes_from_a_file_has_null_where_it_diverged(drawn):
     (line,) = drawn([_row("adam", [4.0, None, None])]).get_lines()
     np.testing.assert_array_equal(line.get_ydata(), [4.0, math.nan, math.nan])
+
+
+# Legends
+
+
+def _rows(num_learned: int, rate: float = 0.1, **entries) -> list[dict]:
+    """Rows of some learned rules and all baselines, with long labels."""
+    learned = [_row(f"cifar_lstm_sub_{index}", learned=True) for index in range(num_learned)]
+    baselines = [_row(name, learning_rate=rate, **entries) for name in BASELINES]
+    return [*learned, *baselines]
+
+
+REFERENCES = [ReferenceCurve("adam", [0, 1], [2.0, 1.0])]
+
+
+@pytest.mark.parametrize("entries", [{}, {"momentum": 0.95}])
+@pytest.mark.parametrize("num_panels", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+def test_legends_lie_below_panels_of_different_rates(figures, tmp_path, num_panels, entries):
+    panels = [
+        Panel(str(index), _rows(4, 0.012345 * (1 + index), **entries), REFERENCES)
+        for index in range(num_panels)
+    ]
+    draw_curves(tmp_path / "figure.png", panels)
+    (figure,) = figures
+    assert figure.legends == []
+    check_legends_below(figure)
+    for axes in figure.axes:
+        legend, panel, label = map(extent, (axes.get_legend(), axes, axes.xaxis.label))
+        assert legend.y1 <= label.y0 < panel.y0
+        assert panel.height >= figure.bbox.height * 2 / 3
+        assert panel.width >= figure.bbox.width / num_panels * 2 / 3
+
+
+def test_panels_with_the_same_labels_share_a_legend_right_of_them(figures, tmp_path):
+    panels = [Panel("left", _rows(2), REFERENCES), Panel("right", _rows(2)[::-1])]
+    draw_curves(tmp_path / "figure.png", panels)
+    (figure,) = figures
+    (legend,) = figure.legends
+    assert [axes.get_legend() for axes in figure.axes] == [None, None]
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == [
+        "cifar_lstm_sub_0",
+        "cifar_lstm_sub_1",
+        *(f"{name}, rate 0.1" for name in BASELINES),
+        "thin: Andrychowicz et al. 2016",
+    ]
+    left, right, shared = map(extent, (*figure.axes, legend))
+    assert right.x1 <= shared.x0 < shared.x1 <= figure.bbox.width
+    assert 0 <= shared.y0 < shared.y1 <= figure.bbox.height
+    assert right.x1 - left.x0 >= figure.bbox.width * 2 / 3
+    # Beside it, panels are as large as without it.
+    assert left.width >= 0.75 * 4.8 * figure.dpi
+
+
+def test_the_handles_of_a_shared_legend_have_the_styles_of_the_lines(figures, tmp_path):
+    panels = [Panel("left", _rows(2)), Panel("right", _rows(2)[::-1])]
+    draw_curves(tmp_path / "figure.png", panels)
+    (legend,) = figures[0].legends
+    shown = {
+        text.get_text(): to_hex(handle.get_color())
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+    }
+    for axes in figures[0].axes:
+        assert shown == {line.get_label(): to_hex(line.get_color()) for line in axes.get_lines()}
+
+
+def test_a_learned_rule_keeps_its_colour_from_panel_to_panel(figures, tmp_path):
+    one, two = _row("one", learned=True), _row("two", learned=True)
+    panels = [Panel("left", [one]), Panel("middle", [two, one]), Panel("right", [two])]
+    draw_curves(tmp_path / "figure.png", panels)
+    left, middle, right = map(_colours, figures[0].axes)
+    assert middle == [right[0], left[0]]
+    assert right != left
 
 
 # Widths
