@@ -208,10 +208,9 @@ def _drawable(losses: Sequence[float | None]) -> np.ndarray:
 
 
 def _label(row: Row) -> str:
-    """Returns a rule's name, with its rate and its momentum if they were tuned."""
-    tuned = {"rate": row["learning_rate"], "momentum": row.get("momentum")}
-    numbers = [f"{name} {value:.3g}" for name, value in tuned.items() if value is not None]
-    return ", ".join([row["rule"], *numbers])
+    """Returns a rule's name, with its rate if that was tuned."""
+    rate = row["learning_rate"]
+    return row["rule"] if rate is None else f"{row['rule']}, rate {rate:.3g}"
 
 
 def _new_figure(num_panels: int) -> Figure:

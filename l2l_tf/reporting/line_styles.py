@@ -46,12 +46,12 @@ def hand_designed_style(rule: str, index: int = 0) -> LineStyle:
     """Returns the style of a hand-designed rule.
 
     Args:
-        rule: its name.
+        rule: its name. What follows a comma does not count: "nag, momentum 0.95" looks like "nag".
         index: if the rule has no style of its own, which of the figure's such rules it is, counting
             from 0. They are grey, and differ in dashes. From the fifth, dashes recur.
     """
     other = (_OTHER_COLOUR, _OTHER_DASHES[index % len(_OTHER_DASHES)])
-    colour, dashes = _HAND_DESIGNED.get(rule, other)
+    colour, dashes = _HAND_DESIGNED.get(_kind(rule), other)
     return {"color": colour, "linestyle": dashes, "linewidth": _LIGHT}
 
 
@@ -84,5 +84,9 @@ def line_styles(rules: Iterable[tuple[str, bool]]) -> dict[tuple[str, bool], Lin
             num_learned += 1
         else:
             styles[rule, learned] = hand_designed_style(rule, num_others)
-            num_others += rule not in _HAND_DESIGNED
+            num_others += _kind(rule) not in _HAND_DESIGNED
     return styles
+
+
+def _kind(rule: str) -> str:
+    return rule.partition(",")[0]

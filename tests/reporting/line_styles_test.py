@@ -106,6 +106,13 @@ def test_no_two_of_twelve_learned_rules_look_alike():
     assert len({str(learned_style(index)) for index in range(12)}) == 12
 
 
+def test_a_momentum_does_not_change_how_a_rule_looks():
+    assert hand_designed_style("nag, momentum 0.95") == hand_designed_style("nag")
+    # It does not count as one of those without a style of their own.
+    styles = line_styles([("nag, momentum 0.95", False), ("lion", False)])
+    assert styles["lion", False] == hand_designed_style("lion", 0)
+
+
 def test_a_figure_gives_each_of_its_rules_one_style():
     rules = [("mine", True), ("lion", False), ("adam", False), ("mine", True), ("muon", False)]
     styles = line_styles([*rules, ("yours", True), ("adam", True)])
