@@ -20,7 +20,7 @@ from experiments.analysis.findings import Findings, numbers, probe
 from experiments.analysis.problems import PROBLEMS, own_problem
 from experiments.analysis.report import report
 from experiments.harness import common, images
-from experiments.harness.comparison import load_rules
+from experiments.harness.saved_rules import load_rules
 from experiments.style import problems as style
 from l2l_tf.analysis import record_trajectory
 from l2l_tf.delivery import find_rule, load_card

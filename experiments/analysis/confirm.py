@@ -31,7 +31,7 @@ from absl import flags
 
 from experiments.analysis.problems import PROBLEMS
 from experiments.harness import common, images
-from experiments.harness.comparison import load_rules
+from experiments.harness.saved_rules import load_rules
 from l2l_tf.delivery import find_rule
 from l2l_tf.evaluation import evaluate, tune_by_halving
 from l2l_tf.files import write_json

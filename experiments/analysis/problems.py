@@ -65,6 +65,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "mnist_keras": _mnist("base", None),
     "mnist_relu_keras": _mnist("relu", None),
     "conv_keras": _images(_conv_net, None),
+    # On which cifar_lstm was trained: `cifar10_shifts` of the CIFAR experiment.
     "cifar": _cifar,
     "quadratic": lambda: Quadratic(num_functions=16),
     "style": _style,

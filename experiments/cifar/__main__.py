@@ -24,7 +24,7 @@ flags.DEFINE_enum("variant", "cifar10", sorted(VARIANTS), "Classes, network and 
 flags.DEFINE_bool(
     "held_out_labels",
     False,
-    "Train the rule on the classes that are in neither cifar5 nor cifar2, like the paper's "
+    "Train the rule on the classes that neither CIFAR-5 nor CIFAR-2 has, like the paper's "
     "LSTM-sub. Comparisons use the classes of --variant.",
 )
 flags.DEFINE_float("initial_stddev", 0.01, "Standard deviation of initial parameters.", 0)
@@ -104,7 +104,8 @@ def _check_held_out(variant: Variant) -> None:
     if FLAGS.held_out_labels and not variant.leaves_classes_out:
         raise ValueError(
             "--held_out_labels must go with a variant that leaves classes out. Received: "
-            f"--variant={FLAGS.variant}, which has all. Choose cifar5 or cifar2."
+            f"--variant={FLAGS.variant}, which has all. Choose cifar5 or cifar2, with _shifts or "
+            "without."
         )
 
 

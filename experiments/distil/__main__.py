@@ -20,7 +20,7 @@ from absl import flags
 from experiments.analysis.problems import PROBLEMS
 from experiments.distil.fitting import Fit, fit_recursive, fit_taps
 from experiments.harness import common, images
-from experiments.harness.comparison import load_rules
+from experiments.harness.saved_rules import load_rules
 from l2l_tf.analysis import Record, likeness, record_trajectory
 from l2l_tf.analysis.stepping import Stepper
 from l2l_tf.delivery import export_rule, find_rule

@@ -14,7 +14,7 @@ from experiments.harness.evaluated_baselines import add_row, check_rows, find_ro
 from experiments.harness.json_lines import identity, without_model
 from experiments.harness.places import locked, try_to_write
 from experiments.harness.tuned_rates import tune_baselines
-from l2l_tf.delivery import load_card, load_rule, update_card
+from l2l_tf.delivery import load_card, update_card
 from l2l_tf.delivery.export import CARD_FILE
 from l2l_tf.evaluation import Evaluation, Tuning, evaluate
 from l2l_tf.files import strict_json, write_json
@@ -150,7 +150,7 @@ def compared_rows(
         add_row(fresh, what)
         return fresh
 
-    check_rows(problem, num_tasks)
+    check_rows(problem, num_tasks, tunings)
     known, what = known_rows(), identity(problem, num_tasks)
     seeds = task_seeds(FLAGS.seed, "test", 0, num_tasks)
     progress = keras.utils.Progbar(len(rules) + len(tunings), unit_name="rule")
@@ -162,15 +162,6 @@ def compared_rows(
         rows.append(baseline_row(name, tuning))
         progress.update(len(rows))
     return rows
-
-
-def load_rules(paths: Sequence[Path]) -> dict[str, keras.layers.Layer]:
-    """Returns saved rules by the names on their cards; where names are equal, by path too."""
-    names = [load_card(path).get("name", path.name) for path in paths]
-    return {
-        name if names.count(name) == 1 else f"{name} ({path})": load_rule(path)
-        for name, path in zip(names, paths, strict=True)
-    }
 
 
 def _print_table(heading: str | None, results: dict[str, Any]) -> None:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from experiments.harness.common import FLAGS
-from experiments.harness.comparison import Measure, check_card, compare, load_rules, num_tasks_of
+from experiments.harness.comparison import Measure, check_card, compare, num_tasks_of
 from experiments.harness.evaluated_baselines import check_rows, known_rows
 from experiments.harness.learned_rules import chosen_rule, make_learned_rule
 from experiments.harness.meta_training import meta_train
+from experiments.harness.saved_rules import load_rules
 from experiments.harness.tuned_rates import (
     check_searches,
     chosen_baselines,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.harness.baselines import kind_and_momentum
 from l2l_tf.files import write_text
 from l2l_tf.reporting import Row, format_markdown
 
@@ -74,10 +75,10 @@ def numbers(results: Results, measure: Callable[[Row], float], best: Callable = 
         measure: returns the number, from the row of a rule of which no run has diverged.
         best: `min` or `max`, which selects the best number.
     """
-    found = {row["rule"]: measure(row) for row in results["rows"] if not row["diverged"]}
+    found = {_name(row): measure(row) for row in results["rows"] if not row["diverged"]}
     column = {}
     for row in results["rows"]:
-        rule = row["rule"]
+        rule = _name(row)
         shown = f"diverged on {row['diverged']} of {row['num_runs']}"
         if rule in found:
             is_best = found[rule] == best(found.values())
@@ -87,13 +88,25 @@ def numbers(results: Results, measure: Callable[[Row], float], best: Callable = 
 
 
 def rates(results: Results) -> Column:
-    """Returns the baselines' rates and marks those at the edge of the grid."""
-    return {
-        row["rule"]: f"{row['learning_rate']:.3g}"
-        + (" (edge)" if row["tuning"]["is_at_edge"] else "")
-        for row in results["rows"]
-        if not row["learned"]
-    }
+    """Returns the baselines' rates, with momenta other than the usual one.
+
+    Rates at the edge of the grid are marked.
+    """
+    column = {}
+    for row in results["rows"]:
+        if not row["learned"]:
+            kind, momentum = kind_and_momentum(row["rule"])
+            column[kind] = (
+                f"{row['learning_rate']:.3g}"
+                + (f", momentum {momentum:g}" if row["rule"] != kind else "")
+                + (" (edge)" if row["tuning"]["is_at_edge"] else "")
+            )
+    return column
+
+
+def _name(row: Row) -> str:
+    """Returns a rule's name; a baseline's is the same for all momenta."""
+    return row["rule"] if row["learned"] else kind_and_momentum(row["rule"])[0]
 
 
 def _table(columns: dict[str, Column]) -> str:

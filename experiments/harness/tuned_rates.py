@@ -9,7 +9,7 @@ import keras
 from absl import flags
 
 from experiments.harness.baselines import (
-    NAMES,
+    BASELINE_NAMES,
     USUAL_MOMENTUM,
     kind_and_momentum,
     make_baseline,
@@ -59,7 +59,7 @@ define_path(
 )
 
 
-def chosen_baselines(known: Collection[str] = tuple(NAMES)) -> list[str]:
+def chosen_baselines(known: Collection[str] = tuple(BASELINE_NAMES)) -> list[str]:
     """Returns the names that `--baselines` holds.
 
     Args:
@@ -91,9 +91,9 @@ def first_rates() -> dict[str, float]:
             rate = float(number)
         except ValueError:
             rate = math.nan
-        if name not in NAMES or name in rates or not 0 < rate < math.inf:
+        if name not in BASELINE_NAMES or name in rates or not 0 < rate < math.inf:
             raise ValueError(
-                f"--first_rates must be different ones of {NAMES}, each with a "
+                f"--first_rates must be different ones of {BASELINE_NAMES}, each with a "
                 f"positive, finite rate. Received: --first_rates={','.join(FLAGS.first_rates)}. "
                 "Give, say, adam:0.1,nag:0.03."
             )
@@ -119,6 +119,22 @@ def with_momenta(baseline: str) -> list[str]:
     return list(dict.fromkeys(with_momentum(baseline, momentum) for momentum in momenta))
 
 
+def refuse_momenta(reason: str) -> None:
+    """Checks that no other momenta are asked for than the usual one.
+
+    Args:
+        reason: why there can be none, as a sentence without its full stop.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if FLAGS.momenta != FLAGS["momenta"].default:
+        raise ValueError(
+            f"--momenta must be left out: {reason}. Received: --momenta={','.join(FLAGS.momenta)}. "
+            "Leave it out."
+        )
+
+
 def tune_baselines(problem: Problem) -> dict[str, Tuning]:
     """Returns, by name, the searches for the rates of the chosen baselines.
 
@@ -128,8 +144,8 @@ def tune_baselines(problem: Problem) -> dict[str, Tuning]:
         problem: the problem that rates are chosen on.
 
     Raises:
-        ValueError: a baseline is unknown, a first rate is invalid, or `--tuned_rates` is no file of
-            searches.
+        ValueError: a baseline is unknown, a first rate or a momentum is invalid, or `--tuned_rates`
+            is no file of searches.
     """
     baselines = chosen_baselines()
     known = check_searches(problem)
@@ -160,7 +176,8 @@ def check_searches(problem: Problem) -> dict[str, Tuning]:
         problem: the problem that rates are chosen on.
 
     Raises:
-        ValueError: a baseline is unknown, or the file holds something else or can't be written.
+        ValueError: a baseline is unknown, a momentum is invalid, or the file holds something else
+            or can't be written.
     """
     what = identity(problem, FLAGS.num_tuning_tasks)
     known = {

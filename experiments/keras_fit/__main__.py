@@ -15,11 +15,10 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from experiments.harness import common
-from experiments.harness.comparison import load_rules
+from experiments.harness import common, tuned_rates
 from experiments.harness.images import load_dataset
 from experiments.harness.keras_optimizers import BASELINES, muon_cosine
-from experiments.harness.tuned_rates import chosen_baselines
+from experiments.harness.saved_rules import load_rules
 from experiments.keras_fit.workloads import OUTPUTS, WORKLOADS, Workload
 from l2l_tf.data import datasets
 from l2l_tf.delivery import LearnedOptimizer, find_rule, list_rules
@@ -50,7 +49,10 @@ flags.DEFINE_float(
 FLAGS = flags.FLAGS
 
 # What it reads of the flags that experiments share.
-_READ = {"output_dir", "rule", "seed", "num_tasks", "threads_per_operation"}
+_READ = {
+    *("output_dir", "rule", "seed", "num_tasks", "threads_per_operation"),
+    *("baselines", "num_tuning_tasks"),
+}
 # Half decades: the learning rates that are tried for each optimizer of Keras.
 LEARNING_RATES = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-8, 2))
 
@@ -68,7 +70,8 @@ OPTIMIZERS: dict[str, Callable[[float, int], keras.optimizers.Optimizer]] = {
 def main(strategy: tf.distribute.Strategy) -> None:
     """Runs the experiment that the flags describe."""
     del strategy  # The comparison runs on one device.
-    common.check_all_read("keras_fit", [common.__name__], _READ, "runs are of --num_epochs.")
+    modules = [module.__name__ for module in (common, tuned_rates)]
+    common.check_all_read("keras_fit", modules, _READ, "runs are of --num_epochs.")
     FLAGS.set_default("dataset", "digits")
     FLAGS.set_default("baselines", ["adam", "adamw_cosine", "muon_cosine"])
     FLAGS.set_default("num_tasks", 3)
@@ -77,7 +80,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
     dataset = load_dataset()
     workload = WORKLOADS[FLAGS.network]
     rules = load_rules([find_rule(rule) for rule in FLAGS.rule or default_rules()])
-    baselines = chosen_baselines(OPTIMIZERS)
+    baselines = tuned_rates.chosen_baselines(OPTIMIZERS)
     seeds = [FLAGS.seed + index for index in range(FLAGS.num_tasks)]
     # Seeds beyond those that results are reported on.
     tuning_seeds = [seeds[-1] + 1 + index for index in range(FLAGS.num_tuning_tasks)]

@@ -7,10 +7,11 @@ from typing import Any
 from absl import flags
 
 from experiments.harness.common import FLAGS, write_flags
-from experiments.harness.comparison import compared_rows, load_rules
+from experiments.harness.comparison import compared_rows
 from experiments.harness.pipeline import Problems, find_rules
 from experiments.harness.references import reference_points
-from experiments.harness.tuned_rates import tune_baselines
+from experiments.harness.saved_rules import load_rules
+from experiments.harness.tuned_rates import refuse_momenta, tune_baselines
 from l2l_tf.files import write_json
 from l2l_tf.reporting import compare_with_baselines
 from l2l_tf.reporting.figures import ReferenceCurve, WidthPanel, draw_widths
@@ -35,6 +36,7 @@ def figure6(make_problems: Callable[[int, int], Problems]) -> None:
         make_problems: returns the problems of a network, given its units and hidden layers.
     """
     widths = _widths()
+    refuse_momenta("a line of figure 6 is of one rule")
     references = {
         num_layers: reference_points(f"fig6_{num_layers}layer{'s' * (num_layers > 1)}")
         for num_layers in NUM_LAYERS

@@ -13,10 +13,14 @@ import tensorflow as tf
 from absl import flags
 
 from experiments.harness import common
-from experiments.harness.baselines import make_baseline
 from experiments.harness.images import classification, load_dataset
 from experiments.harness.references import reference_curves
-from experiments.harness.tuned_rates import chosen_baselines, known_searches, tune_baselines
+from experiments.harness.tuned_rates import (
+    chosen_baselines,
+    known_searches,
+    refuse_momenta,
+    tune_baselines,
+)
 from experiments.mnist.variants import VARIANTS, network
 from l2l_tf.evaluation import evaluate
 from l2l_tf.files import write_json, write_text
@@ -51,11 +55,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
             f"--baselines must be among {sorted(published)}, of which there are published curves. "
             f"Received: --baselines={','.join(FLAGS.baselines)}. Leave it out for sgd and nag."
         )
-    if FLAGS.momenta != FLAGS["momenta"].default:
-        raise ValueError(
-            "--momenta must be left out: curves are compared with the paper's, whose momentum is "
-            f"the usual one. Received: --momenta={','.join(FLAGS.momenta)}. Leave it out."
-        )
+    refuse_momenta("curves are compared with the paper's, whose momentum is the usual one")
     known_searches()
     dataset = load_dataset()
     output_dir = Path(FLAGS.output_dir)
@@ -68,7 +68,7 @@ def main(strategy: tf.distribute.Strategy) -> None:
             tunings = tune_baselines(classification(model, dataset, dataset.validation, stddev))
             problem = classification(model, dataset, dataset.test, stddev)
             for name, tuning in tunings.items():
-                rule = make_baseline(name)(tuning.best)
+                rule = BASELINES[name](tuning.best)
                 evaluation = evaluate(rule, problem, seeds, FLAGS.num_steps)
                 error = log_error(evaluation.curve, references[variant], name)
                 column = f"{VARIANTS[variant].heading}, {name}"

@@ -1,4 +1,4 @@
-"""Lines of rules in figures: each rule looks the same everywhere, and stays itself in grey.
+"""Lines of rules in figures, which stay apart in grey.
 
 Learned rules have heavy, solid lines. Hand-designed rules have light ones, each with dashes of its
 own. Within each kind, colours differ in lightness (CIE L*). So they stay apart in a grey print, and

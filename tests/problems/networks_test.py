@@ -41,7 +41,7 @@ def test_an_mlp_is_its_formula(activation):
     np.testing.assert_allclose(model(images), values, rtol=1e-12)
 
 
-def test_the_papers_network_for_cifar10_is_the_default_conv_net():
+def test_the_default_conv_net_is_that_of_the_authors_code():
     model = conv_net()
     assert model.input_shape == (None, 32, 32, 3)
     assert _shapes(model) == [

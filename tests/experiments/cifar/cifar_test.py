@@ -303,7 +303,7 @@ CASES = {
     "held_out_of_all": (
         ["--variant=cifar10", "--held_out_labels"],
         "error: --held_out_labels must go with a variant that leaves classes out. Received: "
-        "--variant=cifar10, which has all. Choose cifar5 or cifar2.",
+        "--variant=cifar10, which has all. Choose cifar5 or cifar2, with _shifts or without.",
     ),
     "curves_of_other_images": (
         ["--reference_curves=@/curves.json"],

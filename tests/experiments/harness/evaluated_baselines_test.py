@@ -2,10 +2,14 @@ import copy
 import math
 
 import pytest
+from absl.testing import flagsaver
 
+from experiments.harness import evaluated_baselines
 from experiments.harness.common import FLAGS
-from experiments.harness.evaluated_baselines import find_row, known_rows
+from experiments.harness.evaluated_baselines import check_rows, find_row, known_rows
+from experiments.harness.json_lines import identity
 from l2l_tf.files import strict_json
+from l2l_tf.problems import Quadratic
 
 WHAT = {"problem": "style", "num_steps": 1, "num_tasks": 2, "seed": 0}
 ROW = {
@@ -55,6 +59,28 @@ def test_a_row_comes_back_with_what_is_not_finite_and_its_commit(read):
 )
 def test_a_row_of_something_else_is_not_found(read, name, rate, change):
     assert find_row(read(ENTRY), name, rate, {**WHAT, **change}) is None
+
+
+def test_a_complete_file_need_not_be_writable(read, monkeypatch):
+    """Not even where the momentum of one of its baselines was chosen among several."""
+    FLAGS.mark_as_parsed()
+    problem = Quadratic()
+    flags = {"num_steps": 3, "baselines": ["nag", "sgd"], "momenta": ["0.9", "0.95"]}
+    with flagsaver.flagsaver(**flags):
+        what = identity(problem, 2)
+        rows = [{**ROW, "rule": name} for name in ("nag, momentum 0.95", "sgd")]
+        read(*({**what, "commit": "abc", "row": row} for row in rows))
+
+        def refuse(flag: str) -> None:
+            raise ValueError(f"--{flag} can't be written")
+
+        monkeypatch.setattr(evaluated_baselines, "check_lines_file", refuse)
+        check_rows(problem, 2)
+        check_rows(problem, 2, ["nag, momentum 0.95", "sgd"])
+        with pytest.raises(ValueError, match="evaluated_baselines"):
+            check_rows(problem, 2, ["nag", "sgd"])
+        with pytest.raises(ValueError, match="evaluated_baselines"):
+            check_rows(problem, 3)
 
 
 @pytest.mark.parametrize("key", [key for key in ROW if key != "clipped_loss"])

@@ -56,12 +56,10 @@ def test_a_search_with_another_momentum_begins_at_a_rate_of_equal_speed(tune):
 
 def test_searches_that_the_file_holds_are_not_done_again(tune):
     flags = {"baselines": ["momentum"], "first_rates": ["momentum:0.02"]}
-    before, searches = tune(momenta=["0.9"], **flags)
-    after, again = tune(momenta=["0.9", "0.95"], **flags)
+    before, _ = tune(momenta=["0.9"], **flags)
+    after, _ = tune(momenta=["0.9", "0.95"], **flags)
     assert before == after[:1]
     assert [line["baseline"] for line in after] == ["momentum", "momentum, momentum 0.95"]
-    if "momentum" in again:
-        assert again == searches
 
 
 @pytest.mark.parametrize("momenta", [["0.9", "1"], ["fast"], []])
