@@ -44,6 +44,10 @@ define_path(
     "JSON file that says what the rule is for; it goes into the rule's card "
     "(l2l_tf.delivery.RuleUse).",
 )
+define_paths(
+    "untrained",
+    "Saved rules to evaluate as they were before their training, by name or path.",
+)
 flags.DEFINE_bool("update_card", False, "Add the scores to the cards of the rules given by --rule.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights and of all tasks.", 0, MAX_SEED)
 flags.DEFINE_integer("num_steps", 100, "Horizon: the number of steps of a trajectory.", 1)

@@ -13,6 +13,7 @@ from experiments.harness.common import FLAGS, origin, write_flags
 from experiments.harness.evaluated_baselines import add_row, check_rows, find_row, known_rows
 from experiments.harness.json_lines import identity, without_model
 from experiments.harness.places import locked, try_to_write
+from experiments.harness.saved_rules import untrained_rules
 from experiments.harness.tuned_rates import tune_baselines
 from l2l_tf.delivery import load_card, update_card
 from l2l_tf.delivery.export import CARD_FILE
@@ -132,7 +133,8 @@ def compared_rows(
 ) -> list[Row]:
     """Returns the rows of learned rules and tuned baselines, all run on the same fresh tasks.
 
-    Rows that `--evaluated_baselines` holds are taken from that file.
+    The rules of `--untrained` come between the two. Rows that `--evaluated_baselines` holds are
+    taken from that file.
     """
 
     def row(name: str, rule: Any, tuning: Tuning | None) -> Row:
@@ -153,10 +155,14 @@ def compared_rows(
     check_rows(problem, num_tasks, tunings)
     known, what = known_rows(), identity(problem, num_tasks)
     seeds = task_seeds(FLAGS.seed, "test", 0, num_tasks)
-    progress = keras.utils.Progbar(len(rules) + len(tunings), unit_name="rule")
+    untrained = untrained_rules()
+    progress = keras.utils.Progbar(len(rules) + len(untrained) + len(tunings), unit_name="rule")
     rows = []
     for name, rule in rules.items():
         rows.append(row(name, rule, None))
+        progress.update(len(rows))
+    for name, rule in untrained.items():
+        rows.append({**row(name, rule, None), "untrained": True})
         progress.update(len(rows))
     for name, tuning in tunings.items():
         rows.append(baseline_row(name, tuning))

@@ -12,7 +12,7 @@ from experiments.harness.comparison import Measure, check_card, compare, num_tas
 from experiments.harness.evaluated_baselines import check_rows, known_rows
 from experiments.harness.learned_rules import chosen_rule, make_learned_rule
 from experiments.harness.meta_training import meta_train
-from experiments.harness.saved_rules import load_rules
+from experiments.harness.saved_rules import load_rules, untrained_rules
 from experiments.harness.tuned_rates import (
     check_searches,
     chosen_baselines,
@@ -140,6 +140,7 @@ def find_rules(trains: bool) -> list[Path]:
         _refuse_initial_rule()
     paths = [find_rule(rule) for rule in FLAGS.rule]
     load_rules(paths)
+    untrained_rules()
     if trains or paths:
         return paths
     own_rule = Path(FLAGS.output_dir) / "rule"

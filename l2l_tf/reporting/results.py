@@ -69,8 +69,16 @@ def _seven_digits(losses: Iterable[float]) -> list[float]:
     return [float(f"{loss:.7g}") for loss in losses]
 
 
+def _is_trained(row: Row) -> bool:
+    """Returns whether a row is of a learned rule, and not of what it was before its training."""
+    return row["learned"] and not row.get("untrained", False)
+
+
 def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
     """Compares the best learned rule with the best hand-designed one.
+
+    Args:
+        rows: those of all rules. Rows of learned rules before their training do not count.
 
     Returns:
         A dictionary with four entries, all None unless there are rules of both kinds.
@@ -84,7 +92,7 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
         `steps_to_best_baseline` is the first step at which the learned rule's curve is at or below
         that final loss, or None if it never is.
     """
-    learned = [row for row in rows if row["learned"]]
+    learned = [row for row in rows if _is_trained(row)]
     baselines = [row for row in rows if not row["learned"]]
     if not learned or not baselines:
         return dict.fromkeys(COMPARED)
@@ -127,7 +135,7 @@ def format_table(rows: Sequence[Row]) -> str:
         rate = row["learning_rate"]
         lines.append(
             [
-                row["rule"] + (" (learned)" if row["learned"] else ""),
+                row["rule"] + (" (learned)" if _is_trained(row) else ""),
                 "-" if rate is None else f"{rate:.4g}",
                 f"{row['final_loss']:.4g}",
                 f"{row['final_loss_stderr']:.2g}",

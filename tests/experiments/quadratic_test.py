@@ -364,6 +364,7 @@ def evaluated_alone(trained, tmp_path_factory) -> tuple[Path, bytes]:
         "--variant=gaussian",
         "--baselines=",
         f"--rule={trained[0] / 'rule'}",
+        f"--untrained={trained[0] / 'rule'}",
         f"--output_dir={folder}",
     )
     return folder, card
@@ -373,9 +374,19 @@ def test_a_saved_rule_is_evaluated_on_another_variant(evaluated_alone):
     folder, _ = evaluated_alone
     results = strict_json(folder / "results.json")
     assert results["problem"] == "quadratic_gaussian"
-    assert [row["rule"] for row in results["rows"]] == ["quadratic_lstm"]
+    assert results["rows"][0]["rule"] == "quadratic_lstm"
     assert not (folder / "rule").exists()
     assert not (folder / "checkpoints").exists()
+
+
+def test_a_rule_is_compared_with_what_it_was_before_its_training(evaluated_alone):
+    trained_row, untrained_row = strict_json(evaluated_alone[0] / "results.json")["rows"]
+    assert untrained_row["rule"] == "quadratic_lstm, untrained"
+    assert untrained_row["untrained"]
+    assert "untrained" not in trained_row
+    # The weights of an LSTM's outputs begin at zero, so nothing moves.
+    assert len(set(untrained_row["curve"])) == 1
+    assert untrained_row["curve"][0] == trained_row["curve"][0] != trained_row["curve"][-1]
 
 
 @pytest.mark.slow
@@ -590,6 +601,11 @@ CASES = {
     ),
     "rule": (
         ["--rule=@/out/rule,nobody"],
+        f"error: A rule must be one of {sorted(list_rules())} or the folder of a saved rule. "
+        "Received: 'nobody'. Check the spelling, or export a rule there.",
+    ),
+    "untrained_rule": (
+        ["--untrained=nobody"],
         f"error: A rule must be one of {sorted(list_rules())} or the folder of a saved rule. "
         "Received: 'nobody'. Check the spelling, or export a rule there.",
     ),

@@ -132,6 +132,15 @@ def test_a_learned_rule_that_never_reaches_the_best_baseline_has_no_number_of_st
     }
 
 
+def test_what_a_rule_was_before_its_training_does_not_count():
+    rows = [
+        {**_row("mine, untrained", [4.0, 1.0], learned=True), "untrained": True},
+        _row("mine", [4.0, 3.0], learned=True),
+        _row("adam", [4.0, 2.0]),
+    ]
+    assert compare_with_baselines(rows)["ratio_to_best_baseline"] == 1.5
+
+
 @pytest.mark.parametrize("learned", [[], [True], [False], [True, True], [False, False]])
 def test_there_is_no_comparison_without_both_kinds(learned):
     rows = [_row(str(index), [2.0, 1.0], kind) for index, kind in enumerate(learned)]
