@@ -5,6 +5,7 @@ it.
 """
 
 import itertools
+import json
 import os
 import re
 import shlex
@@ -333,8 +334,10 @@ def evaluated(trained, tmp_path_factory) -> tuple[Path, Path]:
         "--mode=evaluate",
         "--variant=gaussian",
         "--num_steps=6",
-        "--baselines=sgd",
-        "--first_rates=sgd:0.2,adam:0.1",
+        "--baselines=nag,sgd",
+        "--momenta=0.5,0.9",
+        "--first_rates=nag:0.1,sgd:0.2,adam:0.1",
+        f"--tuned_rates={folder / 'rates.jsonl'}",
         "--update_card",
         f"--rule={copy},{trained[0] / 'rule'}",
         f"--output_dir={folder / 'results'}",
@@ -351,6 +354,18 @@ def test_a_search_that_begins_at_a_given_rate_ends_between_two_that_are_worse(ev
     best = rates.index(row["learning_rate"])
     assert losses[best] < min(losses[best - 1], losses[best + 1])
     assert set(row["tuning"]["num_steps"]) == {6}
+
+
+def test_a_baseline_is_run_with_the_momentum_that_was_best(evaluated):
+    folder, _ = evaluated
+    lines = (folder.parent / "rates.jsonl").read_text().splitlines()
+    searches = {search["baseline"]: search for search in map(json.loads, lines)}
+    assert list(searches) == ["nag, momentum 0.5", "nag", "sgd"]
+    losses = {name: min(search["final_losses"]) for name, search in searches.items()}
+    best = min(("nag, momentum 0.5", "nag"), key=losses.__getitem__)
+    row = strict_json(folder / "results.json")["rows"][2]
+    assert row["rule"] == best
+    assert row["tuning"]["final_losses"] == searches[best]["final_losses"]
 
 
 @pytest.fixture(scope="module")
@@ -422,10 +437,9 @@ def test_the_card_of_a_rule_given_by_path_is_left_alone(trained, evaluated_alone
 def test_rules_of_one_name_are_told_apart_by_their_paths(trained, evaluated):
     folder, copy = evaluated
     rows = strict_json(folder / "results.json")["rows"]
-    assert [row["rule"] for row in rows] == [
+    assert [row["rule"] for row in rows if row["learned"]] == [
         f"quadratic_lstm ({copy})",
         f"quadratic_lstm ({trained[0] / 'rule'})",
-        "sgd",
     ]
     assert rows[0]["curve"] == rows[1]["curve"]
 
