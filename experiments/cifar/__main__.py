@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from experiments.cifar.variants import HELD_OUT, VARIANTS, Variant, of_classes
+from experiments.cifar.variants import HELD_OUT, VARIANTS, Variant, of_classes, published_curves
 from experiments.harness import common, pipeline
 from experiments.harness.images import classification, load_dataset
-from experiments.harness.references import reference_curves
 from l2l_tf.data import Dataset, Examples
 from l2l_tf.evaluation import Evaluation
 from l2l_tf.problems import ClassificationProblem, accuracy
@@ -97,7 +96,7 @@ def _references(variant: Variant) -> list[ReferenceCurve]:
             f"--variant={FLAGS.variant}, --dataset={FLAGS.dataset}, "
             f"--downsampling={FLAGS.downsampling}. Leave out the one or the other."
         )
-    return reference_curves(variant.figure)
+    return published_curves(variant)
 
 
 def _check_held_out(variant: Variant) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from experiments.cifar.variants import VARIANTS
+from experiments.cifar.variants import VARIANTS, published_curves
 from experiments.harness import common
-from experiments.harness.references import reference_curves
+from experiments.harness.baselines import has_schedule
 from experiments.harness.report_tables import (
     Column,
     Results,
@@ -24,14 +24,18 @@ from experiments.harness.report_tables import (
 )
 from l2l_tf.evaluation.evaluation import NUM_FINAL_MINIBATCHES
 from l2l_tf.reporting import Row
-from l2l_tf.reporting.figures import Panel, ReferenceCurve, draw_curves
+from l2l_tf.reporting.figures import Panel, draw_curves
+from l2l_tf.reporting.results import ratio_stderr
 
 FLAGS = flags.FLAGS
 
 # The file of each table, and what must be measured in it besides losses.
 FILES = {
-    "tasks of test images": ("results.json", ()),
-    "fresh tasks of the training half": ("results_training_half.json", ("test_accuracy",)),
+    "tasks of test images": ("results.json", ("final_losses",)),
+    "fresh tasks of the training half": (
+        "results_training_half.json",
+        ("final_losses", "test_accuracy"),
+    ),
 }
 # An early step, at which the paper's rule is far ahead of its baselines.
 EARLY_STEP = 100
@@ -72,12 +76,19 @@ def _losses(variant: str, results: Results, step: int) -> Column:
 
     column = numbers(results, loss)
     finished = [row for row in results["rows"] if not row["diverged"]]
-    baseline = min((row for row in finished if not row["learned"]), key=loss, default=None)
+    baselines = [row for row in finished if not row["learned"]]
+    of_constant_rate = [row for row in baselines if not has_schedule(row["rule"])]
+    groups = {"best baseline": baselines}
+    if len(of_constant_rate) < len(baselines):
+        groups["best baseline of constant rate"] = of_constant_rate
     for row in finished:
-        if row["learned"] and baseline is not None:
-            ratio = f"{loss(row) / loss(baseline):.3f} ({baseline['rule']})"
-            column[f"{row['rule']} over the best baseline"] = ratio
-    for curve in _references(variant):
+        for what, group in groups.items() if row["learned"] else ():
+            if group:
+                baseline = min(group, key=loss)
+                error = _stderr(row, baseline) if step == results["num_steps"] else ""
+                ratio = f"{loss(row) / loss(baseline):.3f}{error} ({baseline['rule']})"
+                column[f"{row['rule']} over the {what}"] = ratio
+    for curve in published_curves(VARIANTS[variant]):
         # The paper's points are ten steps apart; its curves end at the horizon of its figures.
         nearest = int(np.argmin(np.abs(np.array(curve.steps) - step)))
         if abs(curve.steps[nearest] - step) < 10:
@@ -85,20 +96,22 @@ def _losses(variant: str, results: Results, step: int) -> Column:
     return column
 
 
+def _stderr(row: Row, baseline: Row) -> str:
+    """Returns the standard error of the ratio of two final losses, for a cell, if it is known."""
+    both = (np.array(one["final_losses"]) for one in (row, baseline))
+    stderr = ratio_stderr(*both)
+    return "" if stderr is None else f" ± {stderr:.3f}"
+
+
 def _loss_at(step: int, row: Row) -> float:
     """Returns a rule's loss after some steps, as the mean over its last few minibatches."""
     return float(np.mean(row["curve"][: step + 1][-NUM_FINAL_MINIBATCHES:]))
 
 
-def _references(variant: str) -> list[ReferenceCurve]:
-    figure = VARIANTS[variant].figure
-    return reference_curves(figure) if figure is not None else []
-
-
 def _draw(folder: Path, results: dict[str, Results]) -> list[str]:
     """Draws the variants that are in the paper's figure, and returns the figure's name."""
     panels = [
-        Panel(VARIANTS[name].heading, one["rows"], _references(name))
+        Panel(VARIANTS[name].heading, one["rows"], published_curves(VARIANTS[name]))
         for name, one in results.items()
         if VARIANTS[name].figure is not None
     ]

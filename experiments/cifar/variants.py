@@ -6,15 +6,19 @@ from typing import NamedTuple
 
 import keras
 
+from experiments.harness.references import reference_curves
 from l2l_tf.data import Dataset
 from l2l_tf.data.datasets import with_classes
 from l2l_tf.problems import conv_net, resnet20
+from l2l_tf.reporting.figures import ReferenceCurve
 
 _ALL = tuple(range(10))
 # The paper does not say which classes CIFAR-5 and CIFAR-2 have. Here, CIFAR-2 is a part of CIFAR-5,
 # so that a rule that has seen no class of CIFAR-5 has seen none of CIFAR-2.
 _FIVE, _TWO = _ALL[:5], _ALL[:2]
 HELD_OUT = _ALL[5:]
+# Our rules for those of the paper.
+_IN_THE_PLACE_OF = {"lstm": "cifar_lstm", "lstm-sub": "cifar_lstm_sub"}
 
 
 class Variant(NamedTuple):
@@ -54,6 +58,20 @@ VARIANTS = {
     "cifar2_shifts": Variant("CIFAR-2, shifts alone", _TWO),
     "resnet20": Variant("CIFAR-10, ResNet-20", build=resnet20, num_steps=500),
 }
+
+
+def published_curves(variant: Variant) -> list[ReferenceCurve]:
+    """Returns the paper's curves of a variant from the file that `--reference_curves` names.
+
+    Without that flag, or a figure that shows the variant, there are none.
+
+    Raises:
+        ValueError: there is no such file, or it lacks the figure.
+    """
+    if variant.figure is None:
+        return []
+    curves = reference_curves(variant.figure)
+    return [curve._replace(ours=_IN_THE_PLACE_OF.get(curve.rule)) for curve in curves]
 
 
 def of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Dataset:

@@ -51,7 +51,7 @@ _TO_EVALUATE = {"split", "tasks", "num_seeds", "kept_runs", "step_times"}
 # Of the shared flags, those that it reads, and those that it does not.
 _READ_TO_EVALUATE = {"output_dir", "rule", "threads_per_operation", "baselines", "data_dir"}
 _NOT_READ_TO_TRAIN = {
-    *("rule", "num_tasks", "num_other_tasks", "update_card", "delta_factors"),
+    *("rule", "untrained", "num_tasks", "num_other_tasks", "update_card", "delta_factors"),
     *("random_scale_range", "num_convex_dimensions", "backtrack_ratio"),
 }
 # No seed that a flag may have, so that a rule is not validated on networks that it is trained on.

@@ -58,7 +58,7 @@ def reference_points(figure: str) -> list[ReferenceCurve]:
         return []
     try:
         return [
-            ReferenceCurve(name.lower(), *zip(*_points(points, "units"), strict=True))
+            _curve(name, _points(points, "units"))
             for name, points in _published().get(figure, {}).items()
         ]
     except _WRONG_CONTENTS as error:
@@ -87,7 +87,12 @@ def _joined(name: str, parts: list[dict[str, list[float]]]) -> ReferenceCurve:
         for part in parts
         for step, loss in _points(part, "step")
     ]
-    return ReferenceCurve(name.lower(), *zip(*points, strict=True))
+    return _curve(name, points)
+
+
+def _curve(name: str, points: list[tuple[float, float]]) -> ReferenceCurve:
+    steps, losses = zip(*points, strict=True)
+    return ReferenceCurve(name.lower(), steps, losses)
 
 
 def _points(curve: dict[str, list[float]], axis: str) -> list[tuple[float, float]]:

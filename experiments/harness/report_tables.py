@@ -8,6 +8,7 @@ from typing import Any
 from experiments.harness.baselines import kind_and_momentum
 from l2l_tf.files import write_text
 from l2l_tf.reporting import Row, format_markdown
+from l2l_tf.reporting.results import is_trained
 
 # The contents of an evaluation's file, in which null stands for numbers that are not finite.
 Results = dict[str, Any]
@@ -68,7 +69,7 @@ def check_any_results(
 def numbers(results: Results, measure: Callable[[Row], float], best: Callable = min) -> Column:
     """Returns a number for each rule, the best in bold; or on how many runs the rule diverged.
 
-    Learned rules' names are in bold too.
+    Names of learned rules that were trained are in bold too.
 
     Args:
         results: the results of a variant.
@@ -83,7 +84,7 @@ def numbers(results: Results, measure: Callable[[Row], float], best: Callable = 
         if rule in found:
             is_best = found[rule] == best(found.values())
             shown = f"**{found[rule]:.3g}**" if is_best else f"{found[rule]:.3g}"
-        column[f"**{rule}**" if row["learned"] else rule] = shown
+        column[f"**{rule}**" if is_trained(row) else rule] = shown
     return column
 
 

@@ -48,8 +48,8 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "momenta",
     [str(USUAL_MOMENTUM)],
-    "momentum, nag: momenta to try. Each has a search for its rate, and the momentum with the "
-    "lowest loss on the tuning tasks is kept.",
+    "momentum, nag, nag_cosine: momenta to try. Each has a search for its rate, and the momentum "
+    "with the lowest loss on the tuning tasks is kept.",
 )
 define_path(
     "tuned_rates",
@@ -123,15 +123,15 @@ def refuse_momenta(reason: str) -> None:
     """Checks that no other momenta are asked for than the usual one.
 
     Args:
-        reason: why there can be none, as a sentence without its full stop.
+        reason: why there can be none, as a clause after "since".
 
     Raises:
         ValueError: there are some.
     """
     if FLAGS.momenta != FLAGS["momenta"].default:
         raise ValueError(
-            f"--momenta must be left out: {reason}. Received: --momenta={','.join(FLAGS.momenta)}. "
-            "Leave it out."
+            f"--momenta must be {USUAL_MOMENTUM}, since {reason}. "
+            f"Received: --momenta={','.join(FLAGS.momenta)}. Leave it out."
         )
 
 

@@ -36,7 +36,7 @@ def figure6(make_problems: Callable[[int, int], Problems]) -> None:
         make_problems: returns the problems of a network, given its units and hidden layers.
     """
     widths = _widths()
-    refuse_momenta("a line of figure 6 is of one rule")
+    refuse_momenta("figure 6 compares one momentum at all widths")
     references = {
         num_layers: reference_points(f"fig6_{num_layers}layer{'s' * (num_layers > 1)}")
         for num_layers in NUM_LAYERS

@@ -38,11 +38,13 @@ class ReferenceCurve(NamedTuple):
             learned rule, "lstm-sub" that of the second.
         steps: the number of steps taken at each point.
         losses: the losses at those iterates.
+        ours: the name of the learned rule whose colour it has, where the figure shows that rule.
     """
 
     rule: str
     steps: Sequence[float]
     losses: Sequence[float]
+    ours: str | None = None
 
 
 class Panel(NamedTuple):
@@ -96,7 +98,8 @@ def draw_curves(
         for reference in panel.references:
             steps, losses = np.array(reference.steps), np.array(reference.losses)
             shown = steps >= panel.first_step
-            axes.plot(steps[shown], losses[shown], **published_style(reference.rule))
+            style = _reference_style(reference, styles)
+            axes.plot(steps[shown], losses[shown], **style)
         for row in panel.rows:
             curve = _drawable(row["curve"])[panel.first_step :]
             steps = panel.first_step + np.arange(len(curve))
@@ -105,6 +108,13 @@ def draw_curves(
         _finish(axes, panel, unit, quantity)
     _add_legends(figure)
     _save(figure, path)
+
+
+def _reference_style(
+    reference: ReferenceCurve, styles: Mapping[tuple[str, bool], LineStyle]
+) -> LineStyle:
+    ours = None if reference.ours is None else styles.get((reference.ours, True))
+    return published_style(reference.rule, ours)
 
 
 def draw_widths(path: str | Path, panels: Sequence[WidthPanel]) -> None:
@@ -118,7 +128,7 @@ def draw_widths(path: str | Path, panels: Sequence[WidthPanel]) -> None:
     styles = _styles(row for panel in panels for rows in panel.rows.values() for row in rows)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for reference in panel.references:
-            style = published_style(reference.rule)
+            style = _reference_style(reference, styles)
             axes.plot(reference.steps, reference.losses, marker="o", ms=2, **style)
         for rows in zip(*panel.rows.values(), strict=True):
             losses = _drawable([row["final_loss"] for row in rows])

@@ -1,8 +1,8 @@
 """Lines of rules in figures, which stay apart in grey.
 
-Learned rules have heavy, solid lines. Hand-designed rules have light ones, each with dashes of its
-own. Within each kind, colours differ in lightness (CIE L*). So they stay apart in a grey print, and
-for readers who are blind to some colours. Rules that share a colour differ in dashes.
+Learned rules have heavy lines, hand-designed rules light ones. Within each kind, colours differ in
+lightness (CIE L*). So they stay apart in a grey print, and for readers who are blind to some
+colours. Hand-designed rules differ in dashes besides, as do rules that share a colour.
 """
 
 from collections.abc import Iterable
@@ -55,16 +55,18 @@ def hand_designed_style(rule: str, index: int = 0) -> LineStyle:
     return {"color": colour, "linestyle": dashes, "linewidth": _LIGHT}
 
 
-def published_style(rule: str) -> LineStyle:
+def published_style(rule: str, ours: LineStyle | None = None) -> LineStyle:
     """Returns the style of a published curve: thin and solid, in the colour of its rule.
 
     Args:
         rule: the rule's name. "lstm" has the colour of a figure's first learned rule, "lstm-sub"
             that of the second.
+        ours: the style of the rule of ours that takes its place, if that is another.
     """
     learned = {"lstm": 0, "lstm-sub": 1}
-    style = learned_style(learned[rule]) if rule in learned else hand_designed_style(rule)
-    return {"color": style["color"], "linewidth": 0.7, "alpha": 0.8}
+    if ours is None:
+        ours = learned_style(learned[rule]) if rule in learned else hand_designed_style(rule)
+    return {"color": ours["color"], "linewidth": 0.7, "alpha": 0.8}
 
 
 def line_styles(rules: Iterable[tuple[str, bool]]) -> dict[tuple[str, bool], LineStyle]:

@@ -69,7 +69,7 @@ def _seven_digits(losses: Iterable[float]) -> list[float]:
     return [float(f"{loss:.7g}") for loss in losses]
 
 
-def _is_trained(row: Row) -> bool:
+def is_trained(row: Row) -> bool:
     """Returns whether a row is of a learned rule, and not of what it was before its training."""
     return row["learned"] and not row.get("untrained", False)
 
@@ -92,7 +92,7 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
         `steps_to_best_baseline` is the first step at which the learned rule's curve is at or below
         that final loss, or None if it never is.
     """
-    learned = [row for row in rows if _is_trained(row)]
+    learned = [row for row in rows if is_trained(row)]
     baselines = [row for row in rows if not row["learned"]]
     if not learned or not baselines:
         return dict.fromkeys(COMPARED)
@@ -103,7 +103,7 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
     ratio = stderr = None
     if 0 < baseline["final_loss"] < np.inf:
         ratio = rule["final_loss"] / baseline["final_loss"]
-        stderr = _ratio_stderr(np.array(rule["final_losses"]), np.array(baseline["final_losses"]))
+        stderr = ratio_stderr(np.array(rule["final_losses"]), np.array(baseline["final_losses"]))
     return {
         "best_baseline": baseline["rule"],
         "ratio_to_best_baseline": ratio,
@@ -112,8 +112,15 @@ def compare_with_baselines(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _ratio_stderr(numerators: np.ndarray, denominators: np.ndarray) -> float | None:
-    """Returns the standard error of a ratio of means over the same runs, to first order."""
+def ratio_stderr(numerators: np.ndarray, denominators: np.ndarray) -> float | None:
+    """Returns the standard error of a ratio of means over the same runs, to first order.
+
+    It is None for a single run, or if a numerator is not finite.
+
+    Args:
+        numerators: one for each run, float `[R]`.
+        denominators: the same runs' denominators, positive and finite, float `[R]`.
+    """
     num_runs = len(numerators)
     if num_runs == 1 or not np.isfinite(numerators).all():
         return None
@@ -135,7 +142,7 @@ def format_table(rows: Sequence[Row]) -> str:
         rate = row["learning_rate"]
         lines.append(
             [
-                row["rule"] + (" (learned)" if _is_trained(row) else ""),
+                row["rule"] + (" (learned)" if is_trained(row) else ""),
                 "-" if rate is None else f"{rate:.4g}",
                 f"{row['final_loss']:.4g}",
                 f"{row['final_loss_stderr']:.2g}",

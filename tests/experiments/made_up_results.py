@@ -1,11 +1,16 @@
 """Made-up results of evaluations, in the form of their files."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 
-def row(rule: str, curve: list, rate: float | None = None, at_edge: bool = False) -> dict:
+def row(
+    rule: str, curve: list, rate: float | None = None, at_edge: bool = False, spread: float = 0
+) -> dict:
+    """Returns a row of two runs whose final losses are `spread` below and above their mean."""
+    last = math.nan if curve[-1] is None else sum(curve[-5:]) / 5
     entry = {
         "rule": rule,
         "learned": rate is None,
@@ -14,6 +19,7 @@ def row(rule: str, curve: list, rate: float | None = None, at_edge: bool = False
         "mean_loss": None if curve[-1] is None else sum(curve[1:]) / (len(curve) - 1),
         "diverged": 3 if curve[-1] is None else 0,
         "num_runs": 64,
+        "final_losses": [last - spread, last + spread],
         "curve": curve,
     }
     return entry if rate is None else entry | {"tuning": {"is_at_edge": at_edge}}

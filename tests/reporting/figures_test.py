@@ -167,6 +167,17 @@ def test_references_are_drawn_thin_in_the_colours_of_their_rules(drawn):
     assert labels == ["mine", "adam, rate 0.0316", "thin: Andrychowicz et al. 2016"]
 
 
+def test_a_reference_can_have_the_colour_of_a_rule_of_ours_that_it_names(drawn):
+    references = [
+        ReferenceCurve("lstm", [0], [3.0], ours="second"),
+        # The figure has no such rule, so it keeps its own colour.
+        ReferenceCurve("lstm", [0], [3.0], ours="third"),
+    ]
+    rows = [_row("first", learned=True), _row("second", learned=True)]
+    colours = _colours(drawn(rows, references))
+    assert colours[:2] == colours[3:1:-1]
+
+
 def test_without_references_the_legend_does_not_speak_of_any(drawn):
     labels = [text.get_text() for text in drawn([_row("adam")]).get_legend().get_texts()]
     assert labels == ["adam, rate 0.0316"]

@@ -75,6 +75,8 @@ def test_a_name_with_a_momentum_stands_for_that_momentum():
         rule = make_baseline(with_momentum("nag", momentum))(0.1)
         expected = run_rule(SGD(0.1, momentum, nesterov=True), gradients)
         assert run_rule(rule, gradients) == pytest.approx(expected, rel=1e-5)
+    tuned_rates.FLAGS.mark_as_parsed()
+    assert make_baseline("nag_cosine, momentum 0.98")(0.1).momentum == 0.98
     assert with_momentum("nag", 0.9) == "nag"
     assert with_momentum("adam", 0.98) == "adam"
 
