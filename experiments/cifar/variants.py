@@ -63,7 +63,7 @@ VARIANTS = {
 def published_curves(variant: Variant) -> list[ReferenceCurve]:
     """Returns the paper's curves of a variant from the file that `--reference_curves` names.
 
-    Without that flag, or a figure that shows the variant, there are none.
+    There are none without that flag, or if no figure of the paper shows the variant.
 
     Raises:
         ValueError: there is no such file, or it lacks the figure.

@@ -8,8 +8,9 @@ from experiments.harness.keras_optimizers import WEIGHT_DECAY, warmup_and_cosine
 from l2l_tf.rules import BASELINES, NAG, SGD, AdamW, Muon, Rule
 from l2l_tf.rules.hand_designed import LearningRate
 
-# The baselines whose momentum can be chosen, and the momentum that they have otherwise.
+# The baselines whose momentum can be chosen.
 _OF_MOMENTUM = ("momentum", "nag", "nag_cosine")
+# Their momentum where none is chosen.
 USUAL_MOMENTUM = 0.9
 _MOMENTUM = ", momentum "
 # With a warm-up and a cosine decay. Muon orthogonalises every matrix, that of the output included.

@@ -61,7 +61,7 @@ def published_style(rule: str, ours: LineStyle | None = None) -> LineStyle:
     Args:
         rule: the rule's name. "lstm" has the colour of a figure's first learned rule, "lstm-sub"
             that of the second.
-        ours: the style of the rule of ours that takes its place, if that is another.
+        ours: the style of our rule whose colour it takes instead, or None.
     """
     learned = {"lstm": 0, "lstm-sub": 1}
     if ours is None:

@@ -72,9 +72,10 @@ def test_wrong_momenta_are_refused(tune, momenta):
 def test_a_name_with_a_momentum_stands_for_that_momentum():
     gradients = tf.random.stateless_normal([5, 3], [1, 2]).numpy()
     for momentum in (0.9, 0.98):
-        rule = make_baseline(with_momentum("nag", momentum))(0.1)
-        expected = run_rule(SGD(0.1, momentum, nesterov=True), gradients)
-        assert run_rule(rule, gradients) == pytest.approx(expected, rel=1e-5)
+        for name, nesterov in (("nag", True), ("momentum", False)):
+            rule = make_baseline(with_momentum(name, momentum))(0.1)
+            expected = run_rule(SGD(0.1, momentum, nesterov=nesterov), gradients)
+            assert run_rule(rule, gradients) == pytest.approx(expected, rel=1e-5)
     tuned_rates.FLAGS.mark_as_parsed()
     assert make_baseline("nag_cosine, momentum 0.98")(0.1).momentum == 0.98
     assert with_momentum("nag", 0.9) == "nag"
