@@ -1,7 +1,6 @@
 """Made-up results of evaluations, in the form of their files."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,11 @@ from typing import Any
 def row(
     rule: str, curve: list, rate: float | None = None, at_edge: bool = False, spread: float = 0
 ) -> dict:
-    """Returns a row of two runs whose final losses are `spread` below and above their mean."""
-    last = math.nan if curve[-1] is None else sum(curve[-5:]) / 5
+    """Returns a row, with final losses of two runs that are `spread` below and above their mean."""
+    final_losses = [None, None]
+    if curve[-1] is not None:
+        mean = sum(curve[-5:]) / 5
+        final_losses = [mean - spread, mean + spread]
     entry = {
         "rule": rule,
         "learned": rate is None,
@@ -19,7 +21,7 @@ def row(
         "mean_loss": None if curve[-1] is None else sum(curve[1:]) / (len(curve) - 1),
         "diverged": 3 if curve[-1] is None else 0,
         "num_runs": 64,
-        "final_losses": [last - spread, last + spread],
+        "final_losses": final_losses,
         "curve": curve,
     }
     return entry if rate is None else entry | {"tuning": {"is_at_edge": at_edge}}
